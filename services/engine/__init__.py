@@ -1,0 +1,1 @@
+"""The vLLM engines' room: their requirements and the embedded model (`model.py`)."""
