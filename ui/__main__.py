@@ -1,0 +1,38 @@
+"""`python -m ui`: serve the chat app on BIND_ADDRESS:UI_PORT."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from ui import settings
+
+EX_CONFIG = 78  # sysexits.h: something was found in an unconfigured or misconfigured state
+
+
+def main() -> int:
+    """Replace this process by Streamlit's server; returns only when a setting is bad."""
+    parser = argparse.ArgumentParser(prog="python -m ui", description="Serve the chat app.")
+    parser.add_argument("--dev", action="store_true", help="reload the app when a file is saved")
+    arguments = parser.parse_args()
+    try:
+        chosen = settings.load()
+    except settings.InvalidSettings as failure:
+        print(f"ui: {failure}", file=sys.stderr)
+        return EX_CONFIG
+    options = {
+        "server.address": chosen.bind_address,
+        "server.port": str(chosen.ui_port),
+        "server.fileWatcherType": "auto" if arguments.dev else "none",
+        "server.runOnSave": str(arguments.dev).lower(),
+    }
+    script = Path(__file__).with_name("chat.py")
+    os.execv(  # so that signals of whoever supervises the app reach the server itself
+        sys.executable,
+        [sys.executable, "-m", "streamlit", "run", str(script)]
+        + [f"--{name}={value}" for name, value in options.items()],
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
