@@ -1,0 +1,67 @@
+"""The request's body: read within its limit, parsed, and free of what steers the proxy."""
+
+from typing import Any
+
+import orjson
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from router.errors import ApiError
+from router.exchange import Exchange, header
+
+
+class ClientGone(Exception):
+    """The client left before its request was read or answered."""
+
+
+class Body:
+    """Reads and parses the body of an inference request."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sets the exchange's body. Raises ApiError 400 or 413, ClientGone."""
+        exchange = Exchange.of(scope)
+        exchange.body = parse(await self._read(scope, receive))
+        exchange.stream = exchange.body.get("stream") is True
+        await self._app(scope, receive, send)
+
+    async def _read(self, scope: Scope, receive: Receive) -> bytes:
+        announced = header(scope, b"content-length")
+        if announced.isdigit() and int(announced) > self._max_bytes:
+            raise self._too_large()
+        parts, size = [], 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            part = message.get("body", b"")
+            size += len(part)
+            if size > self._max_bytes:
+                raise self._too_large()
+            parts.append(part)
+            if not message.get("more_body", False):
+                return b"".join(parts)
+
+    def _too_large(self) -> ApiError:
+        return ApiError(
+            413,
+            f"The body is larger than {self._max_bytes / 1e6:g} MB (MAX_BODY_MB).",
+            reason="too_large",
+            code="request_too_large",
+            headers={"connection": "close"},
+        )
+
+
+def parse(raw: bytes) -> dict[str, Any]:
+    """The JSON object in `raw`. Raises ApiError 400."""
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise ApiError(
+            400, f"The body is not JSON: {error}.", reason="bad_request", code="invalid_json"
+        ) from None
+    if not isinstance(body, dict):
+        raise ApiError(400, "The body must be a JSON object.", reason="bad_request", code="invalid_json")
+    return body

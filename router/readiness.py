@@ -1,0 +1,141 @@
+"""Which models serve: the engines' own /health, polled in the background."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import aiohttp
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from router.engines import Engine
+from router.errors import ApiError
+from router.exchange import Exchange
+
+State = Literal["ready", "loading", "down"]
+POLL_SECONDS = 0.25
+_ANSWER_SECONDS = 2.0
+# An engine that answers nothing for so long after it once served, or after the router's start, is down.
+_LOADING_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class Status:
+    """State of one model, since when (UTC) and why."""
+
+    state: State
+    since: datetime
+    reason: str
+
+    def as_json(self) -> dict[str, str]:
+        """The entry of this model in the answer of /ready."""
+        return {
+            "state": self.state,
+            "since": self.since.isoformat(timespec="milliseconds"),
+            "reason": self.reason,
+        }
+
+
+class Readiness:
+    """Polls every engine's /health and remembers what it said.
+
+    An engine that has not served yet is `loading`, since vLLM opens its port only when the model is loaded;
+    one that served and stopped answering is `down` until it serves again.
+    """
+
+    def __init__(self, engines: Mapping[str, Engine]) -> None:
+        now = datetime.now(UTC)
+        self._engines = engines
+        self._served: set[str] = set()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.status = {alias: Status("loading", now, "the engine has not answered yet") for alias in engines}
+
+    async def __aenter__(self) -> "Readiness":
+        """Starts to poll."""
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_ANSWER_SECONDS))
+        self._tasks = [asyncio.create_task(self._poll(engine)) for engine in self._engines.values()]
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Stops polling."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._session.close()
+
+    def is_ready(self, alias: str) -> bool:
+        """Whether the model serves."""
+        return self.status[alias].state == "ready"
+
+    def as_json(self) -> dict[str, Any]:
+        """The answer of /ready."""
+        ready = any(status.state == "ready" for status in self.status.values())
+        return {
+            "status": "ready" if ready else "unavailable",
+            "models": {alias: status.as_json() for alias, status in self.status.items()},
+        }
+
+    def observe(self, alias: str, healthy: bool, reason: str) -> None:
+        """Take note of one answer of an engine's /health."""
+        state: State = "ready" if healthy else "down" if alias in self._served else "loading"
+        before = self.status[alias]
+        if healthy:
+            self._served.add(alias)
+        elif (
+            before.state == "loading"
+            and (datetime.now(UTC) - before.since).total_seconds() > _LOADING_SECONDS
+        ):
+            state, reason = "down", f"{reason}; not loaded after {_LOADING_SECONDS:.0f} s"
+        elif before.state == "down":
+            state = "down"
+        if state != before.state:
+            self.status[alias] = Status(state, datetime.now(UTC), reason)
+        elif reason != before.reason:
+            self.status[alias] = Status(state, before.since, reason)
+
+    async def _poll(self, engine: Engine) -> None:
+        while True:
+            healthy, reason = await self._ask(engine)
+            self.observe(engine.alias, healthy, reason)
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _ask(self, engine: Engine) -> tuple[bool, str]:
+        try:
+            async with self._session.get(f"{engine.url}/health") as response:
+                if response.status == 200:
+                    return True, "serving"
+                return False, f"the engine's health check answered {response.status}"
+        except TimeoutError:
+            return False, f"the engine did not answer within {_ANSWER_SECONDS:.0f} s"
+        except aiohttp.ClientError:
+            return False, "the engine does not accept connections"
+
+
+class ReadyOnly:
+    """503 with Retry-After at once for a model that is not ready; the other model is unaffected."""
+
+    def __init__(self, app: ASGIApp, readiness: Readiness) -> None:
+        self._app = app
+        self._readiness = readiness
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Raises ApiError 503."""
+        alias = Exchange.of(scope).alias
+        status = self._readiness.status[alias]
+        if status.state != "ready":
+            raise not_ready(alias, status)
+        await self._app(scope, receive, send)
+
+
+def not_ready(alias: str, status: Status) -> ApiError:
+    """The answer to a request for a model that is loading or down."""
+    said = "is still loading" if status.state == "loading" else "is down"
+    return ApiError(
+        503,
+        f"The model '{alias}' {said} ({status.reason}). Try again soon; GET /ready tells when it serves.",
+        reason="not_ready",
+        kind="service_unavailable",
+        code=f"model_{status.state}",
+        headers={"retry-after": "5" if status.state == "loading" else "2"},
+    )
