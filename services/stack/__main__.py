@@ -1,30 +1,104 @@
-"""Entry point of `./run TASK`."""
+"""Entry point of `./run TASK` and `pixi run TASK`."""
 
 import argparse
+import os
+import subprocess
 import sys
 
-from services.stack import environments
+from services.stack import doctor, environments, lifecycle
+from services.stack import settings as stack_settings
+from services.stack.environments import BY_NAME, ROOT
 from services.stack.failure import Failure
+from services.stack.supervision import SERVICES
 
 
 def main() -> int:
     """Run one task; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="./run")
-    tasks = parser.add_subparsers(dest="task", required=True)
-    setup = tasks.add_parser("setup")
-    setup.add_argument("environment", nargs="*", default=list(environments.BY_NAME))
-    lock = tasks.add_parser("lock")
-    lock.add_argument("--upgrade", action="store_true")
-    arguments = parser.parse_args()
+    arguments, rest = _parser().parse_known_args()
+    if rest and not hasattr(arguments, "room"):
+        _parser().error(f"unrecognized arguments: {' '.join(rest)}")
     try:
-        if arguments.task == "setup":
-            environments.ensure(*arguments.environment)
-        else:
-            environments.lock(arguments.upgrade)
+        return _run(arguments, rest)
     except Failure as failure:
         print(f"duoserve: {failure}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\nduoserve: interrupted; the same command goes on from here.", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="./run", description="Duoserve's tasks.")
+    tasks = parser.add_subparsers(dest="task", required=True, metavar="TASK")
+    up = tasks.add_parser("up", help="prepare what is missing, start, show progress until ready")
+    up.add_argument("--engine", choices=["cpu", "cuda"], help="kind of machine (default: that of PROFILE)")
+    up.add_argument("--detach", action="store_true", help="return when everything is ready")
+    status = tasks.add_parser("status", help="state of every service and model")
+    status.add_argument("--json", action="store_true")
+    logs = tasks.add_parser("logs", help="the end of the logs")
+    logs.add_argument("service", nargs="?", choices=[*SERVICES, "supervisor"])
+    logs.add_argument("-f", "--follow", action="store_true", help="go on with what is added")
+    tasks.add_parser("down", help="stop")
+    tasks.add_parser("doctor", help="check this machine and the installation")
+    setup = tasks.add_parser("setup", help="prepare without starting: environments, model, key")
+    setup.add_argument("environment", nargs="*", choices=[*BY_NAME, []], help="only these environments")
+    lock = tasks.add_parser("lock", help="write the locks from the requirements")
+    lock.add_argument("--upgrade", action="store_true", help="to the newest versions allowed")
+    for name, room, text in (
+        ("test", "dev", "everything that needs no GPU and no Docker; takes pytest's arguments"),
+        ("loadtest", "loadtests", "load the running service; exit status 1 when a promise is missed"),
+        ("bench", "loadtests", "measure, and write reports/TIME/report.html"),
+        ("ui", "ui", "the chat app by itself; --dev reloads it when a file is saved"),
+    ):
+        # What follows is the room's to parse, -h included.
+        task = tasks.add_parser(name, help=text, add_help=False)
+        task.set_defaults(room=room)
+    return parser
+
+
+def _run(arguments: argparse.Namespace, rest: list[str]) -> int:
+    match arguments.task:
+        case "up":
+            return lifecycle.up(arguments.engine, arguments.detach)
+        case "status":
+            return lifecycle.status(arguments.json)
+        case "logs":
+            return lifecycle.follow_logs(arguments.service, arguments.follow)
+        case "down":
+            return lifecycle.down()
+        case "doctor":
+            return 0 if doctor.report(stack_settings.load(stack_settings.home())) else 1
+        case "setup" if arguments.environment:
+            environments.ensure(*arguments.environment)
+        case "setup":
+            lifecycle.prepare(stack_settings.load(stack_settings.home()))
+        case "lock":
+            environments.lock(arguments.upgrade)
+        case "test":
+            # The tests start the service, so they need everything that it needs.
+            environments.ensure("dev", "loadtests")
+            lifecycle.prepare(stack_settings.load(stack_settings.home()))
+            return _room("dev", ["pytest", *rest])
+        case "loadtest":
+            return _room("loadtests", ["loadtests", "run", *rest])
+        case "bench":
+            return _room("loadtests", ["loadtests", "bench", *rest])
+        case "ui":
+            return _room("ui", ["ui", *rest])
     return 0
+
+
+def _room(environment: str, command: list[str]) -> int:
+    """Run a module in its environment, with all settings as environment variables."""
+    environments.ensure(environment)
+    settings = stack_settings.load(stack_settings.home())
+    python = str(BY_NAME[environment].python)
+    try:
+        return subprocess.run(
+            [python, "-m", *command], cwd=ROOT, env=os.environ | settings.variables
+        ).returncode
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":

@@ -1,0 +1,141 @@
+"""What the machine must have, checked before anything is started and on `./run doctor`."""
+
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from services.stack import environments
+from services.stack.environments import ROOT
+from services.stack.failure import Failure
+from services.stack.settings import KEY, Settings
+from services.stack.supervision import Supervisor
+
+GB = 1_000_000_000
+# Two engines, router and chat app of the CPU profile use 6.5 GB at their peak.
+MEMORY = 7 * GB
+# Environments and model, and the installer's cache beside them.
+DISK_TO_INSTALL, DISK_TO_RUN = 10 * GB, 1 * GB
+EMBEDDED_MODEL = ROOT / "models" / "smollm2-135m-instruct"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at: `problem` names it and its remedy, and is None when all is well."""
+
+    subject: str
+    found: str
+    problem: str | None = None
+
+
+def machine(settings: Settings) -> Iterator[Check]:
+    """Whether this machine can run the stack; `up` refuses to start while any of these has a problem."""
+    yield _processor() if settings.engine == "cpu" else _gpu()
+    if settings.engine == "cpu":
+        yield _memory()
+    yield _disk(settings)
+    yield from (_port(service, port, settings) for service, port in settings.ports.items())
+
+
+def installation(settings: Settings) -> Iterator[Check]:
+    """What `up` would still have to prepare, and whether the key is safe."""
+    engine = "engine" if settings.engine == "cpu" else "engine-cuda"
+    for name in (engine, "router", "ui"):
+        ready = environments.BY_NAME[name].up_to_date()
+        yield Check(f"environment {name}", "up to date" if ready else "will be installed by ./run up")
+    if settings.engine == "cpu":
+        prepared = (EMBEDDED_MODEL / "model.safetensors").exists()
+        yield Check("embedded model", "prepared" if prepared else "will be prepared by ./run up")
+    yield _key(settings)
+
+
+def require(settings: Settings) -> None:
+    """Refuse a machine that cannot run the stack.
+
+    Raises:
+        Failure: the first problem.
+    """
+    for check in machine(settings):
+        if check.problem:
+            raise Failure(check.problem)
+
+
+def report(settings: Settings) -> bool:
+    """Print every check; returns whether there was no problem."""
+    running = Supervisor(settings).running()
+    checks = [
+        # A running stack holds its own ports and memory.
+        *(c for c in machine(settings) if not (running and c.subject.startswith(("port", "memory")))),
+        *installation(settings),
+        Check("service", "running" if running else "not running"),
+    ]
+    for check in checks:
+        print(f"{'FAIL' if check.problem else 'ok  '}  {check.subject:22} {check.problem or check.found}")
+    return not any(check.problem for check in checks)
+
+
+def _processor() -> Check:
+    flags = set(Path("/proc/cpuinfo").read_text().split())
+    if "avx2" not in flags:
+        return Check("processor", "", "This processor has no AVX2, which vLLM needs; use another machine.")
+    best = next((flag for flag in ("amx_bf16", "avx512_bf16", "avx512f") if flag in flags), "avx2")
+    return Check("processor", f"{psutil.cpu_count()} cores with {best}")
+
+
+def _gpu() -> Check:
+    remedy = "install NVIDIA's driver, or run on the CPU: ./run up --engine cpu"
+    try:
+        command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return Check("GPU", "", f"No NVIDIA GPU found (nvidia-smi does not answer); {remedy}.")
+    if answer.returncode != 0 or not answer.stdout.strip():
+        return Check("GPU", "", f"No NVIDIA GPU found (nvidia-smi lists none); {remedy}.")
+    return Check("GPU", "; ".join(answer.stdout.strip().splitlines()))
+
+
+def _memory() -> Check:
+    available = psutil.virtual_memory().available
+    text = f"{available / GB:.1f} GB available"
+    if available < MEMORY:
+        return Check("memory", "", f"Only {text}, {MEMORY / GB:.0f} GB are needed; close other programs.")
+    return Check("memory", text)
+
+
+def _disk(settings: Settings) -> Check:
+    engine = "engine" if settings.engine == "cpu" else "engine-cuda"
+    needed = DISK_TO_RUN if environments.BY_NAME[engine].up_to_date() else DISK_TO_INSTALL
+    free = shutil.disk_usage(ROOT).free
+    text = f"{free / GB:.1f} GB free in {ROOT}"
+    if free < needed:
+        return Check("disk", "", f"Only {text}, {needed / GB:.0f} GB are needed; free some space.")
+    return Check("disk", text)
+
+
+def _port(service: str, port: int, settings: Settings) -> Check:
+    setting = {"coder": "CODER_URL", "general": "GENERAL_URL"}.get(service, f"{service.upper()}_PORT")
+    address = settings.variables["BIND_ADDRESS"] if service in ("router", "ui") else "127.0.0.1"
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError as error:
+            remedy = f"stop what uses it, or change {setting} in {settings.env_file}"
+            problem = f"{service} cannot listen on {address}:{port} ({error.strerror}); {remedy}."
+            return Check(f"port of {service}", "", problem)
+    return Check(f"port of {service}", f"{port} is free")
+
+
+def _key(settings: Settings) -> Check:
+    if not settings.env_file.exists():
+        return Check("key", "will be generated by ./run up")
+    if settings.env_file.stat().st_mode & 0o077:
+        remedy = f"chmod 600 {settings.env_file}"
+        return Check("key", "", f"{settings.env_file} can be read by other users; {remedy}")
+    if not settings.variables[KEY]:
+        return Check("key", "will be generated by ./run up")
+    return Check("key", f"in {settings.env_file}, readable by you only")

@@ -1,0 +1,67 @@
+"""Whether the models and services answer, and what an engine that loads is doing."""
+
+import re
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from services.stack.settings import Settings
+
+# What vLLM logs on its way to ready, and the words a user reads for it.
+_PHASES = (
+    (re.compile(rb"Starting vLLM server"), "ready"),
+    (re.compile(rb"Capturing|Graph capturing"), "capturing CUDA graphs"),
+    (re.compile(rb"KV cache size"), "preparing the KV cache"),
+    (re.compile(rb"Warming up|torch\.compile|Compiling"), "warming up"),
+    (re.compile(rb"Loading weights took"), "weights loaded"),
+    (re.compile(rb"Starting to load model|Loading safetensors|Downloading"), "loading weights"),
+    (re.compile(rb"Initializing a V1 LLM engine"), "starting the engine"),
+)
+_TAIL = 20_000  # bytes of a log that are looked at
+_ERROR = re.compile(
+    r"(\w*(?:Error|Exception|Interrupt)\b.*|.*(?:error|invalid|refus|cannot|must).*)", re.IGNORECASE
+)
+_PREFIX = re.compile(r"^\([^)]*\)\s*|^(INFO|WARNING|ERROR)\s+[\d-]+ [\d:]+ \[[^]]*\]\s*")
+
+
+def answers(url: str) -> bool:
+    """Whether a GET of `url` is answered with success, within two seconds."""
+    try:
+        with urllib.request.urlopen(url, timeout=2):
+            return True
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def probe(service: str, settings: Settings) -> bool:
+    """Whether a service answers requests."""
+    path = "/_stcore/health" if service == "ui" else "/health"
+    return answers(settings.url(service) + path)
+
+
+def phase(log: Path) -> str:
+    """What an engine that is not ready yet is doing, from the last of its log."""
+    tail = _tail(log)
+    place, words = max(
+        ((max((m.start() for m in pattern.finditer(tail)), default=-1), words) for pattern, words in _PHASES),
+        key=lambda found: found[0],
+    )
+    return words if place >= 0 else "importing vLLM"
+
+
+def reason(log: Path) -> str:
+    """The line of a log that best says why its service ended."""
+    lines = [line.strip() for line in _tail(log).decode(errors="replace").splitlines() if line.strip()]
+    telling = [line for line in lines if _ERROR.search(line)] or lines or ["it left no log"]
+    line = telling[-1]
+    while (shorter := _PREFIX.sub("", line)) != line:
+        line = shorter
+    return line[:300]
+
+
+def _tail(log: Path) -> bytes:
+    if not log.exists():
+        return b""
+    with log.open("rb") as handle:
+        handle.seek(max(0, log.stat().st_size - _TAIL))
+        return handle.read()

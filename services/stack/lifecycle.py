@@ -1,0 +1,223 @@
+"""`up`, `status` and `down`: the stack from preparation to its end."""
+
+import json
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from types import FrameType
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from services.stack import doctor, environments, health
+from services.stack import settings as stack_settings
+from services.stack.environments import BY_NAME, ROOT
+from services.stack.failure import Failure
+from services.stack.settings import KEY, Settings
+from services.stack.supervision import ENGINES, SERVICES, ServiceState, Supervisor
+
+BAD_SETTINGS = 78  # a service's exit status when a setting is wrong (EX_CONFIG of sysexits.h)
+MAX_STARTS = 3  # a service that failed this often before it was ready once will not get there
+POLL = 0.3  # seconds
+
+_console = Console(highlight=False, soft_wrap=True)
+
+
+def up(engine: str | None, detach: bool) -> int:
+    """Prepare what is missing, start the stack and wait until it is ready; returns the exit status.
+
+    In the foreground it stays until Ctrl-C and then stops the stack.
+
+    Raises:
+        Failure: the machine, a setting or a service does not allow it; nothing is left running.
+    """
+    settings = stack_settings.load(stack_settings.home()).with_engine(engine)
+    supervisor = Supervisor(settings)
+    if supervisor.running():
+        _console.print("Duoserve is already up; nothing was changed.")
+        _print_addresses(settings)
+        return 0
+    doctor.require(settings)
+    prepare(settings)
+    settings = stack_settings.load(settings.home).with_engine(engine)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    began = time.monotonic()
+    try:
+        supervisor.start(detach)
+        _wait_until_ready(supervisor, began)
+        _console.print(f"\nDuoserve is ready after {time.monotonic() - began:.0f} s.")
+        _print_addresses(settings)
+        if detach:
+            _console.print("\n./run status shows its state, ./run down stops it.")
+            return 0
+        _console.print("\nCtrl-C stops it.")
+        _watch(supervisor)
+    except KeyboardInterrupt:
+        _console.print("\nStopping.")
+        supervisor.stop()
+        _console.print("Duoserve is down.")
+        return 0
+    except Failure:
+        supervisor.stop()
+        raise
+    return 0
+
+
+def prepare(settings: Settings) -> None:
+    """Install the environments, convert the embedded model and generate the key, each where it is missing."""
+    engine = "engine" if settings.engine == "cpu" else "engine-cuda"
+    environments.ensure(engine, "router", "ui", say=_console.print)
+    if settings.engine == "cpu" and not doctor.EMBEDDED_MODEL.exists():
+        _console.print("Preparing the embedded model (half a minute, once)")
+        command = [str(BY_NAME["engine"].python), "-m", "services.engine.model", str(doctor.EMBEDDED_MODEL)]
+        if subprocess.run(command, cwd=ROOT).returncode != 0:
+            raise Failure("the embedded model could not be prepared, see above; ./run up tries again.")
+    stack_settings.ensure_key(settings.home, say=_console.print)
+
+
+def down() -> int:
+    """Stop the stack; returns the exit status, 0 also when nothing ran."""
+    stopped = Supervisor(stack_settings.load(stack_settings.home())).stop()
+    _console.print("Duoserve is down." if stopped else "Duoserve was not running.")
+    return 0
+
+
+def status(as_json: bool) -> int:
+    """Print the state of every service and model; returns 0 when all are ready, else 1."""
+    settings = stack_settings.load(stack_settings.home())
+    services, models = _status(settings, Supervisor(settings).states())
+    if as_json:
+        print(json.dumps({"services": services, "models": models}, indent=2))
+    else:
+        table = Table(box=None, pad_edge=False)
+        for heading in ("service", "state", "pid", "uptime", "port"):
+            table.add_column(heading)
+        for name, entry in services.items():
+            uptime = f"{entry['uptime_seconds']:.0f} s" if entry["pid"] else "-"
+            table.add_row(name, entry["state"], str(entry["pid"] or "-"), uptime, str(entry["port"]))
+        _console.print(table)
+        _console.print("models: " + ", ".join(f"{name} {state}" for name, state in models.items()))
+    return 0 if all(entry["state"] == "ready" for entry in services.values()) else 1
+
+
+def _status(
+    settings: Settings, states: list[ServiceState] | None
+) -> tuple[dict[str, dict[str, object]], dict[str, str]]:
+    known = {state.name: state for state in states or []}
+    services: dict[str, dict[str, object]] = {}
+    for name in SERVICES:
+        state = known.get(name)
+        services[name] = {
+            "state": _state(name, state, settings),
+            "pid": state.pid if state else None,
+            "uptime_seconds": round(state.uptime, 1) if state else 0.0,
+            "port": settings.ports[name],
+        }
+    return services, {name: str(services[name]["state"]) for name in ENGINES}
+
+
+def _state(name: str, state: ServiceState | None, settings: Settings) -> str:
+    if state is None or state.pid is None:
+        return "down"
+    return "ready" if health.probe(name, settings) else "loading"
+
+
+def _wait_until_ready(supervisor: Supervisor, began: float) -> None:
+    """Show each service's way to ready, line by line, and on a terminal what it is doing now."""
+    settings = supervisor.settings
+    ready: set[str] = set()
+    starts: dict[str, set[int]] = {name: set() for name in SERVICES}
+    with Live(console=_console, transient=True, auto_refresh=False) as live:
+        while len(ready) < len(SERVICES):
+            states = _states(supervisor, began)
+            for state in states:
+                _check_failed(state, starts[state.name], settings)
+                if state.name not in ready and state.pid and health.probe(state.name, settings):
+                    ready.add(state.name)
+                    what = "model ready" if state.name in ENGINES else "ready"
+                    _console.print(f"{time.monotonic() - began:5.0f} s  {state.name:8} {what}")
+            if _console.is_terminal:
+                live.update(_progress(states, ready, settings), refresh=True)
+            time.sleep(POLL)
+
+
+def _states(supervisor: Supervisor, began: float) -> list[ServiceState]:
+    while (states := supervisor.states()) is None:
+        if time.monotonic() - began > 15:
+            raise Failure(f"the supervisor did not start; see {supervisor.settings.logs}/supervisor.log.")
+        time.sleep(POLL)
+    return states
+
+
+def _check_failed(state: ServiceState, starts: set[int], settings: Settings) -> None:
+    if state.pid:
+        starts.add(state.pid)
+    elif state.exit_status == BAD_SETTINGS or len(starts) >= MAX_STARTS:
+        why = health.reason(settings.logs / f"{state.name}.log")
+        raise Failure(f"{state.name} does not start: {why} (./run logs {state.name} shows more)")
+
+
+def _progress(states: list[ServiceState], ready: set[str], settings: Settings) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for state in states:
+        if state.name in ready:
+            doing = "[green]ready[/]"
+        elif state.pid is None:
+            doing = "[red]restarting[/]"
+        elif state.name in ENGINES:
+            doing = health.phase(settings.logs / f"{state.name}.log")
+        else:
+            doing = "starting"
+        table.add_row(state.name, doing)
+    return table
+
+
+def _watch(supervisor: Supervisor) -> None:
+    """Report what changes until supervisor ends."""
+    last: dict[str, str] = {}
+    while (states := supervisor.states()) is not None:
+        for state in states:
+            now = _state(state.name, state, supervisor.settings)
+            if last.get(state.name, "ready") != now:
+                _console.print(f"{time.strftime('%H:%M:%S')}  {state.name:8} {now}")
+            last[state.name] = now
+        time.sleep(1)
+    if supervisor.stop():
+        raise Failure("the supervisor died; all services were stopped. ./run up starts them again.")
+    _console.print("Duoserve was stopped.")
+
+
+def _print_addresses(settings: Settings) -> None:
+    key = f"sed -n 's/^{KEY}=/oauth2-bearer=/p' {shlex.quote(str(settings.env_file))}"
+    body = '{"model": "coder", "messages": [{"role": "user", "content": "Name three colours."}]}'
+    _console.print(
+        f"\n  API   {settings.url('router')}/v1   models coder and general"
+        f"\n  Chat  {settings.url('ui')}"
+        f"\n  Key   {KEY} in {settings.env_file}"
+        f"\n\nTry it:\n  {key} | curl -sK- {settings.url('router')}/v1/chat/completions "
+        f"-H 'Content-Type: application/json' -d '{body}'",
+        markup=False,
+    )
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def follow_logs(service: str | None, follow: bool) -> int:
+    """Print the end of one or all logs, and with `follow` what is added; returns the exit status."""
+    settings = stack_settings.load(stack_settings.home())
+    names = [service] if service else [*SERVICES, "supervisor"]
+    paths = [str(path) for name in names if (path := settings.logs / f"{name}.log").exists()]
+    if not paths:
+        raise Failure(f"no logs in {settings.logs} yet; ./run up starts the service.")
+    try:
+        return subprocess.run(["tail", "-n", "100", *(["-F"] if follow else []), *paths]).returncode
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        sys.stdout.flush()

@@ -1,0 +1,45 @@
+"""Finds and ends the processes of a stack by the mark that each carries in its environment."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import psutil
+
+_HOME, _SERVICE = "DUOSERVE_HOME", "DUOSERVE_SERVICE"
+
+
+def marks(home: Path, service: str) -> dict[str, str]:
+    """Environment variables that mark a process, and all that it starts, as part of a service."""
+    return {_HOME: str(home), _SERVICE: service}
+
+
+def marked(home: Path, service: str | None = None) -> list[psutil.Process]:
+    """The running processes of one service of the stack at `home`, or of all its services.
+
+    The caller, its ancestors and processes of other users are left out.
+    """
+    own = {psutil.Process().pid, *(parent.pid for parent in psutil.Process().parents())}
+    found = []
+    for process in psutil.process_iter():
+        if process.pid in own:
+            continue
+        try:
+            environment = process.environ()
+        except psutil.Error:
+            continue
+        if environment.get(_HOME) != str(home) or _SERVICE not in environment:
+            continue
+        if service in (None, environment[_SERVICE]):
+            found.append(process)
+    return found
+
+
+def end(processes: Iterable[psutil.Process]) -> None:
+    """Kill processes and wait until they are gone."""
+    processes = list(processes)
+    for process in processes:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+    psutil.wait_procs(processes, timeout=10)

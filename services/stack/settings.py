@@ -1,0 +1,163 @@
+"""The settings of `.env` over the defaults of `.env.example`, and the places that depend on them.
+
+Every other process gets these as environment variables and checks the ones it uses itself.
+"""
+
+import difflib
+import os
+import re
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
+
+from services.stack.environments import ROOT
+from services.stack.failure import Failure
+
+KEY = "LITELLM_MASTER_KEY"
+PROFILES = ROOT / "config" / "engines"
+# The profile that `up --engine cpu|cuda` selects when .env names one for the other kind of machine.
+DEFAULT_PROFILE = {"cpu": "cpu", "cuda": "blackwell-96gb"}
+EXAMPLE = ROOT / ".env.example"
+_ASSIGNMENT = re.compile(rf"^{KEY}=.*$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One stack's settings: `home` holds its `.env` and `data`, `variables` all settings by name."""
+
+    home: Path
+    variables: dict[str, str]
+
+    @property
+    def env_file(self) -> Path:
+        """Where the user's own settings and the key are."""
+        return self.home / ".env"
+
+    @property
+    def logs(self) -> Path:
+        """Folder of the services' logs."""
+        return self.home / "data" / "logs"
+
+    @property
+    def run(self) -> Path:
+        """Folder of what exists only while the stack runs."""
+        return self.home / "data" / "run"
+
+    @property
+    def cache(self) -> Path:
+        """Folder of what may be deleted and is made again."""
+        return self.home / "data" / "cache"
+
+    @property
+    def engine(self) -> str:
+        """The kind of engine build that the profile needs: `cpu` or `cuda`."""
+        return "cpu" if self.variables["PROFILE"] == "cpu" else "cuda"
+
+    @property
+    def profile(self) -> Path:
+        """Folder of the engines' configuration."""
+        return PROFILES / self.variables["PROFILE"]
+
+    @cached_property
+    def ports(self) -> dict[str, int]:
+        """The port of each service that runs here, by the service's name."""
+        return {
+            "coder": _local_port("CODER_URL", self.variables),
+            "general": _local_port("GENERAL_URL", self.variables),
+            "router": _port("ROUTER_PORT", self.variables),
+            "ui": _port("UI_PORT", self.variables),
+        }
+
+    @property
+    def host(self) -> str:
+        """The address under which this machine reaches the router and the chat app."""
+        bind = self.variables["BIND_ADDRESS"]
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind, bind)  # noqa: S104 - compared, not bound
+        return f"[{host}]" if ":" in host else host
+
+    def url(self, service: str) -> str:
+        """Base URL of a service, as reached from this machine."""
+        host = "127.0.0.1" if service in ("coder", "general") else self.host
+        return f"http://{host}:{self.ports[service]}"
+
+    def with_engine(self, engine: str | None) -> "Settings":
+        """These settings with the profile of another kind of machine, where `engine` asks for one."""
+        if engine in (None, self.engine):
+            return self
+        return Settings(self.home, {**self.variables, "PROFILE": DEFAULT_PROFILE[engine]})
+
+
+def home() -> Path:
+    """The folder of `.env` and `data`: DUOSERVE_HOME, or the checkout."""
+    return Path(os.environ.get("DUOSERVE_HOME") or ROOT).resolve()
+
+
+def load(folder: Path) -> Settings:
+    """Read the settings; without `.env` the defaults.
+
+    Raises:
+        Failure: a name that is no setting, or a value that the stack itself cannot use.
+    """
+    defaults = _read(EXAMPLE)
+    own = _read(folder / ".env")
+    for name in own:
+        if name not in defaults:
+            close = difflib.get_close_matches(name, defaults, n=1)
+            hint = f"did you mean {close[0]}?" if close else "see .env.example."
+            raise Failure(f"{name} in {folder / '.env'} is not a setting; {hint}")
+    settings = Settings(folder, defaults | own)
+    if not settings.profile.is_dir():
+        known = ", ".join(sorted(path.name for path in PROFILES.iterdir() if path.is_dir()))
+        raise Failure(f"PROFILE={settings.variables['PROFILE']} is unknown; set it to one of: {known}.")
+    taken: dict[int, str] = {}
+    for service, port in settings.ports.items():
+        if port in taken:
+            raise Failure(f"{service} and {taken[port]} both have port {port}; change one of them in .env.")
+        taken[port] = service
+    return settings
+
+
+def ensure_key(folder: Path, say: Callable[[str], None]) -> None:
+    """Write a strong key into `.env` where there is none, and keep the file to its owner."""
+    path = folder / ".env"
+    line = f"{KEY}=sk-{secrets.token_urlsafe(32)}"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "w") as handle:
+            handle.write(f"# Your settings; .env.example lists them all.\n{line}\n")
+        say(f"Generated a key in {path}")
+        return
+    path.chmod(0o600)
+    if not _read(path).get(KEY):
+        text = path.read_text()
+        path.write_text(_ASSIGNMENT.sub(line, text) if _ASSIGNMENT.search(text) else f"{text}\n{line}\n")
+        say(f"Generated a key in {path}")
+
+
+def _read(path: Path) -> dict[str, str]:
+    return {name: value or "" for name, value in dotenv_values(path, interpolate=False).items()}
+
+
+def _port(name: str, variables: dict[str, str]) -> int:
+    value = variables[name]
+    if not value.isdecimal() or not 1 <= int(value) <= 65535:
+        raise Failure(f"{name}={value} is not a port; set it to a number from 1 to 65535 in .env.")
+    return int(value)
+
+
+def _local_port(name: str, variables: dict[str, str]) -> int:
+    value = variables[name]
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), None
+    if parts.scheme != "http" or parts.hostname != "127.0.0.1" or port is None:
+        raise Failure(f"{name}={value} must be http://127.0.0.1:PORT: engines listen on loopback only.")
+    return port

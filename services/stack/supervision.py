@@ -1,0 +1,202 @@
+"""Starts, watches and stops the services, with supervisor doing the supervising.
+
+supervisor restarts what crashes (with back-off while a service has not been up for long), and answers questions
+on a socket that only the user can open. Each service runs in a guard (guard.py), which supervisor lacks.
+"""
+
+import hashlib
+import http.client
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import xmlrpc.client
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from dotenv import dotenv_values
+from supervisor.xmlrpc import SupervisorTransport
+
+from services.stack.environments import BY_NAME, ROOT
+from services.stack.guard import GRACE, end_with_parent
+from services.stack.processes import end, marked, marks
+from services.stack.settings import Settings
+
+SUPERVISOR = "supervisor"
+ENGINES = ("coder", "general")
+SERVICES = (*ENGINES, "router", "ui")
+# Seconds a service must live to count as started; one that ends sooner is restarted with back-off.
+START_SECONDS = {"coder": 120, "general": 120, "router": 20, "ui": 20}
+
+
+@dataclass(frozen=True)
+class ServiceState:
+    """What supervisor knows of a service: its guard's `pid` or else the last exit status; `uptime` in s."""
+
+    name: str
+    pid: int | None
+    exit_status: int
+    uptime: float
+
+
+class Supervisor:
+    """The supervisor of the stack with these settings, whether it runs or not."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        digest = hashlib.sha256(str(settings.home).encode()).hexdigest()[:12]
+        # Not under `home`: the path of a Unix socket has room for some 100 characters only.
+        base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
+        self._folder = base / f"duoserve-{os.getuid()}-{digest}"
+        self._socket = self._folder / "supervisor.sock"
+
+    def start(self, detached: bool) -> None:
+        """Start supervisor and with it the services; unless `detached`, it ends with this process."""
+        settings = self.settings
+        end(marked(settings.home))  # what a killed supervisor could not take with it
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        for folder in (settings.logs, settings.run, settings.cache):
+            folder.mkdir(parents=True, exist_ok=True)
+        configuration = settings.run / "supervisord.conf"
+        configuration.write_text(self._configuration())
+        with (settings.logs / f"{SUPERVISOR}.log").open("ab") as log:
+            subprocess.Popen(
+                [sys.executable, "-m", "supervisor.supervisord", "--nodaemon", "-c", str(configuration)],
+                cwd=ROOT,
+                env=self._environment() | marks(settings.home, SUPERVISOR),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=None if detached else lambda: end_with_parent(signal.SIGTERM),
+            )
+
+    def running(self) -> bool:
+        """Whether supervisor answers."""
+        return self.states() is not None
+
+    def states(self) -> list[ServiceState] | None:
+        """The state of each service, or None when supervisor does not run."""
+        try:
+            answers: Any = self._ask("getAllProcessInfo")
+        except (OSError, http.client.HTTPException):
+            return None
+        by_name = {answer["name"]: answer for answer in answers}
+        return [
+            ServiceState(
+                name,
+                by_name[name]["pid"] or None,
+                by_name[name]["exitstatus"],
+                max(0.0, by_name[name]["now"] - by_name[name]["start"]) if by_name[name]["pid"] else 0.0,
+            )
+            for name in SERVICES
+        ]
+
+    def stop(self) -> bool:
+        """Stop all services and supervisor; whatever is left then is killed. Returns whether anything ran."""
+        try:
+            self._ask("shutdown")
+        except (OSError, http.client.HTTPException, xmlrpc.client.Fault):
+            pass
+        deadline = time.monotonic() + GRACE + 10
+        supervisors = marked(self.settings.home, SUPERVISOR)
+        psutil.wait_procs(supervisors, timeout=max(0.0, deadline - time.monotonic()))
+        left = marked(self.settings.home)
+        end(left)
+        self._socket.unlink(missing_ok=True)
+        if self._folder.exists():
+            self._folder.rmdir()
+        return bool(supervisors or left)
+
+    def _ask(self, question: str) -> Any:
+        # supervisor's transport reports a missing socket file as OSError
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(str(self._socket))
+        transport = SupervisorTransport(serverurl=f"unix://{self._socket}")
+        proxy = xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport)
+        return getattr(proxy.supervisor, question)()
+
+    def _environment(self) -> dict[str, str]:
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            # The engines' imports take 15 s longer without compiled bytecode.
+            if name not in ("PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV")
+        }
+        return inherited | self.settings.variables | {"PYTHONUNBUFFERED": "1"}
+
+    def _configuration(self) -> str:
+        sections = [
+            "[unix_http_server]",
+            f"file={_escaped(self._socket)}",
+            "chmod=0700",
+            "[supervisord]",
+            f"logfile={_escaped(self.settings.logs / SUPERVISOR)}.log",
+            "logfile_maxbytes=10MB",
+            f"pidfile={_escaped(self.settings.run)}/supervisord.pid",
+            f"childlogdir={_escaped(self.settings.logs)}",
+            "silent=true",
+            "[rpcinterface:supervisor]",
+            "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface",
+        ]
+        for priority, name in enumerate(SERVICES):
+            sections += [
+                f"[program:{name}]",
+                f"command={_escaped(shlex.join(self._guarded(name)))}",
+                f"directory={_escaped(ROOT)}",
+                f"priority={priority}",
+                f"startsecs={START_SECONDS[name]}",
+                "startretries=1000000",  # waits a second longer each time, and never gives up
+                "autorestart=true",
+                f"stopwaitsecs={GRACE + 5}",
+                "stdout_logfile=NONE",  # the guard keeps the log
+                f"stderr_logfile={_escaped(self.settings.logs / SUPERVISOR)}.log",
+                f"environment={self._engine_environment(name)}",
+            ]
+        return "\n".join(sections) + "\n"
+
+    def _guarded(self, name: str) -> list[str]:
+        command = [sys.executable, "-m", "services.stack.guard", name]
+        if name in ENGINES:
+            lock = self.settings.run / "engine-start.lock"
+            command += ["--ready-url", f"{self.settings.url(name)}/health", "--start-lock", str(lock)]
+        return [*command, "--", *self._command(name)]
+
+    def _command(self, name: str) -> list[str]:
+        if name not in ENGINES:
+            return [str(BY_NAME[name].python), "-m", name]
+        environment = BY_NAME["engine" if self.settings.engine == "cpu" else "engine-cuda"]
+        configuration = self.settings.profile / f"{name}.yaml"
+        vllm = environment.folder / "bin" / "vllm"
+        address = ["--host", "127.0.0.1", "--port", str(self.settings.ports[name])]
+        return [str(vllm), "serve", "--config", str(configuration.relative_to(ROOT)), *address]
+
+    def _engine_environment(self, name: str) -> str:
+        if name not in ENGINES:
+            return ""
+        variables = {
+            "VLLM_CACHE_ROOT": str(self.settings.cache / "vllm"),
+            "TORCHINDUCTOR_CACHE_DIR": str(self.settings.cache / "inductor"),
+        }
+        variables |= {k: v or "" for k, v in dotenv_values(self.settings.profile / "engine.env").items()}
+        if self.settings.engine == "cpu":
+            variables["VLLM_CPU_OMP_THREADS_BIND"] = _cores(ENGINES.index(name))
+        return ",".join(f'{name}="{_escaped(value)}"' for name, value in variables.items())
+
+
+def _cores(share: int) -> str:
+    # Left alone, both engines would bind to the same cores.
+    cores = sorted(os.sched_getaffinity(0))
+    half = max(1, len(cores) // len(ENGINES))
+    chosen = cores[share * half :][:half] or cores
+    return ",".join(map(str, chosen))
+
+
+def _escaped(value: object) -> str:
+    return str(value).replace("%", "%%")
