@@ -17,17 +17,17 @@ _PHASES = (
     (re.compile(rb"Starting to load model|Loading safetensors|Downloading"), "loading weights"),
     (re.compile(rb"Initializing a V1 LLM engine"), "starting the engine"),
 )
+# A proxy named in the environment is not for loopback.
+_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 _TAIL = 20_000  # bytes of a log that are looked at
-_ERROR = re.compile(
-    r"(\w*(?:Error|Exception|Interrupt)\b.*|.*(?:error|invalid|refus|cannot|must).*)", re.IGNORECASE
-)
+_TELLING = re.compile(r"error|exception|invalid|refuse|cannot|must|missing|in use", re.IGNORECASE)
 _PREFIX = re.compile(r"^\([^)]*\)\s*|^(INFO|WARNING|ERROR)\s+[\d-]+ [\d:]+ \[[^]]*\]\s*")
 
 
 def answers(url: str) -> bool:
     """Whether a GET of `url` is answered with success, within two seconds."""
     try:
-        with urllib.request.urlopen(url, timeout=2):
+        with _direct.open(url, timeout=2):
             return True
     except (urllib.error.URLError, OSError):
         return False
@@ -52,7 +52,7 @@ def phase(log: Path) -> str:
 def reason(log: Path) -> str:
     """The line of a log that best says why its service ended."""
     lines = [line.strip() for line in _tail(log).decode(errors="replace").splitlines() if line.strip()]
-    telling = [line for line in lines if _ERROR.search(line)] or lines or ["it left no log"]
+    telling = [line for line in lines if _TELLING.search(line)] or lines or ["it left no log"]
     line = telling[-1]
     while (shorter := _PREFIX.sub("", line)) != line:
         line = shorter

@@ -35,14 +35,13 @@ def up(engine: str | None, detach: bool) -> int:
         Failure: the machine, a setting or a service does not allow it; nothing is left running.
     """
     settings = stack_settings.load(stack_settings.home()).with_engine(engine)
-    supervisor = Supervisor(settings)
-    if supervisor.running():
+    if Supervisor(settings).running():
         _console.print("Duoserve is already up; nothing was changed.")
         _print_addresses(settings)
         return 0
     doctor.require(settings)
     prepare(settings)
-    settings = stack_settings.load(settings.home).with_engine(engine)
+    supervisor = Supervisor(stack_settings.load(settings.home).with_engine(engine))
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     began = time.monotonic()
@@ -98,7 +97,7 @@ def status(as_json: bool) -> int:
             table.add_column(heading)
         for name, entry in services.items():
             uptime = f"{entry['uptime_seconds']:.0f} s" if entry["pid"] else "-"
-            table.add_row(name, entry["state"], str(entry["pid"] or "-"), uptime, str(entry["port"]))
+            table.add_row(name, str(entry["state"]), str(entry["pid"] or "-"), uptime, str(entry["port"]))
         _console.print(table)
         _console.print("models: " + ", ".join(f"{name} {state}" for name, state in models.items()))
     return 0 if all(entry["state"] == "ready" for entry in services.values()) else 1

@@ -9,7 +9,7 @@ KEEP_DAYS = 7
 
 
 class LogFile:
-    """Appends to FOLDER/NAME.log; rotates it daily or when it is full to NAME-TIME.log, and prunes the folder.
+    """Appends to FOLDER/NAME.log; renames it to NAME-TIME.log daily and when it is full; prunes the folder.
 
     The limits are for the folder, which all services of a stack share.
     """

@@ -129,7 +129,7 @@ def ensure_key(folder: Path, say: Callable[[str], None]) -> None:
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(descriptor, "w") as handle:
+        with os.fdopen(descriptor, "w") as handle:
             handle.write(f"# Your settings; .env.example lists them all.\n{line}\n")
         say(f"Generated a key in {path}")
         return

@@ -1,9 +1,11 @@
 """Starts, watches and stops the services, with supervisor doing the supervising.
 
-supervisor restarts what crashes (with back-off while a service has not been up for long), and answers questions
-on a socket that only the user can open. Each service runs in a guard (guard.py), which supervisor lacks.
+supervisor restarts what crashes (with back-off while a service has not been up for long), and answers
+questions on a socket that only the user can open. It leaks the children of what it kills, so each service
+runs in a guard (guard.py).
 """
 
+import contextlib
 import hashlib
 import http.client
 import os
@@ -100,10 +102,8 @@ class Supervisor:
 
     def stop(self) -> bool:
         """Stop all services and supervisor; whatever is left then is killed. Returns whether anything ran."""
-        try:
+        with contextlib.suppress(OSError, http.client.HTTPException, xmlrpc.client.Fault):
             self._ask("shutdown")
-        except (OSError, http.client.HTTPException, xmlrpc.client.Fault):
-            pass
         deadline = time.monotonic() + GRACE + 10
         supervisors = marked(self.settings.home, SUPERVISOR)
         psutil.wait_procs(supervisors, timeout=max(0.0, deadline - time.monotonic()))
