@@ -26,8 +26,8 @@ def main() -> int:
         "server.fileWatcherType": "auto" if arguments.dev else "none",
         "server.runOnSave": str(arguments.dev).lower(),
     }
-    script = Path(__file__).with_name("chat.py")
-    os.execv(  # so that signals of whoever supervises the app reach the server itself
+    script = Path(__file__).with_name("app.py")
+    os.execv(  # noqa: S606 - so that signals of whoever supervises the app reach the server itself
         sys.executable,
         [sys.executable, "-m", "streamlit", "run", str(script)]
         + [f"--{name}={value}" for name, value in options.items()],

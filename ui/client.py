@@ -1,41 +1,252 @@
-"""The chat app's view of the router: a typed client over the OpenAI SDK."""
+"""A typed client of the router: the OpenAI SDK for what it knows, plain HTTP for Duoserve's own routes."""
 
-from collections.abc import Iterator
-from typing import Literal, TypedDict
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
 
-from openai import OpenAI
+import httpx
+import openai
+from openai.types.chat import ChatCompletionMessageParam
+from pydantic import BaseModel
 
 from ui.settings import Settings
 
+# A request may wait long for its turn, so only the connection is on a short limit.
+TIMEOUT = httpx.Timeout(connect=5.0, read=600.0, write=30.0, pool=5.0)
+_PROBE = httpx.Timeout(3.0)
+_RETRY_AFTER_LIMIT = 600.0
 
-class Message(TypedDict):
-    """One message as the chat completions API takes it."""
 
-    role: Literal["system", "user", "assistant"]
-    content: str
+class ModelStatus(BaseModel):
+    """One model in the answer of /ready."""
+
+    state: Literal["ready", "loading", "down"]
+    since: datetime
+    reason: str = ""
+
+
+class Readiness(BaseModel):
+    """The answer of /ready."""
+
+    status: str
+    models: dict[str, ModelStatus]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a model."""
+
+    model: str
+    messages: list[ChatCompletionMessageParam]
+    temperature: float
+    top_p: float
+    max_tokens: int
+    user: str  # an opaque name for whoever asks, so that the router can be fair between them
+    continue_last: bool = False  # go on with the assistant message at the end
+
+
+@dataclass(frozen=True)
+class Started:
+    """The router admitted the request; what it says about the prompt in its headers."""
+
+    left_out_messages: int
+    left_out_tokens: int
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of the answer."""
+
+    text: str = ""
+    reasoning: str = ""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The end of the answer, with the engine's own count of tokens."""
+
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+Event = Started | Piece | Ended
+
+
+class Failure(Exception):
+    """A request failed; the text is a sentence for people.
+
+    `kind` is one word: key, model, size, request, busy, loading, down, lost, unreachable, silent or service.
+    `retry_after` is in seconds.
+    """
+
+    def __init__(self, kind: str, sentence: str, retry_after: float = 0.0) -> None:
+        """Give the kind, the sentence, and after how many seconds a retry makes sense."""
+        super().__init__(sentence)
+        self.kind = kind
+        self.retry_after = retry_after
 
 
 class Router:
-    """Talks to the router at the address and with the key of the settings."""
+    """Talks to the router at the address and with the key of the settings. Use from one event loop only."""
 
     def __init__(self, settings: Settings) -> None:
-        self._api = OpenAI(
-            base_url=f"{settings.router}/v1",
-            api_key=settings.litellm_master_key.get_secret_value(),
-            max_retries=0,
+        """Nothing is sent before the first call."""
+        self._url = settings.router
+        key = settings.litellm_master_key.get_secret_value()
+        self._api = openai.AsyncOpenAI(
+            base_url=f"{self._url}/v1", api_key=key, max_retries=0, timeout=TIMEOUT
+        )
+        self._http = httpx.AsyncClient(
+            base_url=self._url, headers={"Authorization": f"Bearer {key}"}, timeout=_PROBE
         )
 
-    def answer(self, model: str, messages: list[Message]) -> Iterator[str]:
-        """Stream the answer to `messages`, piece by piece; closing the iterator frees the engine.
+    async def ready(self) -> Readiness:
+        """State of every model. Raises Failure."""
+        response = await self._get("/ready")
+        return Readiness.model_validate_json(response.content)
+
+    async def windows(self) -> dict[str, int]:
+        """Context window of every model, in tokens. Raises Failure."""
+        response = await self._get("/v1/models")
+        listed: list[dict[str, Any]] = response.json()["data"]
+        return {model["id"]: int(model["max_model_len"]) for model in listed if model.get("max_model_len")}
+
+    async def metrics(self) -> str:
+        """The router's metrics, in Prometheus' text format. Raises Failure."""
+        return (await self._get("/metrics")).text
+
+    async def count_tokens(self, model: str, messages: list[dict[str, str]]) -> int:
+        """Tokens of `messages` as the engine counts them. Raises Failure."""
+        try:
+            response = await self._http.post(
+                "/v1/messages/count_tokens", json={"model": model, "messages": messages}
+            )
+            response.raise_for_status()
+            return int(response.json()["input_tokens"])
+        except (httpx.HTTPError, KeyError, ValueError) as error:
+            raise Failure("service", "The router did not count the tokens.") from error
+
+    async def stream(self, request: Request) -> AsyncGenerator[Event, None]:
+        """The events of one answer. Closing the iterator, or cancelling its task, frees the engine.
 
         Raises:
-            openai.OpenAIError: the router refused, or was not reached.
+            Failure: the router refused, was not reached, or the answer broke off.
         """
-        with self._api.chat.completions.create(
-            model=model,
-            messages=messages,  # type: ignore[arg-type]
-            stream=True,
-        ) as stream:
-            for chunk in stream:
-                if chunk.choices and chunk.choices[0].delta.content:
-                    yield chunk.choices[0].delta.content
+        extra = (
+            {"continue_final_message": True, "add_generation_prompt": False} if request.continue_last else {}
+        )
+        try:
+            raw = await self._api.chat.completions.with_raw_response.create(
+                model=request.model,
+                messages=request.messages,
+                temperature=request.temperature,
+                top_p=request.top_p,
+                max_tokens=request.max_tokens,
+                user=request.user,
+                stream=True,
+                stream_options={"include_usage": True},
+                extra_body=extra,
+            )
+            yield Started(
+                _number(raw.headers, "x-duoserve-truncated-messages"),
+                _number(raw.headers, "x-duoserve-truncated-tokens"),
+            )
+            finish, usage = "", None
+            stream = raw.parse()
+            try:
+                async for chunk in stream:
+                    usage = chunk.usage or usage
+                    for choice in chunk.choices[:1]:
+                        finish = choice.finish_reason or finish
+                        delta = choice.delta
+                        thought = getattr(delta, "reasoning", None) or getattr(
+                            delta, "reasoning_content", None
+                        )
+                        if thought or delta.content:
+                            yield Piece(delta.content or "", thought or "")
+            finally:
+                await stream.close()
+        except (openai.OpenAIError, httpx.HTTPError) as error:
+            raise self._failure(error, request.model) from error
+        if not finish:
+            raise Failure("lost", _LOST)
+        yield Ended(
+            finish,
+            usage.prompt_tokens if usage else 0,
+            usage.completion_tokens if usage else 0,
+        )
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._api.close()
+        await self._http.aclose()
+
+    async def _get(self, path: str) -> httpx.Response:
+        try:
+            response = await self._http.get(path)
+            # /ready says by its status, too, whether a model is ready.
+            if path != "/ready" or response.status_code != 503:
+                response.raise_for_status()
+        except httpx.HTTPError as error:
+            raise self._failure(error, "") from error
+        return response
+
+    def _failure(self, error: Exception, model: str) -> Failure:
+        if isinstance(error, openai.APIStatusError):
+            return _refusal(error, model)
+        if isinstance(error, openai.APITimeoutError | httpx.TimeoutException):
+            if isinstance(error.__cause__, httpx.ConnectTimeout) or isinstance(error, httpx.ConnectTimeout):
+                return Failure("unreachable", self._unreachable())
+            return Failure("silent", "The router fell silent. The network may be slow; try again.")
+        if isinstance(error, openai.APIConnectionError | httpx.ConnectError):
+            return Failure("unreachable", self._unreachable())
+        if isinstance(error, openai.APIError | httpx.TransportError):
+            return Failure("lost", _LOST)
+        return Failure("service", "The router gave an answer that the chat app does not understand.")
+
+    def _unreachable(self) -> str:
+        return f"The router does not answer at {self._url}. ./run status on the server tells what runs."
+
+
+_LOST = "The model went away in the middle of this answer. What had arrived is kept; try again."
+
+
+def _refusal(error: openai.APIStatusError, model: str) -> Failure:
+    """What people are told for each status; the router's own sentence only where it is about their input."""
+    status, after = error.status_code, _retry_after(error.response)
+    body = error.body if isinstance(error.body, dict) else {}
+    said = str(body.get("message") or "").strip()
+    code = str(body.get("code") or "")
+    if status in (401, 403):
+        return Failure(
+            "key", "The router does not accept the chat app's key. Restart both with ./run down and ./run up."
+        )
+    if status == 404:
+        return Failure("model", f"The service has no model named “{model}”. Choose another one above.")
+    if status == 413:
+        return Failure(
+            "size", "The question is too large for the service. Remove an attachment, or shorten it."
+        )
+    if status == 429:
+        return Failure("busy", "Everyone is asking at once and the queue is full.", after)
+    if status == 503 and code == "model_loading":
+        return Failure("loading", f"The model “{model}” is still loading.", after)
+    if status in (502, 503, 504):
+        return Failure("down", f"The model “{model}” is not available at the moment.", after)
+    if 400 <= status < 500:
+        return Failure("request", f"The service refused the question: {said or f'status {status}'}")
+    return Failure("service", "The service failed to answer. Its log tells why (./run logs router).", after)
+
+
+def _retry_after(response: httpx.Response) -> float:
+    try:
+        return min(max(float(response.headers["retry-after"]), 0.0), _RETRY_AFTER_LIMIT)
+    except (KeyError, ValueError):
+        return 0.0
+
+
+def _number(headers: Any, name: str) -> int:
+    value = str(headers.get(name, ""))
+    return int(value) if value.isdigit() else 0

@@ -22,6 +22,7 @@ class Settings(BaseSettings):
     ui_port: _Port
     router_port: _Port
     router_url: str
+    context_ratio: Annotated[float, Field(gt=0, le=1)]
 
     @property
     def router(self) -> str:
@@ -44,7 +45,7 @@ def load() -> Settings:
         InvalidSettings: naming the first setting that is missing or impossible.
     """
     try:
-        return Settings()
+        return Settings()  # type: ignore[call-arg]  # the environment has them
     except ValidationError as failure:
         first = failure.errors(include_input=False, include_url=False)[0]
         name = str(first["loc"][0]).upper()

@@ -1,0 +1,47 @@
+"""The Streamlit script: what every page shares. Pages are in `pages/`."""
+
+from pathlib import Path
+
+import streamlit as st
+
+from ui import settings
+from ui.service import Service
+from ui.session import ChatSession
+
+_HERE = Path(__file__).parent
+
+
+@st.cache_resource(show_spinner=False)
+def _service() -> Service:
+    return Service(settings.load())
+
+
+def _leave(chat: ChatSession) -> None:
+    for answer in list(chat.answers.values()):
+        chat.service.abandon(answer)
+
+
+@st.cache_resource(scope="session", on_release=_leave, show_spinner=False)
+def _present(_chat: ChatSession) -> ChatSession:
+    """Streamlit releases this when the browser disconnects: nobody waits for the answers any more."""
+    return _chat
+
+
+if "chat" not in st.session_state:
+    st.session_state.chat = ChatSession(_service())
+chat: ChatSession = _present(st.session_state.chat)
+for answer in chat.answers.values():
+    chat.service.keep(answer)
+
+page = st.navigation(
+    [
+        st.Page("pages/chat.py", title="Chat", default=True),
+        st.Page("pages/about.py", title="About this service", url_path="about"),
+    ],
+    position="hidden",
+)
+st.set_page_config(
+    page_title=f"{page.title} · Duoserve", page_icon=str(_HERE / "icon.png"), layout="centered"
+)
+st.html(_HERE / "style.css")
+page.run()

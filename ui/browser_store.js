@@ -1,0 +1,152 @@
+// Keeps conversations in this browser: IndexedDB ("device", shared by all tabs) or sessionStorage ("tab").
+// Python's side is storage.py. Given: {nonce, loaded, changes}. Told: `snapshot` (all that is kept) at the start
+// and when another tab changed something, `acknowledged` (the last change made).
+const DATABASE = "duoserve", STORE = "conversations", PREFERENCES = "duoserve.preferences";
+const TAB_PREFIX = "duoserve.conversation.";
+
+const tabId = Math.random().toString(36).slice(2);
+const channel = "BroadcastChannel" in window ? new BroadcastChannel(DATABASE) : null;
+
+function settled(request) {
+  return new Promise((resolve, reject) => {
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = () => reject(request.error);
+  });
+}
+
+let opened = null;
+function database() {
+  if (!opened) {
+    const request = indexedDB.open(DATABASE, 1);
+    request.onupgradeneeded = () => request.result.createObjectStore(STORE, { keyPath: "id" });
+    opened = settled(request);
+  }
+  return opened;
+}
+
+// Both places offer the same three verbs. `put` makes its check and its change in one step, so that of two tabs
+// that save the same conversation the second always notices the first.
+const device = {
+  async all() {
+    const db = await database();
+    return settled(db.transaction(STORE).objectStore(STORE).getAll());
+  },
+  async put(conversation, base) {
+    const db = await database();
+    const transaction = db.transaction(STORE, "readwrite");
+    const store = transaction.objectStore(STORE);
+    const kept = await settled(store.get(conversation.id));
+    if (kept && kept.revision !== base && kept.revision !== conversation.revision) return false;
+    await settled(store.put(conversation));
+    return true;
+  },
+  async remove(id) {
+    const db = await database();
+    return settled(db.transaction(STORE, "readwrite").objectStore(STORE).delete(id));
+  },
+};
+
+const tab = {
+  async all() {
+    return Object.keys(sessionStorage)
+      .filter((key) => key.startsWith(TAB_PREFIX))
+      .map((key) => JSON.parse(sessionStorage.getItem(key)));
+  },
+  async put(conversation) {
+    sessionStorage.setItem(TAB_PREFIX + conversation.id, JSON.stringify(conversation));
+    return true;
+  },
+  async remove(id) {
+    sessionStorage.removeItem(TAB_PREFIX + id);
+  },
+};
+
+function preferences() {
+  try {
+    return JSON.parse(localStorage.getItem(PREFERENCES));
+  } catch {
+    return null;
+  }
+}
+
+const place = () => (preferences()?.keep === "tab" ? tab : device);
+
+async function prefer(wanted) {
+  const before = place();
+  localStorage.setItem(PREFERENCES, JSON.stringify(wanted));
+  const after = place();
+  if (before === after) return;
+  for (const conversation of await before.all()) {
+    await after.put(conversation, conversation.revision);
+    await before.remove(conversation.id);
+  }
+}
+
+const sessions = new Map(); // by nonce: {done, moved, told, queue}
+let latest = null; // the component as it was given last
+
+async function make(session, change) {
+  if (change.op === "preferences") return prefer(change.preferences);
+  if (change.op === "delete") return place().remove(session.moved[change.id] ?? change.id);
+  const conversation = { ...change.conversation };
+  conversation.id = session.moved[conversation.id] ?? conversation.id;
+  if (await place().put(conversation, change.base)) return;
+  // Another tab saved this conversation meanwhile: both versions stay.
+  const copy = Array.from(crypto.getRandomValues(new Uint8Array(8)), (b) => b.toString(16).padStart(2, "0")).join("");
+  session.moved[change.conversation.id] = copy;
+  session.told = false;
+  await place().put({ ...conversation, id: copy, title: `${conversation.title} (other tab)` }, "");
+}
+
+async function work(nonce) {
+  const session = sessions.get(nonce);
+  const { data } = latest;
+  if (data.nonce !== nonce) return;
+  let changed = false;
+  for (const change of data.changes) {
+    if (change.sequence <= session.done) continue;
+    await make(session, change);
+    session.done = change.sequence;
+    changed = true;
+  }
+  if (changed) channel?.postMessage(tabId);
+  if (changed) latest.setStateValue("acknowledged", { nonce, sequence: session.done });
+  if (!session.told) {
+    session.told = true;
+    latest.setTriggerValue("snapshot", {
+      nonce,
+      sequence: session.done,
+      moved: session.moved,
+      preferences: preferences(),
+      conversations: await place().all(),
+    });
+  }
+}
+
+function schedule(nonce) {
+  const session = sessions.get(nonce);
+  session.queue = session.queue.then(() => work(nonce)).catch((error) => {
+    console.error("browser store", error);
+    latest.setTriggerValue("trouble", String(error?.message ?? error));
+  });
+}
+
+if (channel) {
+  channel.onmessage = () => {
+    if (!latest) return;
+    const session = sessions.get(latest.data.nonce);
+    if (!session) return;
+    session.told = false;
+    schedule(latest.data.nonce);
+  };
+}
+
+export default function (component) {
+  latest = component;
+  const { nonce } = component.data;
+  if (!sessions.has(nonce)) {
+    sessions.clear();
+    sessions.set(nonce, { done: 0, moved: {}, told: false, queue: Promise.resolve() });
+  }
+  schedule(nonce);
+}

@@ -1,0 +1,54 @@
+"""The three small pieces of JavaScript that Streamlit has no counterpart for."""
+
+from pathlib import Path
+
+import streamlit as st
+
+from ui.session import ChatSession
+
+_HERE = Path(__file__).parent
+_store = st.components.v2.component("duoserve_store", js=(_HERE / "browser_store.js").read_text())
+_page = st.components.v2.component("duoserve_page", js=(_HERE / "page_script.js").read_text())
+_copy = st.components.v2.component(
+    "duoserve_copy",
+    html="<button type='button'><span>Copy</span></button>",
+    css="""
+        button { background: none; border: 0; padding: 0; min-height: 1.6rem; cursor: pointer; font: inherit;
+                 font-size: .8rem; color: var(--st-gray-text-color); opacity: .75; border-radius: .4rem; }
+        button:hover, button:focus-visible { opacity: 1; color: var(--st-primary-color); }
+        button:focus-visible { outline: 2px solid var(--st-primary-color); }
+    """,
+    js=(_HERE / "copy_button.js").read_text(),
+)
+
+
+@st.fragment
+def keep_in_browser(chat: ChatSession) -> None:
+    """Exchange what is new with the browser's storage; a fragment, so that an acknowledgement is cheap."""
+    before = st.session_state.get("store") or {}
+    chat.storage.acknowledged(before.get("acknowledged"))
+    said = _store(
+        key="store",
+        data=chat.storage.outgoing(),
+        on_snapshot_change=lambda: None,
+        on_acknowledged_change=lambda: None,
+        on_trouble_change=lambda: None,
+    )
+    if said.snapshot:
+        chat.received(said.snapshot)
+        st.rerun()
+    if said.trouble:
+        st.toast(
+            "This browser does not keep conversations: its storage is full or switched off. "
+            "Export what you need."
+        )
+
+
+def focus_input(what: str) -> None:
+    """Put the cursor into the chat input once for each `what`."""
+    _page(key="page", data={"focus": what})
+
+
+def copy_button(text: str, key: str, label: str) -> None:
+    """A button that copies `text`."""
+    _copy(key=key, data={"text": text, "label": label}, width="content")

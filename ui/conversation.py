@@ -1,0 +1,254 @@
+"""Conversations: their messages, what may be done to them, and the format they are stored and exported in."""
+
+import json
+import re
+import secrets
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from openai.types.chat import ChatCompletionMessageParam
+from pydantic import BaseModel, Field, ValidationError
+
+FORMAT = 1  # of what is stored and exported; raise it with every change that an older app could not read
+TITLE_LENGTH = 48
+_FENCE = re.compile(r"^(`{3,})", re.MULTILINE)
+_MARKDOWN = re.compile(r"[`*_#>\[\]]+")
+
+
+class NotAConversation(ValueError):
+    """What should be imported is no conversation; the message says why, for people."""
+
+
+class Attachment(BaseModel):
+    """A text file that belongs to a question."""
+
+    name: str
+    text: str
+
+    def as_prompt(self) -> str:
+        """The file as the model reads it: its name, and its text in a fence longer than any inside."""
+        longest = max((len(fence) for fence in _FENCE.findall(self.text)), default=2)
+        fence = "`" * max(3, longest + 1)
+        return f"File `{self.name}`:\n{fence}\n{self.text.rstrip()}\n{fence}"
+
+
+class Message(BaseModel):
+    """A question, or the answer to the question before it."""
+
+    role: Literal["user", "assistant"]
+    text: str = ""
+    attachments: list[Attachment] = []
+    # The rest belongs to answers.
+    reasoning: str = ""
+    model: str = ""
+    ending: Literal["complete", "length", "stopped", "failed"] = "complete"
+    failure: str = ""  # why it failed, for people
+    failure_kind: str = ""
+    retry_at: float = 0.0  # Unix time before which a retry makes no sense
+    ttft: float | None = None  # seconds from sending to the first token
+    seconds: float | None = None  # from the first token to the last
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    left_out: int = 0  # so many of the oldest messages did not fit into the prompt
+    left_out_tokens: int = 0
+
+    def as_prompt(self) -> str:
+        """The message as the model reads it: attachments first, then the question."""
+        return "\n\n".join([attached.as_prompt() for attached in self.attachments] + [self.text]).strip()
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Decoding speed: tokens after the first, by the time they took."""
+        if not self.seconds or self.completion_tokens < 2:
+            return None
+        return (self.completion_tokens - 1) / self.seconds
+
+
+class Options(BaseModel):
+    """How a conversation is answered; the limits are those of the chat completions API."""
+
+    model: str = ""
+    system: str = ""
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.7
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    max_tokens: Annotated[int, Field(ge=16, le=32768)] = 2048
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def new_id() -> str:
+    """An identifier that nobody can guess."""
+    return secrets.token_hex(8)
+
+
+class Conversation(BaseModel):
+    """Questions and answers in turn. A question without an answer is one that failed, or waits for it."""
+
+    format: Literal[1] = 1
+    id: str = Field(default_factory=new_id, pattern=r"^[0-9a-z]{1,40}$")
+    # Changes with every save, so that two tabs notice when both changed the same conversation.
+    revision: str = ""
+    title: str = ""
+    pinned: bool = False
+    updated: datetime = Field(default_factory=_now)
+    options: Options = Field(default_factory=Options)
+    messages: list[Message] = []
+    answering: str = ""  # id of the answer that was running when this was saved
+
+    @property
+    def name(self) -> str:
+        """The title, or what stands in for one."""
+        return self.title or "New conversation"
+
+    def ask(self, text: str, attachments: Iterable[Attachment] = ()) -> None:
+        """Add a question; the first one proposes the title."""
+        self.messages.append(Message(role="user", text=text, attachments=list(attachments)))
+        if not self.title:
+            names = [attached.name for attached in self.messages[-1].attachments]
+            self.title = propose_title(text or ", ".join(names))
+        self.updated = _now()
+
+    def answered(self, answer: Message) -> None:
+        """Put `answer` behind the last question, in place of an earlier answer to it."""
+        if self.messages and self.messages[-1].role == "assistant":
+            self.messages.pop()
+        self.messages.append(answer)
+        self.updated = _now()
+
+    def edit(self, index: int, text: str) -> None:
+        """Ask the question at `index` anew as `text`: what came after it belonged to the old one and goes."""
+        self.messages[index].text = text
+        del self.messages[index + 1 :]
+        self.updated = _now()
+
+    def forget_last_answer(self) -> None:
+        """Drop the answer to the last question, so that it can be answered anew."""
+        if self.messages and self.messages[-1].role == "assistant":
+            self.messages.pop()
+
+    def delete_turn(self, index: int) -> None:
+        """Drop the turn that the message at `index` is part of: the question and its answer."""
+        first = index - 1 if self.messages[index].role == "assistant" and index else index
+        after = first + 1
+        while after < len(self.messages) and self.messages[after].role == "assistant":
+            after += 1
+        del self.messages[first:after]
+        self.updated = _now()
+
+    def prompt(self) -> list[ChatCompletionMessageParam]:
+        """The messages as the chat completions API takes them; answers without text are no messages."""
+        prompt: list[ChatCompletionMessageParam] = []
+        if self.options.system.strip():
+            prompt.append({"role": "system", "content": self.options.system})
+        for message in self.messages:
+            if message.role == "user":
+                prompt.append({"role": "user", "content": message.as_prompt()})
+            elif message.text:
+                prompt.append({"role": "assistant", "content": message.text})
+        return prompt
+
+    @property
+    def context_tokens(self) -> int:
+        """Tokens of the conversation so far, as the engine counted them for the last answer; 0 if unknown."""
+        for message in reversed(self.messages):
+            if message.prompt_tokens:
+                return message.prompt_tokens + message.completion_tokens + message.left_out_tokens
+        return 0
+
+    def first_kept(self) -> int | None:
+        """Index of the oldest message that the last answer was given with, if older ones were left out."""
+        for index in range(len(self.messages) - 1, -1, -1):
+            answer = self.messages[index]
+            if answer.role != "assistant" or not answer.prompt_tokens:
+                continue
+            sent = [
+                at
+                for at, message in enumerate(self.messages[:index])
+                if message.role == "user" or message.text
+            ]
+            return sent[answer.left_out] if 0 < answer.left_out < len(sent) else None
+        return None
+
+    def matches(self, words: str) -> bool:
+        """Whether every one of `words` occurs in the title or a message, whatever its case."""
+        text = "\n".join([self.name, *(message.text for message in self.messages)]).casefold()
+        return all(word in text for word in words.casefold().split())
+
+    def as_markdown(self) -> str:
+        """The conversation as a document for people."""
+        parts = [f"# {self.name}"]
+        if self.options.system.strip():
+            parts.append(f"> {self.options.system.strip()}".replace("\n", "\n> "))
+        for message in self.messages:
+            parts.append("## Question" if message.role == "user" else f"## Answer ({message.model})")
+            parts.append(message.as_prompt())
+            if message.ending != "complete":
+                parts.append(
+                    {"length": "*(cut at the token limit)*", "stopped": "*(stopped)*"}.get(
+                        message.ending, f"*(failed: {message.failure})*"
+                    )
+                )
+        return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def propose_title(question: str) -> str:
+    """A title from the first line of the first question, cut at a word; no model is asked."""
+    lines = [line.strip() for line in _MARKDOWN.sub("", question).splitlines() if line.strip()]
+    line = " ".join(lines[0].split()) if lines else ""
+    if len(line) <= TITLE_LENGTH:
+        return line
+    return line[: TITLE_LENGTH + 1].rsplit(" ", 1)[0][:TITLE_LENGTH].rstrip(" ,.;:") + "…"
+
+
+def in_order(conversations: Iterable[Conversation]) -> list[Conversation]:
+    """Pinned ones first, then the most recently used."""
+    return sorted(conversations, key=lambda each: (each.pinned, each.updated), reverse=True)
+
+
+def export(conversations: Iterable[Conversation]) -> str:
+    """JSON of `conversations` that `parse_export` reads back."""
+    return json.dumps(
+        {"format": FORMAT, "conversations": [each.model_dump(mode="json") for each in conversations]},
+        ensure_ascii=False,
+        indent=2,
+    )
+
+
+def parse_export(text: str | bytes) -> list[Conversation]:
+    """The conversations of an export.
+
+    Raises:
+        NotAConversation: it is no JSON, of a newer format, or not what `export` writes.
+    """
+    try:
+        given: Any = json.loads(text)
+    except ValueError:
+        raise NotAConversation(
+            "This file is not JSON. Import takes the file that Export as JSON gives."
+        ) from None
+    if not isinstance(given, dict) or not isinstance(given.get("conversations"), list):
+        raise NotAConversation(
+            "This file holds no conversations. Import takes the file that Export as JSON gives."
+        )
+    return [parse(each) for each in given["conversations"]]
+
+
+def parse(stored: Any) -> Conversation:
+    """A conversation from its stored form.
+
+    Raises:
+        NotAConversation: it is of a newer format, or damaged.
+    """
+    version = stored.get("format") if isinstance(stored, dict) else None
+    if isinstance(version, int) and version > FORMAT:
+        raise NotAConversation(
+            f"A conversation has format {version}, and this app reads up to {FORMAT}: update Duoserve first."
+        )
+    try:
+        return Conversation.model_validate(stored)
+    except ValidationError as failure:
+        place = ".".join(str(part) for part in failure.errors()[0]["loc"])
+        raise NotAConversation(f"A conversation is damaged (at {place or 'its start'}).") from None

@@ -1,0 +1,40 @@
+"""Text of models and people made right for Streamlit's Markdown, which knows more than the common kind."""
+
+import re
+
+_CODE = re.compile(
+    r"(^(?P<fence>`{3,}|~{3,}).*?(?:^(?P=fence)[`~]*\s*$|\Z)|`[^`\n]+`)", re.MULTILINE | re.DOTALL
+)
+_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>$:~^&=])")
+# Pandoc's rule for inline mathematics (https://pandoc.org/MANUAL.html#math): no blank inside the dollars, no
+# digit behind them. What is not that is a price.
+_MATH = re.compile(r"(\$\$.+?\$\$|(?<![\\$])\$(?=[^\s$])[^$\n]*?(?<=[^\s\\$])\$(?![\d$]))", re.DOTALL)
+_DIRECTIVE = re.compile(r":(?=[a-z][\w+/-]*[\[:])")
+
+
+def plain(text: str) -> str:
+    """`text` for a label, shown as it is: nothing in it is formatting, a link, an image or an icon."""
+    return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+
+
+def presentable(text: str) -> str:
+    r"""A model's answer as Streamlit should draw it.
+
+    Outside code: \( \) and \[ \] become the dollars that Streamlit reads as mathematics, other dollars stay
+    dollars, Streamlit's own directives (:red[...], :icon:) are not obeyed, and images are not fetched, for a
+    fetched address can carry the conversation away.
+    """
+    parts, at = [], 0
+    for code in _CODE.finditer(text):
+        parts += [_prose(text[at : code.start()]), code.group()]
+        at = code.end()
+    return "".join([*parts, _prose(text[at:])])
+
+
+def _prose(text: str) -> str:
+    text = text.replace(r"\[", "$$").replace(r"\]", "$$").replace(r"\(", "$").replace(r"\)", "$")
+    pieces = _MATH.split(text)
+    for at in range(0, len(pieces), 2):
+        piece = re.sub(r"(?<!\\)\$", r"\\$", pieces[at])
+        pieces[at] = _DIRECTIVE.sub(r"\\:", piece.replace("![", r"\!["))
+    return "".join(pieces)

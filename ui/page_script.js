@@ -1,0 +1,15 @@
+// Puts the cursor where one types, when the page or another conversation opens (not on touch screens, where that
+// would open the keyboard), and copies an answer. `focus` names what is open.
+let focused = null;
+
+export default function ({ data }) {
+  if (data.focus === focused || !window.matchMedia("(pointer: fine)").matches) return;
+  focused = data.focus;
+  let tries = 20;
+  const look = () => {
+    const input = document.querySelector('[data-testid="stChatInputTextArea"]');
+    if (input) input.focus();
+    else if (tries--) setTimeout(look, 100);
+  };
+  look();
+}

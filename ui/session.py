@@ -1,0 +1,227 @@
+"""One browser tab's chat: what each button does, without drawing anything."""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from ui.answers import Answer
+from ui.client import Failure, Request
+from ui.conversation import Attachment, Conversation, Message, new_id
+from ui.service import Service
+from ui.storage import Storage
+
+
+@dataclass
+class Undo:
+    """How to take back the last thing that lost something."""
+
+    said: str
+    take_back: Callable[[], None]
+
+
+@dataclass
+class ChatSession:
+    """The open conversation, the others, and the answers that are being given."""
+
+    service: Service
+    storage: Storage = field(default_factory=Storage)
+    current: Conversation = field(default_factory=Conversation)
+    answers: dict[str, Answer] = field(default_factory=dict)  # by conversation
+    editing: int | None = None
+    undoable: Undo | None = None
+    name: str = field(default_factory=lambda: f"chat-{new_id()}")  # what the router is fair by
+
+    @property
+    def answer(self) -> Answer | None:
+        """The answer that is being given in the open conversation."""
+        return self.answers.get(self.current.id)
+
+    def new(self) -> None:
+        """Open an empty conversation, with the model that was used last."""
+        if self.current.messages or self.current.id in self.storage.conversations:
+            self.current = Conversation()
+        self.current.options.model = self.storage.preferences.model
+        self.editing = None
+
+    def open(self, conversation_id: str) -> None:
+        """Open a kept conversation; an answer that ran when the page was reloaded goes on."""
+        self.current = self.storage.conversations[conversation_id]
+        self.editing = None
+        self._resume(self.current)
+
+    def ask(self, text: str, attachments: Sequence[Attachment] = ()) -> None:
+        """Ask in the open conversation. An answer that is running there is stopped, and kept."""
+        self._end_running()
+        self.undoable = None
+        self.current.ask(text, attachments)
+        self._send()
+
+    def retry(self) -> None:
+        """Answer the last question anew."""
+        self._end_running()
+        before = self._snapshot()
+        had_text = any(message.text for message in self.current.messages[-1:] if message.role == "assistant")
+        self.current.forget_last_answer()
+        self._send()
+        self.undoable = self._restore("Answer replaced.", before) if had_text else None
+
+    def go_on(self) -> None:
+        """Continue the last answer where it was cut."""
+        self._end_running()
+        self._send(self.current.messages[-1].model_copy())
+
+    def edit(self, index: int, text: str) -> None:
+        """Ask the question at `index` anew, as `text`."""
+        self._end_running()
+        before = self._snapshot()
+        lost = len(self.current.messages) - index - 1
+        self.current.edit(index, text)
+        self.editing = None
+        self._send()
+        self.undoable = (
+            self._restore("Question edited; what came after it is gone.", before) if lost else None
+        )
+
+    def delete_turn(self, index: int) -> None:
+        """Delete the turn at `index`."""
+        self._end_running()
+        before = self._snapshot()
+        self.current.delete_turn(index)
+        self.editing = None
+        self.storage.save(self.current)
+        self.undoable = self._restore("Turn deleted.", before)
+
+    def delete(self, conversation_id: str) -> None:
+        """Delete a whole conversation."""
+        conversation = self.storage.conversations[conversation_id]
+        if answer := self.answers.pop(conversation_id, None):
+            self.service.stop(answer)
+        self.storage.delete(conversation_id)
+        self.undoable = Undo(f"“{conversation.name}” deleted.", lambda: self._bring_back(conversation))
+        if self.current.id == conversation_id:
+            self.current = Conversation()
+            self.new()
+
+    def undo(self) -> None:
+        """Take back the last deletion, edit or regeneration."""
+        if self.undoable:
+            undoable, self.undoable = self.undoable, None
+            undoable.take_back()
+
+    def rename(self, conversation_id: str, title: str) -> None:
+        """Give a conversation a title; an empty one leaves it as it is."""
+        if title.strip():
+            self.storage.conversations[conversation_id].title = " ".join(title.split())[:200]
+            self.storage.save(self.storage.conversations[conversation_id])
+
+    def pin(self, conversation_id: str) -> None:
+        """Pin a conversation to the top, or unpin it."""
+        conversation = self.storage.conversations[conversation_id]
+        conversation.pinned = not conversation.pinned
+        self.storage.save(conversation)
+
+    def add(self, conversations: Sequence[Conversation]) -> None:
+        """Take in imported conversations; one that is there already comes as a copy."""
+        for conversation in conversations:
+            if conversation.id in self.storage.conversations:
+                conversation.id = new_id()
+            conversation.revision, conversation.answering = "", ""
+            self.storage.save(conversation)
+
+    def options_changed(self) -> None:
+        """Keep the open conversation's options, and its model for the next new conversation."""
+        if self.storage.preferences.model != self.current.options.model:
+            self.storage.preferences.model = self.current.options.model
+            self.storage.save_preferences()
+        if self.current.id in self.storage.conversations:
+            self.storage.save(self.current)
+
+    def stop(self) -> None:
+        """Stop the running answer of the open conversation and keep what came."""
+        if self.answer:
+            self._end_running()
+            self.storage.save(self.current)
+
+    def collect(self) -> bool:
+        """Put answers that have ended into their conversations; whether there were any."""
+        ended = [key for key, answer in self.answers.items() if answer.ended]
+        for key in ended:
+            answer = self.answers.pop(key)
+            conversation = self.current if key == self.current.id else self.storage.conversations.get(key)
+            if conversation:
+                self._keep(conversation, answer)
+                self.storage.save(conversation)
+        return bool(ended)
+
+    def received(self, said: object) -> None:
+        """Take over what the browser holds."""
+        moved = self.storage.receive(said)
+        if self.current.id in moved:
+            self.answers |= {moved[self.current.id]: self.answers.pop(self.current.id)} if self.answer else {}
+            self.current.id = moved[self.current.id]
+            self.current.title += " (other tab)"
+        if self.current.id in self.storage.conversations and not self.answer:
+            self.current = self.storage.conversations[self.current.id]
+        elif self.answer or self.current.messages:
+            if self.current.id in self.storage.conversations:
+                self.storage.conversations[self.current.id] = self.current
+        else:
+            self.new()
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of `text` as the chosen model counts them; 0 when it cannot be asked."""
+        try:
+            return self.service.count_tokens(self.current.options.model, [{"role": "user", "content": text}])
+        except Failure:
+            return 0
+
+    def _send(self, earlier: Message | None = None) -> None:
+        options = self.current.options
+        request = Request(
+            model=options.model,
+            messages=self.current.prompt(),
+            temperature=options.temperature,
+            top_p=options.top_p,
+            max_tokens=options.max_tokens,
+            user=self.name,
+            continue_last=earlier is not None,
+        )
+        answer = self.service.ask(Answer(self.current.id, request, earlier))
+        self.answers[self.current.id] = answer
+        self.current.answering = answer.id
+        self.storage.save(self.current)
+
+    def _end_running(self) -> None:
+        answer = self.answers.pop(self.current.id, None)
+        if answer:
+            self.service.stop(answer)
+            self._keep(self.current, answer)
+
+    def _keep(self, conversation: Conversation, answer: Answer) -> None:
+        message = answer.message.model_copy(deep=True)
+        if not answer.ended:
+            message.ending = "stopped"
+        conversation.answering = ""
+        conversation.answered(message)
+
+    def _resume(self, conversation: Conversation) -> None:
+        """Find the answer that was running here when the page was reloaded."""
+        if conversation.id in self.answers or not conversation.answering:
+            return
+        if answer := self.service.take_over(conversation.answering):
+            self.answers[conversation.id] = answer
+
+    def _snapshot(self) -> Conversation:
+        return copy.deepcopy(self.current)
+
+    def _restore(self, said: str, before: Conversation) -> Undo:
+        return Undo(said, lambda: self._bring_back(before))
+
+    def _bring_back(self, before: Conversation) -> None:
+        if answer := self.answers.pop(before.id, None):
+            self.service.stop(answer)
+        kept = self.storage.conversations.get(before.id)
+        before.revision = kept.revision if kept else ""
+        before.answering = ""
+        self.storage.save(before)
+        self.current, self.editing = before, None

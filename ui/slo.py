@@ -1,0 +1,98 @@
+"""What the router's metrics say about the last minutes: TTFT, tokens per second and the queue, per model."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from prometheus_client.parser import text_string_to_metric_families
+
+Buckets = dict[float, float]  # upper limit in seconds: requests at or below it, since the router's start
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The router's metrics at one moment (Unix time), by model."""
+
+    time: float
+    ttft: dict[str, Buckets] = field(default_factory=dict)
+    tokens: dict[str, float] = field(default_factory=dict)
+    waiting: dict[str, int] = field(default_factory=dict)
+    in_flight: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One model between two samples; None where nothing was asked."""
+
+    time: float
+    model: str
+    ttft_p95: float | None  # seconds
+    tokens_per_second: float
+    waiting: int
+
+
+def parse(text: str, now: float) -> Sample:
+    """A sample from metrics in Prometheus' text format. Raises ValueError when it is not that."""
+    sample = Sample(now)
+    for family in text_string_to_metric_families(text):
+        for name, labels, value, *_ in family.samples:
+            model = labels.get("model") or labels.get("alias") or ""
+            if name == "duoserve_ttft_seconds_bucket":
+                limits = sample.ttft.setdefault(model, {})
+                limit = float(labels["le"])
+                limits[limit] = limits.get(limit, 0.0) + value
+            elif name == "duoserve_tokens_total" and labels.get("kind", labels.get("type")) == "completion":
+                sample.tokens[model] = sample.tokens.get(model, 0.0) + value
+            elif name == "duoserve_waiting":
+                sample.waiting[model] = sample.waiting.get(model, 0) + int(value)
+            elif name == "duoserve_in_flight":
+                sample.in_flight[model] = sample.in_flight.get(model, 0) + int(value)
+    return sample
+
+
+def quantile(before: Buckets, after: Buckets, share: float) -> float | None:
+    """The value that `share` of the requests between two samples stayed below, or None without requests.
+
+    Linear within a bucket, as Prometheus' histogram_quantile
+    (https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile).
+    """
+    limits = sorted(after)
+    counts = [max(0.0, after[limit] - before.get(limit, 0.0)) for limit in limits]
+    total = counts[-1] if counts else 0.0
+    if not total:
+        return None
+    rank, low, below = share * total, 0.0, 0.0
+    for limit, count in zip(limits, counts, strict=True):
+        if count >= rank:
+            if limit == float("inf"):
+                return low
+            return low + (limit - low) * (rank - below) / (count - below)
+        low, below = limit, count
+    return None
+
+
+def points(samples: Sequence[Sample], every: float = 30.0) -> list[Point]:
+    """The course of each model over `samples`, one point for each `every` seconds."""
+    course: list[Point] = []
+    for before, after in pairwise(_spaced(samples, every)):
+        elapsed = after.time - before.time
+        for model in sorted(set(after.ttft) | set(after.tokens) | set(after.waiting)):
+            made = after.tokens.get(model, 0.0) - before.tokens.get(model, 0.0)
+            course.append(
+                Point(
+                    after.time,
+                    model,
+                    quantile(before.ttft.get(model, {}), after.ttft.get(model, {}), 0.95),
+                    max(0.0, made) / elapsed,  # a restarted router counts from 0 again
+                    after.waiting.get(model, 0),
+                )
+            )
+    return course
+
+
+def _spaced(samples: Iterable[Sample], every: float) -> list[Sample]:
+    kept: list[Sample] = []
+    for sample in samples:
+        if not kept or sample.time - kept[-1].time >= every:
+            kept.append(sample)
+    return kept
