@@ -49,17 +49,9 @@ class Aliases:
         self._names = names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Sets the exchange's alias and the body's model. Raises ApiError 400 or 404."""
+        """Sets the exchange's alias and the body's model. Raises ApiError 404."""
         exchange = Exchange.of(scope)
-        asked = exchange.body.get("model")
-        if not isinstance(asked, str) or not asked:
-            raise ApiError(
-                400,
-                f"'model' is required; it is one of {', '.join(self._names)}.",
-                reason="bad_request",
-                param="model",
-                code="missing_required_parameter",
-            )
+        asked: str = exchange.body["model"]
         alias = self._names.get(asked) or self._names.get(asked.lower())
         if alias is None:
             close = difflib.get_close_matches(asked, self._names, 1, 0.6)

@@ -1,38 +1,82 @@
-"""Puts the layers together. A request meets them in the order in which they are read here, top to bottom."""
+"""Puts the layers together. Read `build` from the bottom up: a request meets `Record` first and `Relay` last."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
+from router.admission import Admission, Admit
 from router.aliases import Aliases, models_list, published_names
 from router.body import Body
+from router.clients import Clients
 from router.edge import Edge
+from router.fim import Fim, FimPrompt, read_families
 from router.keys import Keys
 from router.lifeline import Lifeline
+from router.limits import Limits, Rate, storage
+from router.logs import RequestLog, sweep_forever
+from router.prompt import Prompt
 from router.readiness import Readiness, ReadyOnly
-from router.relay import Relay
+from router.relay import Relay, warm_up
 from router.routes import Branch, Routes
 from router.service import own_routes
-from router.settings import Settings
+from router.settings import ROOT, Settings
+from router.telemetry import Metrics, Record
+from router.tokenizer import Tokenizer
+from router.usage import Usage
 
 
 def build(settings: Settings, litellm: FastAPI) -> ASGIApp:
-    """The router's ASGI app around LiteLLM's (`litellm`, a FastAPI app configured by config/litellm.yaml).
+    """The router's ASGI app around LiteLLM's, which is configured by config/litellm.yaml.
 
     Raises:
-        BadSettings: the engine profile cannot be read.
+        BadSettings: the engine profile or the keys' file cannot be read.
     """
     engines = settings.engines()
+    keys = settings.keys()
     names = published_names(engines, settings.model_aliases)
-    readiness = Readiness(engines)
-    key = settings.litellm_master_key.get_secret_value()
+    families = read_families(ROOT / "config" / "fim.yaml")
+    master_key = settings.litellm_master_key.get_secret_value()
 
-    # Innermost first: each line wraps the one above it.
-    app: ASGIApp = Relay(litellm, key)
+    readiness = Readiness(engines)
+    tokenizer = Tokenizer(engines)
+    admission = Admission({alias: engine.slots for alias, engine in engines.items()}, settings.queue_max)
+    metrics = Metrics(admission, readiness)
+    log = RequestLog(settings.log_folder)
+
+    @asynccontextmanager
+    async def running() -> AsyncIterator[None]:
+        keep = (settings.log_folder, settings.log_days, settings.log_total_gb * 1e9)
+        sweeping = asyncio.create_task(sweep_forever(*keep))
+        async with litellm.router.lifespan_context(litellm), tokenizer, readiness:
+            await warm_up(litellm, master_key)
+            yield
+        sweeping.cancel()
+        log.close()
+
+    app: ASGIApp = Relay(litellm, master_key)
+    app = Usage(app)
+    app = FimPrompt(app)
+    app = Prompt(app, engines, tokenizer, settings.context_ratio, settings.truncate)
+    app = ReadyOnly(app, readiness)  # again: the engine may have gone down while the request waited
+    app = Admit(app, admission, settings.max_wait)
     app = Lifeline(app, settings.request_timeout)
+    app = Limits(
+        app,
+        storage(settings.redis_url),
+        {name: Rate(key.requests_per_minute, key.tokens_per_minute) for name, key in keys.items()},
+        Rate(settings.requests_per_minute, settings.tokens_per_minute),
+        settings.limits_without_redis,
+    )
+    app = Clients(app, several_keys=len(keys) > 1)
     app = ReadyOnly(app, readiness)
+    app = Fim(app, engines, families, settings.vllm_max_stop_strings)
     app = Aliases(app, names)
-    app = Body(app, settings.max_body_mb * 1_000_000)
-    app = Branch(inference=app, own=own_routes(readiness, models_list(names, engines), litellm))
-    app = Keys(app, {"master": key})
+    app = Body(app, settings.max_body_mb * 1_000_000, settings.max_n, settings.vllm_max_stop_strings)
+    app = Branch(app, own_routes(readiness, models_list(names, engines), metrics, running))
+    app = Keys(app, {name: key.key.get_secret_value() for name, key in keys.items()}, settings.metrics_open_to)
     app = Routes(app)
-    return Edge(app)
+    app = Edge(app)
+    return Record(app, metrics, log)

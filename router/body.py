@@ -7,6 +7,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from router.errors import ApiError
 from router.exchange import Exchange, header
+from router.requests import check
 
 
 class ClientGone(Exception):
@@ -14,16 +15,19 @@ class ClientGone(Exception):
 
 
 class Body:
-    """Reads and parses the body of an inference request."""
+    """Reads, parses and checks the body of an inference request."""
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, max_n: int, max_stop: int) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._max_n = max_n
+        self._max_stop = max_stop
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sets the exchange's body. Raises ApiError 400 or 413, ClientGone."""
         exchange = Exchange.of(scope)
-        exchange.body = parse(await self._read(scope, receive))
+        body = parse(await self._read(scope, receive))
+        exchange.body = check(body, exchange.path, self._max_n, self._max_stop)
         exchange.stream = exchange.body.get("stream") is True
         await self._app(scope, receive, send)
 

@@ -1,4 +1,4 @@
-"""The outermost layer: every request gets its exchange and its id, and every failure an answer."""
+"""Every failure inside gets an answer in the client's own error shape, and every answer its id."""
 
 import asyncio
 import contextlib
@@ -10,11 +10,13 @@ from router.body import ClientGone
 from router.errors import ApiError, error_event, send_error
 from router.exchange import Exchange
 
+# A client that does not read its stream does not get to hold the request while it is told of the end.
+_LAST_WORD_SECONDS = 1.0
 _log = logging.getLogger(__name__)
 
 
 class Edge:
-    """Puts the exchange into the scope, adds its headers to the response, and words what fails inside."""
+    """Adds the exchange's headers to the response and words what fails inside."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -27,7 +29,7 @@ class Edge:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
             return
-        exchange = Exchange(path=scope["path"])
+        exchange = Exchange.of(scope)
         started = False
 
         async def sending(message: Message) -> None:
@@ -40,14 +42,13 @@ class Edge:
             await send(message)
 
         try:
-            await self._app({**scope, "duoserve": exchange}, receive, sending)
+            await self._app(scope, receive, sending)
             return
         except ClientGone:
+            exchange.aborted = True
             return
         except ApiError as error:
             failure = error
-        except asyncio.CancelledError:
-            raise
         except Exception:
             _log.exception("request %s failed", exchange.request_id)
             failure = ApiError(
@@ -57,8 +58,10 @@ class Edge:
                 kind="server_error",
                 code="internal_error",
             )
+        exchange.reason = failure.reason
         if not started:
             await send_error(failure, exchange.path, sending)
-            return
-        with contextlib.suppress(OSError):
-            await send({"type": "http.response.body", "body": error_event(failure, exchange.path)})
+        elif exchange.stream:
+            event = {"type": "http.response.body", "body": error_event(failure, exchange.path)}
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(send(event), _LAST_WORD_SECONDS)

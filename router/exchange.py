@@ -3,9 +3,12 @@
 import time
 import uuid
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.types import Scope
+
+if TYPE_CHECKING:
+    from router.fim import Family
 
 
 @dataclass
@@ -14,13 +17,29 @@ class Exchange:
 
     path: str
     request_id: str = field(default_factory=lambda: f"req-{uuid.uuid4().hex}")
+    their_id: str = ""
     started: float = field(default_factory=time.monotonic)
-    # Who asks: the name of the key, and, within it, what tells one developer from another.
+    # Who asks: the name of the key, and the client that the queue and the limits know.
     key_name: str = ""
     client: str = ""
     alias: str = ""
     body: dict[str, Any] = field(default_factory=dict)
     stream: bool = False
+    # Autocompletion, which goes ahead of chat.
+    urgent: bool = False
+    fim: "Family | None" = None
+    queue_wait: float | None = None
+    queue_position: int | None = None
+    in_flight: int | None = None
+    # Left out of the prompt so that it fits.
+    truncated_messages: int = 0
+    truncated_tokens: int = 0
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cached_tokens: int | None = None
+    # One word for why the request was not served, and whether its client left.
+    reason: str = ""
+    aborted: bool = False
     # Headers of the response, beside those of the engine.
     headers: dict[str, str] = field(default_factory=dict)
 

@@ -1,21 +1,25 @@
 """Our own routes, as a small FastAPI app beside the inference layers."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from router.readiness import Readiness
+from router.telemetry import Metrics
+
+Running = Callable[[], AbstractAsyncContextManager[None]]
 
 
-def own_routes(readiness: Readiness, models: dict[str, Any], litellm: FastAPI) -> FastAPI:
-    """The app that answers /health, /ready and /v1/models. LiteLLM's app starts and stops with it."""
+def own_routes(readiness: Readiness, models: dict[str, Any], metrics: Metrics, running: Running) -> FastAPI:
+    """The app that answers /health, /ready, /metrics and /v1/models; `running` is entered while it serves."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with litellm.router.lifespan_context(litellm), readiness:
+        async with running():
             yield
 
     app = FastAPI(lifespan=lifespan, openapi_url=None)
@@ -35,5 +39,10 @@ def own_routes(readiness: Readiness, models: dict[str, Any], litellm: FastAPI) -
     async def list_models() -> dict[str, Any]:
         """The published models."""
         return models
+
+    @app.get("/metrics")
+    async def scrape() -> Response:
+        """What Prometheus reads."""
+        return Response(metrics.as_text(), media_type=CONTENT_TYPE_LATEST)
 
     return app

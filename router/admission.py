@@ -1,0 +1,202 @@
+"""Who may use an engine now, who waits, and who is turned away.
+
+Each engine decodes as many requests together as it has slots; more would slow down everyone's tokens. The rest
+wait in one bounded room. `Admission` is the bookkeeping, without clocks or tasks of its own; `Admit` is the layer.
+"""
+
+import asyncio
+import math
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from router.errors import ApiError
+from router.exchange import Exchange
+
+# Autocompletions overtake chats so often in a row at most, while a chat waits.
+URGENT_IN_A_ROW = 4
+# The drain rate is taken over so many of the latest releases.
+_RELEASES = 64
+
+
+class QueueFull(Exception):
+    """The waiting room is full."""
+
+
+@dataclass(eq=False)
+class Ticket:
+    """One request's place: waiting for a slot of `alias`, running in it, or gone."""
+
+    alias: str
+    client: str
+    urgent: bool
+    granted: Callable[[], None]
+    state: Literal["waiting", "running", "gone"] = "waiting"
+    # How many were waiting for the same engine when this one came; 0 when it got a slot at once.
+    position: int = 0
+
+
+class _Line:
+    """Those who wait for one engine in one class: first come first served within a client, clients in turn."""
+
+    def __init__(self) -> None:
+        self._clients: OrderedDict[str, deque[Ticket]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return sum(map(len, self._clients.values()))
+
+    def add(self, ticket: Ticket) -> None:
+        self._clients.setdefault(ticket.client, deque()).append(ticket)
+
+    def remove(self, ticket: Ticket) -> None:
+        tickets = self._clients[ticket.client]
+        tickets.remove(ticket)
+        if not tickets:
+            del self._clients[ticket.client]
+
+    def pop(self) -> Ticket:
+        client, tickets = self._clients.popitem(last=False)
+        ticket = tickets.popleft()
+        if tickets:
+            self._clients[client] = tickets  # to the end: every other client comes first
+        return ticket
+
+
+@dataclass
+class _Engine:
+    slots: int
+    running: int = 0
+    urgent: _Line = field(default_factory=_Line)
+    normal: _Line = field(default_factory=_Line)
+    urgent_in_a_row: int = 0
+
+    def line(self, ticket: Ticket) -> _Line:
+        return self.urgent if ticket.urgent else self.normal
+
+    def pop(self) -> Ticket | None:
+        if self.urgent and (not self.normal or self.urgent_in_a_row < URGENT_IN_A_ROW):
+            self.urgent_in_a_row += 1
+            return self.urgent.pop()
+        self.urgent_in_a_row = 0
+        return self.normal.pop() if self.normal else None
+
+
+class Admission:
+    """Slots of every engine and one waiting room of `queue_max` places over all of them."""
+
+    def __init__(
+        self, slots: Mapping[str, int], queue_max: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._engines = {alias: _Engine(count) for alias, count in slots.items()}
+        self._queue_max = queue_max
+        self._clock = clock
+        self._released: deque[float] = deque(maxlen=_RELEASES)
+
+    def running(self, alias: str) -> int:
+        """Requests in a slot of `alias`."""
+        return self._engines[alias].running
+
+    def waiting(self, alias: str) -> int:
+        """Requests that wait for a slot of `alias`."""
+        engine = self._engines[alias]
+        return len(engine.urgent) + len(engine.normal)
+
+    def all_running(self) -> int:
+        """Requests in a slot of any engine."""
+        return sum(engine.running for engine in self._engines.values())
+
+    def all_waiting(self) -> int:
+        """Requests in the waiting room."""
+        return sum(map(self.waiting, self._engines))
+
+    def enter(self, alias: str, client: str, urgent: bool, granted: Callable[[], None]) -> Ticket:
+        """A ticket that runs already when a slot is free, and waits otherwise; `granted` is called when it runs.
+
+        Raises:
+            QueueFull: every slot is taken and the waiting room is full.
+        """
+        engine = self._engines[alias]
+        ticket = Ticket(alias, client, urgent, granted)
+        if engine.running < engine.slots:
+            self._run(ticket)
+            return ticket
+        if self.all_waiting() >= self._queue_max:
+            raise QueueFull
+        ticket.position = self.waiting(alias) + 1
+        engine.line(ticket).add(ticket)
+        return ticket
+
+    def leave(self, ticket: Ticket) -> None:
+        """Give back the ticket's place, whichever it is. Leaving again changes nothing."""
+        engine = self._engines[ticket.alias]
+        if ticket.state == "waiting":
+            engine.line(ticket).remove(ticket)
+        elif ticket.state == "running":
+            engine.running -= 1
+            self._released.append(self._clock())
+        ticket.state = "gone"
+        while engine.running < engine.slots and (following := engine.pop()):
+            self._run(following)
+
+    def drain_seconds(self) -> float:
+        """How long the waiting room takes to empty at the rate of the latest releases; 0 when unknown."""
+        if len(self._released) < 2:
+            return 0.0
+        span = self._clock() - self._released[0]
+        return self.all_waiting() * span / len(self._released)
+
+    def _run(self, ticket: Ticket) -> None:
+        ticket.state = "running"
+        self._engines[ticket.alias].running += 1
+        ticket.granted()
+
+
+class Admit:
+    """Holds a slot while the inner app answers; 429 when the room is full or the wait too long."""
+
+    def __init__(self, app: ASGIApp, admission: Admission, max_wait: float) -> None:
+        self._app = app
+        self._admission = admission
+        self._max_wait = max_wait
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sets the queue headers of the exchange. Raises ApiError 429."""
+        exchange = Exchange.of(scope)
+        entered = time.monotonic()
+        slot = asyncio.Event()
+        try:
+            ticket = self._admission.enter(exchange.alias, exchange.client, exchange.urgent, slot.set)
+        except QueueFull:
+            raise self._turned_away("The waiting room is full", "queue_full") from None
+        try:
+            if not slot.is_set():
+                try:
+                    await asyncio.wait_for(slot.wait(), self._max_wait)
+                except TimeoutError:
+                    said = f"No slot became free within {self._max_wait:g} s (MAX_WAIT)"
+                    raise self._turned_away(said, "queue_timeout") from None
+            exchange.queue_wait = time.monotonic() - entered
+            exchange.queue_position = ticket.position
+            exchange.in_flight = self._admission.all_running()
+            exchange.headers["x-duoserve-queue-wait-ms"] = f"{exchange.queue_wait * 1000:.0f}"
+            exchange.headers["x-duoserve-queue-position"] = str(ticket.position)
+            exchange.headers["x-duoserve-in-flight"] = str(exchange.in_flight)
+            await self._app(scope, receive, send)
+        finally:
+            self._admission.leave(ticket)
+
+    def _turned_away(self, said: str, reason: str) -> ApiError:
+        seconds = math.ceil(min(max(self._admission.drain_seconds(), 1.0), max(self._max_wait, 1.0)))
+        return ApiError(
+            429,
+            f"{said}: every slot is busy and {self._admission.all_waiting()} requests wait. "
+            f"Try again in {seconds} s.",
+            reason=reason,
+            kind="rate_limit_error",
+            code=reason,
+            headers={"retry-after": str(seconds)},
+        )

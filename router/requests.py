@@ -1,0 +1,259 @@
+"""What a client may send: the parameters of each API, their types and ranges.
+
+OpenAI's API reference (https://platform.openai.com/docs/api-reference), Anthropic's
+(https://docs.claude.com/en/api/messages) and vLLM's sampling extras, less everything that steers the proxy or the
+engine rather than the answer (addresses, headers, retries, callbacks, templates, priorities). Whether messages make
+sense is the engine's to say; this is what it must never be asked.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from router.errors import ApiError
+
+Json = dict[str, Any]
+Text = Annotated[str, Field(max_length=64)]
+Tokens = Annotated[int, Field(ge=1, le=10_000_000)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+Temperature = Annotated[float, Field(ge=0, le=2)]
+Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+Stop = str | list[Annotated[str, Field(min_length=1)]]
+
+
+class _Request(BaseModel):
+    # Strict: "1" is not a number and 1 is not true, as with the APIs these describe.
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    model: str = Field(min_length=1, description="An alias or another published name; see /v1/models.")
+    stream: bool | None = None
+
+
+class Message(BaseModel):
+    """One chat message. Further keys (name, tool_calls, reasoning ...) go to the engine as they are."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[Json] | None = None
+    tool_calls: list[Json] | None = None
+    tool_call_id: str | None = None
+
+
+class StreamOptions(BaseModel):
+    """OpenAI's `stream_options`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+    continuous_usage_stats: bool | None = None
+
+
+class _Sampled(_Request):
+    """Parameters that chat and text completions share."""
+
+    max_tokens: Tokens | None = None
+    temperature: Temperature | None = None
+    top_p: Probability | None = None
+    n: Annotated[int, Field(ge=1)] | None = None
+    stop: Stop | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    logit_bias: dict[str, float] | None = None
+    seed: Seed | None = None
+    stream_options: StreamOptions | None = None
+    user: str | None = None
+    response_format: Json | None = None
+    # vLLM's own
+    top_k: Annotated[int, Field(ge=-1, le=2**31 - 1)] | None = None
+    min_p: Probability | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
+    min_tokens: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
+    stop_token_ids: list[int] | None = None
+    bad_words: list[str] | None = None
+    ignore_eos: bool | None = None
+    include_stop_str_in_output: bool | None = None
+    skip_special_tokens: bool | None = None
+    spaces_between_special_tokens: bool | None = None
+    structured_outputs: Json | None = None
+    add_special_tokens: bool | None = None
+    # OpenAI's bookkeeping
+    metadata: Json | None = None
+    store: bool | None = None
+    service_tier: str | None = None
+
+
+class Chat(_Sampled):
+    """Body of /v1/chat/completions."""
+
+    messages: Annotated[list[Message], Field(min_length=1)]
+    max_completion_tokens: Tokens | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    tools: list[Json] | None = None
+    tool_choice: str | Json | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: str | None = None
+    include_reasoning: bool | None = None
+    echo: bool | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    chat_template_kwargs: dict[str, bool | int | float | Text] | None = None
+    # OpenAI's bookkeeping
+    modalities: list[Literal["text"]] | None = None
+    prediction: Json | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    safety_identifier: str | None = None
+    verbosity: str | None = None
+
+
+class Completion(_Sampled):
+    """Body of /v1/completions. With `suffix` it is a fill-in-the-middle request."""
+
+    prompt: str | list[str] | list[int] | list[list[int]]
+    suffix: str | None = None
+    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    echo: bool | None = None
+    best_of: Literal[1] | None = None
+
+
+class Responses(_Request):
+    """Body of /v1/responses. Nothing is stored, so there is nothing to go on from and no background."""
+
+    input: str | list[Json]
+    instructions: str | None = None
+    max_output_tokens: Tokens | None = None
+    temperature: Temperature | None = None
+    top_p: Probability | None = None
+    top_k: Annotated[int, Field(ge=-1, le=2**31 - 1)] | None = None
+    min_p: Probability | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    include: list[str] | None = None
+    text: Json | None = None
+    tools: list[Json] | None = None
+    tool_choice: str | Json | None = None
+    parallel_tool_calls: bool | None = None
+    max_tool_calls: Annotated[int, Field(ge=1)] | None = None
+    reasoning: Json | None = None
+    truncation: Literal["auto", "disabled"] | None = None
+    user: str | None = None
+    background: Literal[False] | None = None
+    # OpenAI's bookkeeping
+    metadata: Json | None = None
+    store: bool | None = None
+    service_tier: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    safety_identifier: str | None = None
+    stream_options: Json | None = None
+
+
+class _Anthropic(_Request):
+    messages: Annotated[list[Message], Field(min_length=1)]
+    system: str | list[Json] | None = None
+    tools: list[Json] | None = None
+    tool_choice: Json | None = None
+    # Hints for Anthropic's own service
+    thinking: Json | None = None
+    context_management: Json | None = None
+    output_config: Json | None = None
+
+
+class Messages(_Anthropic):
+    """Body of /v1/messages."""
+
+    max_tokens: Tokens
+    temperature: Probability | None = None
+    top_p: Probability | None = None
+    top_k: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+    stop_sequences: list[Annotated[str, Field(min_length=1)]] | None = None
+    metadata: Json | None = None
+    service_tier: str | None = None
+
+
+class CountTokens(_Anthropic):
+    """Body of /v1/messages/count_tokens."""
+
+
+BY_PATH: dict[str, type[_Request]] = {
+    "/v1/chat/completions": Chat,
+    "/v1/completions": Completion,
+    "/v1/responses": Responses,
+    "/v1/messages": Messages,
+    "/v1/messages/count_tokens": CountTokens,
+}
+
+# Accepted because clients send them, and not passed on because no engine here uses them.
+_DROPPED = frozenset(
+    "metadata store service_tier modalities prediction prompt_cache_key prompt_cache_retention safety_identifier"
+    " verbosity context_management output_config best_of".split()
+)
+
+
+def check(body: Json, path: str, max_n: int, max_stop: int) -> Json:
+    """`body` as the engine may see it: valid, without OpenAI's bookkeeping, `stop` without duplicates.
+
+    Args:
+        body: the parsed request.
+        path: the API, a key of `BY_PATH`.
+        max_n: the most choices a request may ask for.
+        max_stop: the most stop strings the engine takes.
+
+    Raises:
+        ApiError: 400 that names the parameter.
+    """
+    try:
+        BY_PATH[path].model_validate(body)
+    except ValidationError as error:
+        raise _refusal(error) from None
+    checked = {name: value for name, value in body.items() if name not in _DROPPED and value is not None}
+    if checked.get("n", 1) > max_n:
+        raise invalid("n", f"is {checked['n']}; at most {max_n} choices are served (MAX_N)")
+    for name in ("stop", "stop_sequences"):
+        if isinstance(checked.get(name), list):
+            checked[name] = list(dict.fromkeys(checked[name]))
+            if len(checked[name]) > max_stop:
+                raise invalid(
+                    name,
+                    f"has {len(checked[name])} different entries; at most {max_stop} are served "
+                    "(VLLM_MAX_STOP_STRINGS)",
+                )
+    return checked
+
+
+def invalid(param: str, said: str, code: str = "invalid_value") -> ApiError:
+    """400 that names the parameter."""
+    return ApiError(400, f"'{param}' {said}.", reason="bad_request", param=param, code=code)
+
+
+def _refusal(error: ValidationError) -> ApiError:
+    first = error.errors(include_url=False, include_input=False)[0]
+    # A union's branches are named in the location after the parameter; only the way into the body is of use.
+    names = [str(part) for part in first["loc"]]
+    param = names[0] if names else "body"
+    if first["type"] == "missing":
+        where = ".".join(names)
+        return ApiError(
+            400,
+            f"'{where}' is required.",
+            reason="bad_request",
+            param=where,
+            code="missing_required_parameter",
+        )
+    if first["type"] == "extra_forbidden":
+        where = ".".join(names)
+        return ApiError(
+            400,
+            f"'{where}' is not a parameter that this service takes.",
+            reason="bad_request",
+            param=where,
+            code="unknown_parameter",
+        )
+    where = ".".join(names[:3]) if param == "messages" else param
+    said = first["msg"][0].lower() + first["msg"][1:]
+    return invalid(
+        where, f"is not valid: {said}", "invalid_type" if "type" in first["type"] else "invalid_value"
+    )

@@ -1,0 +1,73 @@
+"""Token counts of every answer, read from its end only; the middle passes untouched."""
+
+import re
+from typing import Any
+
+import orjson
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from router.exchange import Exchange
+
+# A streamed chunk without choices is the one that carries the usage (OpenAI, `stream_options.include_usage`).
+# Inside a string the quotes would be escaped, so no answer's text can look like it.
+_USAGE_CHUNK = re.compile(rb'"choices":\s*\[\]')
+_TAIL = 8192
+_PROMPT = re.compile(rb'"(?:prompt|input)_tokens":\s*(\d+)')
+_COMPLETION = re.compile(rb'"(?:completion|output)_tokens":\s*(\d+)')
+_CACHED = re.compile(rb'"(?:cached_tokens|cache_read_input_tokens)":\s*(\d+)')
+_STREAM_OPTIONS = ("/v1/chat/completions", "/v1/completions")
+
+
+class Usage:
+    """Asks the engine for the usage of streams, notes it, and keeps it from clients that did not ask for it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sets the exchange's token counts when the answer ends, complete or not."""
+        exchange = Exchange.of(scope)
+        hide = False
+        if exchange.stream and exchange.path in _STREAM_OPTIONS:
+            options: dict[str, Any] = exchange.body.get("stream_options") or {}
+            hide = not options.get("include_usage")
+            exchange.body["stream_options"] = options | {"include_usage": True}
+        head, tail = b"", b""
+
+        async def watching(message: Message) -> None:
+            nonlocal head, tail
+            part = message.get("body")
+            if part:
+                head = head or part[:_TAIL]
+                tail = part if len(part) >= _TAIL else tail[len(part) - _TAIL :] + part
+                if hide and _USAGE_CHUNK.search(part):
+                    message = {**message, "body": without_usage(part)}
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watching)
+        finally:
+            exchange.prompt_tokens = _last(_PROMPT, tail) or _last(_PROMPT, head)
+            exchange.completion_tokens = _last(_COMPLETION, tail)
+            exchange.cached_tokens = _last(_CACHED, tail) or _last(_CACHED, head)
+
+
+def without_usage(part: bytes) -> bytes:
+    """`part` of a stream without the whole events that carry usage and no choices."""
+    events = part.split(b"\n\n")
+    return b"\n\n".join(event for event in events if not _is_usage(event))
+
+
+def _is_usage(event: bytes) -> bool:
+    if not event.startswith(b"data: ") or not _USAGE_CHUNK.search(event):
+        return False
+    try:
+        data = orjson.loads(event[6:])
+    except orjson.JSONDecodeError:
+        return False
+    return data.get("choices") == [] and data.get("usage") is not None
+
+
+def _last(pattern: re.Pattern[bytes], text: bytes) -> int | None:
+    found = pattern.findall(text)
+    return int(found[-1]) if found else None
