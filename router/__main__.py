@@ -57,12 +57,17 @@ def main() -> int:
 
 def _app(settings: Settings) -> ASGIApp:
     engines = settings.engines()
+    settings.keys()
     os.environ.update(_LITELLM_ENVIRONMENT)
     for engine in engines.values():
         os.environ[f"{engine.alias.upper()}_URL"] = engine.url
+    os.environ.pop("REDIS_URL", None)  # ours; LiteLLM would use it for itself
     # Reads its environment when it is imported, and takes seconds to.
     from litellm.proxy.proxy_server import app as litellm
 
+    # Its warnings quote the engine's answers, and so prompts; what goes wrong is in our own log.
+    for name in ("LiteLLM", "LiteLLM Proxy", "LiteLLM Router"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     return build(settings, litellm)
 
 

@@ -1,4 +1,6 @@
-"""Puts the layers together. Read `build` from the bottom up: a request meets `Record` first and `Relay` last."""
+"""Puts the layers together. Read `build` from the bottom up: a request meets `Record` first and `Relay`
+last.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -76,7 +78,9 @@ def build(settings: Settings, litellm: FastAPI) -> ASGIApp:
     app = Aliases(app, names)
     app = Body(app, settings.max_body_mb * 1_000_000, settings.max_n, settings.vllm_max_stop_strings)
     app = Branch(app, own_routes(readiness, models_list(names, engines), metrics, running))
-    app = Keys(app, {name: key.key.get_secret_value() for name, key in keys.items()}, settings.metrics_open_to)
+    app = Keys(
+        app, {name: key.key.get_secret_value() for name, key in keys.items()}, settings.metrics_open_to
+    )
     app = Routes(app)
     app = Edge(app)
     return Record(app, metrics, log)

@@ -8,8 +8,8 @@ _LONGEST = 64
 
 
 class Clients:
-    """Sets the exchange's client: the key's name when there are several keys, which nobody can borrow; else what
-    the request says of itself (`user`, X-Client-Id); else its address.
+    """Sets the exchange's client: the key's name when there are several keys, which nobody can borrow; else
+    what the request says of itself (`user`, X-Client-Id); else its address.
     """
 
     def __init__(self, app: ASGIApp, several_keys: bool) -> None:

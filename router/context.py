@@ -1,8 +1,8 @@
 """Keeps a prompt within its share of the model's context, and says what was left out.
 
-The oldest whole turns go first. System messages, the last user message and what follows it stay, and a tool call
-is never parted from its results. The cut moves in steps: as long as a conversation grows within one step, the
-start of its prompt stays the same, and so does what vLLM's prefix cache has kept of it.
+The oldest whole turns go first. System messages, the last user message and what follows it stay, and a tool
+call is never parted from its results. The cut moves in steps: as long as a conversation grows within one
+step, the start of its prompt stays the same, and so does what vLLM's prefix cache has kept of it.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -19,8 +19,8 @@ Count = Callable[[list[Message]], Awaitable[int]]
 
 # The cut moves by this share of the budget, so that the prompt's start stays the same for several turns.
 STEP = 0.25
-# What a chat template adds: to every message its role and delimiters; once a default system message and dates, and
-# a preamble if there are tools.
+# What a chat template adds: to every message its role and delimiters; once a default system message and
+# dates, and a preamble if there are tools.
 _TEMPLATE_MESSAGE = 16
 _TEMPLATE_ONCE = 256
 _TEMPLATE_TOOLS = 512
@@ -68,8 +68,8 @@ def blocks(messages: Sequence[Message]) -> list[Block]:
     """`messages` in order, as blocks that may only go as a whole.
 
     Before the last user message a block is a turn: a user message and all that answers it. After it, where an
-    agent may have worked for long, a block is one step: a call with its results. Kept are system messages, the
-    last user message and the last step.
+    agent may have worked for long, a block is one step: a call with its results. Kept are system messages,
+    the last user message and the last step.
     """
     last_user = max((i for i, message in enumerate(messages) if _is_user(message)), default=-1)
     found: list[Block] = []

@@ -24,7 +24,9 @@ class _Gpus(Collector):
         self._count = count
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        use = GaugeMetricFamily("duoserve_gpu_utilisation_ratio", "Share of time a kernel ran", labels=["gpu"])
+        use = GaugeMetricFamily(
+            "duoserve_gpu_utilisation_ratio", "Share of time a kernel ran", labels=["gpu"]
+        )
         used = GaugeMetricFamily("duoserve_gpu_memory_used_bytes", "Memory in use", labels=["gpu"])
         total = GaugeMetricFamily("duoserve_gpu_memory_total_bytes", "Memory in all", labels=["gpu"])
         for index in range(self._count):

@@ -2,7 +2,8 @@
 
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -10,19 +11,24 @@ from router.errors import ApiError
 from router.exchange import Exchange, header
 from router.routes import OPEN
 
+Network = IPv4Network | IPv6Network
+
 
 class Keys:
     """401 unless the request carries one of the keys, as `Authorization: Bearer KEY` or `x-api-key: KEY`."""
 
-    def __init__(self, app: ASGIApp, keys: Mapping[str, str]) -> None:
-        """`keys` maps the name of each key, which logs and limits use, to the key."""
+    def __init__(self, app: ASGIApp, keys: Mapping[str, str], metrics_open_to: Sequence[Network]) -> None:
+        """`keys` maps the name of each key, which logs and limits use, to the key; /metrics needs none from
+        the networks in `metrics_open_to`.
+        """
         self._app = app
+        self._metrics_open_to = metrics_open_to
         # Digests have one length, so the comparison says nothing about the length of a key either.
         self._digests = [(name, _digest(key)) for name, key in keys.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sets the exchange's `key_name`. Raises ApiError 401."""
-        if scope["type"] == "http" and scope["path"] not in OPEN:
+        if scope["type"] == "http" and not self._is_open(scope):
             given = _given(scope)
             name = self.name_of(given)
             if name is None:
@@ -38,6 +44,12 @@ class Keys:
                 )
             Exchange.of(scope).key_name = name
         await self._app(scope, receive, send)
+
+    def _is_open(self, scope: Scope) -> bool:
+        if scope["path"] == "/metrics" and self._metrics_open_to and scope.get("client"):
+            address = ip_address(scope["client"][0])
+            return any(address in network for network in self._metrics_open_to)
+        return scope["path"] in OPEN
 
     def name_of(self, key: str) -> str | None:
         """The name of `key`, or None. Takes the same time whichever key matches."""

@@ -31,7 +31,9 @@ class Rate:
 
 
 def storage(redis_url: str) -> Storage:
-    """Where the counts are kept: in Redis when there is a URL, so that they outlive a restart; else in memory."""
+    """Where the counts are kept: in Redis when there is a URL, so that they outlive a restart; else in
+    memory.
+    """
     if not redis_url:
         return MemoryStorage()
     options = {"implementation": "redispy", "wrap_exceptions": True, "socket_timeout": 1.0}
@@ -84,7 +86,9 @@ class Limits:
                 continue
             item = RateLimitItemPerMinute(amount)
             key = (kind, exchange.client)
-            fine = await (self._limiter.hit(item, *key) if kind == "requests" else self._limiter.test(item, *key))
+            fine = await (
+                self._limiter.hit(item, *key) if kind == "requests" else self._limiter.test(item, *key)
+            )
             reset, remaining = await self._limiter.get_window_stats(item, *key)
             seconds = max(reset - time.time(), 0.0) if reset else 60.0
             exchange.headers[f"x-ratelimit-limit-{kind}"] = str(amount)

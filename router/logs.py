@@ -49,11 +49,13 @@ class _DailyOrLarge(TimedRotatingFileHandler):
 def sweep(folder: Path, days: float, total_bytes: float, now: float) -> list[Path]:
     """Delete rotated logs in `folder` that are older than `days` or, oldest first, over `total_bytes` in all.
 
-    A log is rotated when its name goes on after `.log` or `.jsonl`; the files being written are never deleted,
-    but count. `now` is in seconds since the epoch. Returns what was deleted.
+    A log is rotated when its name goes on after `.log` or `.jsonl`; the files being written are never
+    deleted, but count. `now` is in seconds since the epoch. Returns what was deleted.
     """
     logs = [path for path in folder.glob("**/*") if path.is_file() and _is_log(path)]
-    rotated = sorted((p for p in logs if not p.name.endswith((".log", ".jsonl"))), key=lambda p: p.stat().st_mtime)
+    rotated = sorted(
+        (p for p in logs if not p.name.endswith((".log", ".jsonl"))), key=lambda p: p.stat().st_mtime
+    )
     total = sum(path.stat().st_size for path in logs)
     deleted = []
     for path in rotated:

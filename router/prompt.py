@@ -22,7 +22,9 @@ _PREFIX_STEP = 1024
 
 
 class Prompt:
-    """Shortens a prompt that is over `ratio` of the context, or refuses it; clamps max_tokens to what is left."""
+    """Shortens a prompt that is over `ratio` of the context, or refuses it; clamps max_tokens to what is
+    left.
+    """
 
     def __init__(
         self,

@@ -6,6 +6,7 @@ cancelling the task that runs LiteLLM closes its connection to the engine in eve
 """
 
 import asyncio
+import contextlib
 import logging
 from typing import Any
 
@@ -25,27 +26,13 @@ class Relay:
 
     def __init__(self, litellm: ASGIApp, master_key: str) -> None:
         self._litellm = litellm
-        self._authorization = f"Bearer {master_key}".encode()
+        self._master_key = master_key
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Raises ApiError with the engine's refusal, or 502 when the engine breaks off."""
+        """Raises ApiError with the engine's refusal, or 503 when the engine breaks off."""
         exchange = Exchange.of(scope)
         body = orjson.dumps(exchange.body)
-        # Not /engines/..., which LiteLLM serves itself.
-        path = f"/to/{exchange.alias}{exchange.path}"
-        inner = {
-            **scope,
-            "path": path,
-            "raw_path": path.encode(),
-            "query_string": b"",
-            "state": {},
-            "headers": [
-                (b"host", b"engine"),
-                (b"authorization", self._authorization),
-                (b"content-type", b"application/json"),
-                (b"content-length", str(len(body)).encode()),
-            ],
-        }
+        inner = {**scope, **_rewritten(f"/to/{exchange.alias}{exchange.path}", body, self._master_key)}
         answer = _Answer(send)
         try:
             await self._litellm(inner, _receiver(body), answer)
@@ -56,6 +43,34 @@ class Relay:
             raise upstream_error(answer.refusal, answer.refusal_body, exchange.alias)
         if not answer.complete:
             raise engine_failed(exchange.alias)
+
+
+async def warm_up(litellm: ASGIApp, master_key: str) -> None:
+    """Send LiteLLM one request, whatever comes of it: its first one costs two seconds of imports."""
+
+    async def ignore(_: Message) -> None:
+        pass
+
+    body = b"{}"
+    scope = {"type": "http", "method": "POST", "http_version": "1.1", "scheme": "http", "root_path": ""}
+    with contextlib.suppress(Exception):
+        await litellm({**scope, **_rewritten("/to/coder/health", body, master_key)}, _receiver(body), ignore)
+
+
+def _rewritten(path: str, body: bytes, master_key: str) -> dict[str, Any]:
+    """What the scope of a request to a pass-through endpoint says: nothing of the client's own headers."""
+    return {
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "state": {},
+        "headers": [
+            (b"host", b"engine"),
+            (b"authorization", f"Bearer {master_key}".encode()),
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+        ],
+    }
 
 
 def _receiver(body: bytes) -> Receive:
@@ -99,11 +114,12 @@ class _Answer:
 def engine_failed(alias: str) -> ApiError:
     """The engine died, or something between it and us broke."""
     return ApiError(
-        502,
-        f"The engine of '{alias}' failed to answer. Try again; GET /ready tells whether it serves.",
+        503,
+        f"The engine of '{alias}' failed to answer. Try again soon; GET /ready tells whether it serves.",
         reason="engine_failed",
-        kind="server_error",
+        kind="service_unavailable",
         code="engine_failed",
+        headers={"retry-after": "2"},
     )
 
 
@@ -122,7 +138,7 @@ def upstream_error(status: int, body: bytes, alias: str) -> ApiError:
             param=error.get("param") if isinstance(error.get("param"), str) else None,
             code=error.get("code") if isinstance(error.get("code"), str) else None,
         )
-    _log.warning("the engine of %s answered %d: %.500r", alias, status, body)
+    _log.warning("the engine of %s answered %d", alias, status)
     if status in (429, 503):
         return ApiError(
             503,

@@ -1,9 +1,9 @@
 """What a client may send: the parameters of each API, their types and ranges.
 
 OpenAI's API reference (https://platform.openai.com/docs/api-reference), Anthropic's
-(https://docs.claude.com/en/api/messages) and vLLM's sampling extras, less everything that steers the proxy or the
-engine rather than the answer (addresses, headers, retries, callbacks, templates, priorities). Whether messages make
-sense is the engine's to say; this is what it must never be asked.
+(https://docs.claude.com/en/api/messages) and vLLM's sampling extras, less everything that steers the proxy
+or the engine rather than the answer (addresses, headers, retries, callbacks, templates, priorities).
+Whether messages make sense is the engine's to say; this is what it must never be asked.
 """
 
 from typing import Annotated, Any, Literal
@@ -188,8 +188,20 @@ BY_PATH: dict[str, type[_Request]] = {
 
 # Accepted because clients send them, and not passed on because no engine here uses them.
 _DROPPED = frozenset(
-    "metadata store service_tier modalities prediction prompt_cache_key prompt_cache_retention safety_identifier"
-    " verbosity context_management output_config best_of".split()
+    (
+        "metadata",
+        "store",
+        "service_tier",
+        "modalities",
+        "prediction",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "safety_identifier",
+        "verbosity",
+        "context_management",
+        "output_config",
+        "best_of",
+    )
 )
 
 

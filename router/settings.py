@@ -1,15 +1,18 @@
 """The router's settings, from the environment; the defaults are in `.env.example` and nowhere else."""
 
 import os
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
 
+import yaml
 from pydantic import (
     AfterValidator,
+    BaseModel,
+    ConfigDict,
     Field,
     HttpUrl,
     IPvAnyAddress,
+    IPvAnyNetwork,
     SecretStr,
     ValidationError,
     field_validator,
@@ -49,6 +52,16 @@ Key = Annotated[SecretStr, AfterValidator(_strong)]
 Origin = Annotated[HttpUrl, AfterValidator(_origin)]
 
 
+class NamedKey(BaseModel):
+    """One key and what its clients may use in a minute (0: no limit)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    key: Key
+    requests_per_minute: Annotated[int, Field(ge=0)]
+    tokens_per_minute: Annotated[int, Field(ge=0)]
+
+
 class Settings(BaseSettings):
     """Every setting the router reads. Field names are the names in `.env.example`, in lower case."""
 
@@ -62,15 +75,91 @@ class Settings(BaseSettings):
     general_url: Origin
     # Names that tools have built in, and the alias each stands for: "gpt-4o=general, gpt-4=coder".
     model_aliases: Annotated[dict[str, Literal["coder", "general"]], NoDecode]
+    keys_file: str
+    metrics_open_to: Annotated[list[IPvAnyNetwork], NoDecode]
+
     max_body_mb: Annotated[int, Field(ge=1, le=1000)]
+    max_n: Annotated[int, Field(ge=1, le=128)]
+    # vLLM reads this one too: it refuses more.
+    vllm_max_stop_strings: Annotated[int, Field(ge=12, le=1000)]
+
+    queue_max: Annotated[int, Field(ge=0, le=100_000)]
+    max_wait: Annotated[float, Field(gt=0, le=3600)]
     request_timeout: Annotated[float, Field(gt=0, le=3600)]
     shutdown_grace: Annotated[float, Field(ge=0, le=600)]
+
+    context_ratio: Annotated[float, Field(gt=0, le=1)]
+    truncate: bool
+
+    requests_per_minute: Annotated[int, Field(ge=0)]
+    tokens_per_minute: Annotated[int, Field(ge=0)]
+    redis_url: Annotated[str, Field(pattern=r"^(rediss?://.+)?$")]
+    limits_without_redis: Literal["open", "closed"]
+
+    log_days: Annotated[float, Field(gt=0)]
+    log_total_gb: Annotated[float, Field(gt=0)]
+    # The folder that holds data/; the checkout when it is not set.
+    duoserve_home: str = ""
 
     @field_validator("model_aliases", mode="before")
     @classmethod
     def _pairs(cls, text: str) -> dict[str, str]:
         pairs = [pair.partition("=") for pair in text.split(",") if pair.strip()]
         return {name.strip(): alias.strip() for name, _, alias in pairs}
+
+    @field_validator("metrics_open_to", mode="before")
+    @classmethod
+    def _networks(cls, text: str) -> list[str]:
+        return [part.strip() for part in text.split(",") if part.strip()]
+
+    @property
+    def log_folder(self) -> Path:
+        """Where the logs of this service are."""
+        return Path(self.duoserve_home or ROOT) / "data" / "logs"
+
+    def keys(self) -> dict[str, NamedKey]:
+        """The keys by name: `master`, and those of the keys' file.
+
+        Raises:
+            BadSettings: the file cannot be read, or an entry is not usable.
+        """
+        own = NamedKey(
+            key=self.litellm_master_key,
+            requests_per_minute=self.requests_per_minute,
+            tokens_per_minute=self.tokens_per_minute,
+        )
+        keys = {"master": own} | (self._keys_in(Path(self.keys_file)) if self.keys_file else {})
+        if len({key.key.get_secret_value() for key in keys.values()}) < len(keys):
+            raise BadSettings(
+                f"KEYS_FILE: two names in {self.keys_file} have the same key; give each its own"
+            )
+        return keys
+
+    def _keys_in(self, path: Path) -> dict[str, NamedKey]:
+        limits = {
+            "requests_per_minute": self.requests_per_minute,
+            "tokens_per_minute": self.tokens_per_minute,
+        }
+        try:
+            entries = yaml.safe_load((ROOT / path).read_text()) or {}
+            if not isinstance(entries, dict):
+                raise BadSettings(f"KEYS_FILE: {path} must hold 'name: key' lines")
+            return {
+                str(name): NamedKey.model_validate(
+                    limits | (entry if isinstance(entry, dict) else {"key": entry})
+                )
+                for name, entry in entries.items()
+            }
+        except OSError as error:
+            raise BadSettings(
+                f"KEYS_FILE: cannot read {path} ({error.strerror}); mend it or empty it"
+            ) from None
+        except yaml.YAMLError:
+            raise BadSettings(f"KEYS_FILE: {path} is not YAML; it holds 'name: key' lines") from None
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            said = first["msg"].removeprefix("Value error, ")
+            raise BadSettings(f"KEYS_FILE: an entry's {first['loc'][0]} in {path} {said}") from None
 
     def engines(self) -> dict[str, Engine]:
         """The engines by alias.
@@ -84,11 +173,6 @@ class Settings(BaseSettings):
             return {alias: read_engine(alias, str(url).rstrip("/"), profile) for alias, url in urls.items()}
         except ValueError as error:
             raise BadSettings(str(error)) from None
-
-    @property
-    def listens_beyond_loopback(self) -> bool:
-        """Whether other machines can reach the router."""
-        return not ip_address(str(self.bind_address)).is_loopback
 
 
 def read_settings() -> Settings:

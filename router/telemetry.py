@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,7 +19,26 @@ from router.readiness import Readiness
 from router.routes import INFERENCE, SERVED
 
 # The promises are 0.5 s to the first token and 2 s for a short completion: both are bucket limits.
-_SECONDS = (0.025, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+_SECONDS = (
+    0.025,
+    0.05,
+    0.1,
+    0.2,
+    0.3,
+    0.4,
+    0.5,
+    0.75,
+    1.0,
+    1.5,
+    2.0,
+    3.0,
+    5.0,
+    10.0,
+    30.0,
+    60.0,
+    120.0,
+    300.0,
+)
 _ITL_SECONDS = (0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.2, 0.5, 2.0)
 
 
@@ -27,6 +46,7 @@ class Metrics:
     """The metrics of the router, in a registry of their own: LiteLLM's would otherwise be among them."""
 
     def __init__(self, admission: Admission, readiness: Readiness) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
         self._registry.register(_Now(admission, readiness))
         register_gpus(self._registry)
@@ -42,7 +62,11 @@ class Metrics:
             "duoserve_queue_wait_seconds", "Waiting for a slot", ["alias"], buckets=_SECONDS, registry=one
         )
         self.ttft = Histogram(
-            "duoserve_ttft_seconds", "To the first token of a stream", ["alias"], buckets=_SECONDS, registry=one
+            "duoserve_ttft_seconds",
+            "To the first token of a stream",
+            ["alias"],
+            buckets=_SECONDS,
+            registry=one,
         )
         self.itl = Histogram(
             "duoserve_itl_seconds", "Mean between tokens", ["alias"], buckets=_ITL_SECONDS, registry=one
@@ -75,7 +99,9 @@ class _Now(Collector):
 
 
 class Record:
-    """The outermost layer: makes the exchange of each request, watches its answer, and records what became of it."""
+    """The outermost layer: makes the exchange of each request, watches its answer, and records what
+    became of it.
+    """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, log: RequestLog) -> None:
         self._app = app
@@ -118,7 +144,9 @@ class Record:
         path = exchange.path if exchange.path in SERVED else "other"
         alias = exchange.alias or "none"
         metrics = self._metrics
-        metrics.requests.labels(alias, path, "aborted" if exchange.aborted and not status else str(status)).inc()
+        metrics.requests.labels(
+            alias, path, "aborted" if exchange.aborted and not status else str(status)
+        ).inc()
         if exchange.reason:
             metrics.rejections.labels(exchange.reason).inc()
         if path not in INFERENCE:

@@ -16,7 +16,9 @@ _CHAT_KEYS = ("tools", "chat_template_kwargs", "add_generation_prompt", "continu
 
 
 class Tokenizer:
-    """Asks the engines' /tokenize, or /v1/messages/count_tokens for Anthropic's shape. Open while it is entered."""
+    """Asks the engines' /tokenize, or /v1/messages/count_tokens for Anthropic's shape. Open while it is
+    entered.
+    """
 
     def __init__(self, engines: Mapping[str, Engine]) -> None:
         self._engines = engines

@@ -19,7 +19,9 @@ _STREAM_OPTIONS = ("/v1/chat/completions", "/v1/completions")
 
 
 class Usage:
-    """Asks the engine for the usage of streams, notes it, and keeps it from clients that did not ask for it."""
+    """Asks the engine for the usage of streams, notes it, and keeps it from clients that did not ask for
+    it.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
