@@ -26,7 +26,7 @@ def main() -> int:
         "server.fileWatcherType": "auto" if arguments.dev else "none",
         "server.runOnSave": str(arguments.dev).lower(),
     }
-    script = Path(__file__).with_name("app.py")
+    script = Path(__file__).with_name("server.py")
     os.execv(  # noqa: S606 - so that signals of whoever supervises the app reach the server itself
         sys.executable,
         [sys.executable, "-m", "streamlit", "run", str(script)]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from ui import settings
+from ui import components, settings, signin
 from ui.service import Service
 from ui.session import ChatSession
 
@@ -27,6 +27,19 @@ def _present(_chat: ChatSession) -> ChatSession:
     return _chat
 
 
+def _session_has_ended() -> bool:
+    """Whether this browser has signed out, in this tab or another, since it was let in."""
+    chosen = settings.load()
+    cookie = st.context.cookies.get(signin.COOKIE)
+    return not chosen.only_this_machine and not signin.sessions(
+        chosen.litellm_master_key.get_secret_value()
+    ).valid(cookie)
+
+
+if _session_has_ended():
+    st.markdown("Signed out.")
+    components.leave_for(signin.PATH)
+    st.stop()
 if "chat" not in st.session_state:
     st.session_state.chat = ChatSession(_service())
 chat: ChatSession = _present(st.session_state.chat)

@@ -49,6 +49,11 @@ def focus_input(what: str) -> None:
     _page(key="page", data={"focus": what})
 
 
+def leave_for(address: str) -> None:
+    """Send the browser to another page of this server."""
+    _page(key="leave", data={"leave": address})
+
+
 def copy_button(text: str, key: str, label: str) -> None:
     """A button that copies `text`."""
     _copy(key=key, data={"text": text, "label": label}, width="content")

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, ValidationError
 FORMAT = 1  # of what is stored and exported; raise it with every change that an older app could not read
 TITLE_LENGTH = 48
 _FENCE = re.compile(r"^(`{3,})", re.MULTILINE)
-_MARKDOWN = re.compile(r"[`*_#>\[\]]+")
+_MARKDOWN = re.compile(r"[`*#>]+")
 
 
 class NotAConversation(ValueError):

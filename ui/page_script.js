@@ -1,8 +1,9 @@
-// Puts the cursor where one types, when the page or another conversation opens (not on touch screens, where that
-// would open the keyboard), and copies an answer. `focus` names what is open.
+// Leaves for `leave`, the sign-in page, when the session has ended. Puts the cursor where one types, when the page or another conversation opens (not on touch screens, where that
+// would open the keyboard). `focus` names what is open.
 let focused = null;
 
 export default function ({ data }) {
+  if (data.leave) return window.location.assign(data.leave);
   if (data.focus === focused || !window.matchMedia("(pointer: fine)").matches) return;
   focused = data.focus;
   let tries = 20;

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 import streamlit as st
 
+from ui import signin
 from ui.conversation import Conversation, NotAConversation, export, in_order, parse_export
 from ui.markdown import plain
 from ui.session import ChatSession
@@ -36,6 +37,13 @@ def draw(chat: ChatSession) -> None:
             _import(chat)
             _preferences(chat)
         st.page_link("pages/about.py", label="About this service", icon=":material/monitoring:")
+        if not chat.service.settings.only_this_machine:
+            st.button("Sign out", icon=":material/logout:", type="tertiary", on_click=_sign_out, args=(chat,))
+
+
+def _sign_out(chat: ChatSession) -> None:
+    key = chat.service.settings.litellm_master_key.get_secret_value()
+    signin.sessions(key).end(st.context.cookies.get(signin.COOKIE, ""))
 
 
 def _conversations(chat: ChatSession, words: str) -> None:

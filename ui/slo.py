@@ -36,12 +36,12 @@ def parse(text: str, now: float) -> Sample:
     sample = Sample(now)
     for family in text_string_to_metric_families(text):
         for name, labels, value, *_ in family.samples:
-            model = labels.get("model") or labels.get("alias") or ""
+            model = labels.get("alias", "")
             if name == "duoserve_ttft_seconds_bucket":
                 limits = sample.ttft.setdefault(model, {})
                 limit = float(labels["le"])
                 limits[limit] = limits.get(limit, 0.0) + value
-            elif name == "duoserve_tokens_total" and labels.get("kind", labels.get("type")) == "completion":
+            elif name == "duoserve_tokens_total" and labels["kind"] == "completion":
                 sample.tokens[model] = sample.tokens.get(model, 0.0) + value
             elif name == "duoserve_waiting":
                 sample.waiting[model] = sample.waiting.get(model, 0) + int(value)

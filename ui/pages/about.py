@@ -1,5 +1,107 @@
-"""The page for the team: where the service is and how it does."""
+"""The page for the team: where the service is, how to use it elsewhere, and how it does at the moment."""
+
+import urllib.parse
+from collections.abc import Callable
+from datetime import datetime
 
 import streamlit as st
 
-st.title("About this service")
+from ui import ide, slo
+from ui.client import Readiness
+from ui.markdown import plain
+from ui.session import ChatSession
+
+TTFT_PROMISE = 0.5  # seconds, p95 of streamed answers
+_SIGN = {"ready": ":green[●] ready", "loading": ":orange[◐] loading", "down": ":red[○] down"}
+chat: ChatSession = st.session_state.chat
+
+
+def _page() -> None:
+    chat.collect()
+    with st.sidebar:
+        st.page_link("pages/chat.py", label="Back to the chat", icon=":material/arrow_back:")
+    st.title("About this service", anchor=False)
+    st.markdown(
+        "Two language models on a machine of our own, behind one address that speaks the OpenAI API. "
+        "What you ask stays on that machine, and your conversations stay in your browser."
+    )
+    _live()
+    _editors()
+
+
+def _endpoint() -> str:
+    """The router's address as this browser's machine reaches it."""
+    host = urllib.parse.urlsplit(st.context.url or "").hostname or "127.0.0.1"
+    return f"http://{f'[{host}]' if ':' in host else host}:{chat.service.settings.router_port}/v1"
+
+
+@st.fragment(run_every=5.0)
+def _live() -> None:
+    st.subheader("Right now", anchor=False)
+    readiness = chat.service.readiness
+    if readiness is None:
+        st.error(f"The router does not answer at {chat.service.settings.router}.", icon=":material/error:")
+    else:
+        _models(readiness)
+    samples = list(chat.service.samples)
+    if readiness and not samples:
+        st.info("The router gave no figures yet.")
+    if len(samples) < 2:
+        return
+    st.subheader("Last 15 minutes", anchor=False)
+    course = slo.points(samples)
+    columns = st.columns(3)
+    for column, title, unit, value in _CHARTS:
+        with columns[column]:
+            st.markdown(f"**{title}**  \n:small[:gray[{unit}]]")
+            rows = [
+                {"time": datetime.fromtimestamp(point.time), "model": point.model, title: value(point)}
+                for point in course
+                if value(point) is not None
+            ]
+            if rows:
+                st.line_chart(rows, x="time", y=title, color="model", x_label="", y_label="", height=160)
+            else:
+                st.caption("Nothing was asked.")
+
+
+_CHARTS: list[tuple[int, str, str, Callable[[slo.Point], float | None]]] = [
+    (0, "Time to first token", "seconds, p95 of streamed answers", lambda point: point.ttft_p95),
+    (1, "Tokens per second", "all answers together", lambda point: point.tokens_per_second),
+    (2, "Waiting", "requests in the queue", lambda point: point.waiting),
+]
+
+
+def _models(readiness: Readiness) -> None:
+    samples = chat.service.samples
+    for column, (name, status) in zip(
+        st.columns(max(2, len(readiness.models))), sorted(readiness.models.items()), strict=False
+    ):
+        with column.container(border=True):
+            st.markdown(f"**{plain(name)}** {_SIGN[status.state]}", help=plain(status.reason))
+            ttft = None
+            if len(samples) > 1:
+                ttft = slo.quantile(samples[0].ttft.get(name, {}), samples[-1].ttft.get(name, {}), 0.95)
+            window = chat.service.windows.get(name)
+            kept = "" if ttft is None else " :green[(kept)]" if ttft < TTFT_PROMISE else " :red[(missed)]"
+            st.markdown(
+                f"First token, p95: {f'{ttft:.2f} s' if ttft is not None else 'nothing asked yet'}{kept}  \n"
+                f"Promise: below {TTFT_PROMISE:.1f} s  \n"
+                f"Running {samples[-1].in_flight.get(name, 0) if samples else 0}, "
+                f"waiting {samples[-1].waiting.get(name, 0) if samples else 0}  \n"
+                f"Window: {f'{window:,} tokens' if window else 'unknown'}"
+            )
+
+
+def _editors() -> None:
+    st.subheader("In your editor", anchor=False)
+    st.markdown("Any tool for the OpenAI API works with this address and the team's key:")
+    st.code(_endpoint(), language=None)
+    shown = st.toggle("Show the key", help="It goes to this browser only while this is on.")
+    key = chat.service.settings.litellm_master_key.get_secret_value() if shown else ide.HIDDEN
+    tool = st.selectbox("Settings for", list(ide.TOOLS))
+    for language, text in ide.settings(tool, _endpoint(), key):
+        st.code(text, language=language)
+
+
+_page()

@@ -1,0 +1,163 @@
+"""Sign-in, for when other machines can reach the app: a door in front of every route and WebSocket."""
+
+import functools
+import hashlib
+import hmac
+import html
+import secrets
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from http.cookies import SimpleCookie
+from pathlib import Path
+
+from itsdangerous import BadSignature, TimestampSigner
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+COOKIE = "duoserve_session"
+PATH = "/sign-in"
+MAX_AGE = 30 * 24 * 3600
+FAILURES, WINDOW = 5, 60.0  # so many wrong keys from one address within so many seconds, then it has to wait
+FAILURES_OF_ALL = 50
+_OPEN = (PATH, "/_stcore/health")
+_PAGE = (Path(__file__).parent / "sign_in.html").read_text()
+
+
+class Throttle:
+    """Counts wrong keys by address, and of all addresses together."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock` tells seconds."""
+        self._clock = clock
+        self._wrong: dict[str, deque[float]] = {}
+
+    def wait(self, address: str) -> float:
+        """Seconds that `address` has to wait before its next try; 0 when it may try now."""
+        now = self._clock()
+        for known in list(self._wrong):
+            while self._wrong[known] and self._wrong[known][0] <= now - WINDOW:
+                self._wrong[known].popleft()
+            if not self._wrong[known]:
+                del self._wrong[known]
+        own = self._wrong.get(address, deque())
+        everyone = sorted(moment for wrong in self._wrong.values() for moment in wrong)
+        for moments, limit in ((list(own), FAILURES), (everyone, FAILURES_OF_ALL)):
+            if len(moments) >= limit:
+                return moments[-limit] + WINDOW - now
+        return 0.0
+
+    def failed(self, address: str) -> None:
+        """Count a wrong key."""
+        self._wrong.setdefault(address, deque()).append(self._clock())
+
+
+class Sessions:
+    """Signed cookies; a session ends with its age, when it is revoked, or when the key changes."""
+
+    def __init__(self, key: str) -> None:
+        """`key` is the master key; the signatures' key is derived from it."""
+        self._signer = TimestampSigner(hashlib.sha256(b"duoserve chat session\0" + key.encode()).digest())
+        self._revoked: set[str] = set()
+
+    def begin(self) -> str:
+        """The cookie of a new session."""
+        return self._signer.sign(secrets.token_urlsafe(24)).decode()
+
+    def valid(self, cookie: str | None) -> bool:
+        """Whether `cookie` is of a session that has not ended."""
+        try:
+            session = self._signer.unsign(cookie or "", max_age=MAX_AGE).decode()
+        except BadSignature:
+            return False
+        return session not in self._revoked
+
+    def end(self, cookie: str) -> None:
+        """End the session of `cookie` in every tab."""
+        if self.valid(cookie):
+            self._revoked.add(cookie.split(".")[0])
+
+
+@functools.cache
+def sessions(key: str) -> Sessions:
+    """The sessions of this process for `key`: the door and the pages share them."""
+    return Sessions(key)
+
+
+class Door:
+    """ASGI middleware: nothing behind it is reached without a session."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        key: str,
+        other_key: Callable[[str], Awaitable[bool]],
+    ) -> None:
+        """`other_key` tells whether a key that is not the master key is good, too."""
+        self._app = app
+        self._key = key
+        self._sessions = sessions(key)
+        self._other_key = other_key
+        self._throttle = Throttle()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let through, sign in, or refuse."""
+        if scope["type"] == "lifespan" or scope["path"] in _OPEN[1:]:
+            await self._app(scope, receive, send)
+        elif scope["path"] == PATH and scope["type"] == "http":
+            await (await self._sign_in(Request(scope, receive)))(scope, receive, send)
+        elif self._sessions.valid(_cookie(scope)):
+            await self._app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 1008, "reason": "sign in first"})
+        elif scope["method"] == "GET" and "text/html" in Request(scope).headers.get("accept", ""):
+            await RedirectResponse(PATH, 303)(scope, receive, send)
+        else:
+            await PlainTextResponse("Sign in first.", 401)(scope, receive, send)
+
+    async def _sign_in(self, request: Request) -> Response:
+        if request.method != "POST":
+            return _page("")
+        origin = request.headers.get("origin")
+        if origin and origin.split("://")[-1] != request.headers.get("host"):
+            return _page("This form was sent from another site.", 403)
+        address = request.client.host if request.client else ""
+        if wait := self._throttle.wait(address):
+            return _page(
+                f"Too many wrong keys. Try again in {wait:.0f} seconds.", 429, {"retry-after": f"{wait:.0f}"}
+            )
+        async with request.form(max_files=0, max_fields=4, max_part_size=4096) as form:
+            given = str(form.get("key", "")).strip()
+        if not await self._is_good(given):
+            self._throttle.failed(address)
+            return _page("This key is not valid. It is LITELLM_MASTER_KEY in the service's .env.", 401)
+        response = RedirectResponse("/", 303)
+        response.set_cookie(
+            COOKIE,
+            self._sessions.begin(),
+            max_age=MAX_AGE,
+            httponly=True,
+            samesite="lax",
+            secure=request.url.scheme == "https",
+        )
+        return response
+
+    async def _is_good(self, given: str) -> bool:
+        # Digests have one length, so that the comparison tells nothing about the key's.
+        wanted, digest = (hashlib.sha256(each.encode()).digest() for each in (self._key, given))
+        return hmac.compare_digest(wanted, digest) or (bool(given) and await self._other_key(given))
+
+
+def _cookie(scope: Scope) -> str | None:
+    for name, value in scope["headers"]:
+        if name == b"cookie":
+            found = SimpleCookie(value.decode("latin-1")).get(COOKIE)
+            return found.value if found else None
+    return None
+
+
+def _page(problem: str, status: int = 200, headers: dict[str, str] | None = None) -> HTMLResponse:
+    said = f'<p role="alert">{html.escape(problem)}</p>' if problem else ""
+    return HTMLResponse(_PAGE.replace("<!-- problem -->", said), status, headers)
