@@ -1,0 +1,192 @@
+from typing import Any
+
+import pytest
+
+from ui.answers import Answer
+from ui.client import Failure
+from ui.conversation import Conversation
+from ui.session import ChatSession
+from ui.storage import Storage
+
+
+class StagedService:
+    """Takes questions as the real one does; the test says what comes."""
+
+    def __init__(self) -> None:
+        self.asked: list[Answer] = []
+        self.stopped: list[Answer] = []
+        self.abandoned: dict[str, Answer] = {}
+
+    def ask(self, answer: Answer) -> Answer:
+        self.asked.append(answer)
+        return answer
+
+    def stop(self, answer: Answer) -> None:
+        self.stopped.append(answer)
+
+    def take_over(self, answer_id: str) -> Answer | None:
+        return self.abandoned.pop(answer_id, None)
+
+    def count_tokens(self, model: str, messages: list[Any]) -> int:
+        raise Failure("silent", "no")
+
+
+@pytest.fixture
+def service() -> StagedService:
+    return StagedService()
+
+
+@pytest.fixture
+def chat(service: StagedService) -> ChatSession:
+    session = ChatSession(service)  # type: ignore[arg-type]
+    session.current.options.model = "coder"
+    return session
+
+
+def end(answer: Answer, text: str = "answer", ending: str = "complete") -> None:
+    answer.message.ending = ending  # type: ignore[assignment]
+    answer.change("ended", text=text)
+
+
+def turn(chat: ChatSession, service: StagedService, question: str, answer: str = "answer") -> None:
+    chat.ask(question)
+    end(service.asked[-1], answer)
+    chat.collect()
+
+
+def texts(chat: ChatSession) -> list[str]:
+    return [message.text for message in chat.current.messages]
+
+
+def test_a_question_is_saved_before_its_answer_is_there(chat: ChatSession, service: StagedService) -> None:
+    chat.ask("why?")
+    assert chat.storage.conversations[chat.current.id].messages[0].text == "why?"
+    assert service.asked[0].request.messages == [{"role": "user", "content": "why?"}]
+    assert not chat.collect()
+    end(service.asked[0])
+    assert chat.collect() and texts(chat) == ["why?", "answer"] and chat.answer is None
+
+
+def test_stop_keeps_what_came(chat: ChatSession, service: StagedService) -> None:
+    chat.ask("why?")
+    service.asked[0].change("answering", text="half")
+    chat.stop()
+    assert service.stopped == service.asked
+    assert texts(chat) == ["why?", "half"] and chat.current.messages[-1].ending == "stopped"
+
+
+def test_a_question_during_an_answer_stops_that_and_keeps_it(
+    chat: ChatSession, service: StagedService
+) -> None:
+    chat.ask("one")
+    service.asked[0].change("answering", text="half")
+    chat.ask("two")
+    assert service.stopped == service.asked[:1] and texts(chat) == ["one", "half", "two"]
+
+
+def test_an_answer_goes_on_while_another_conversation_is_open(
+    chat: ChatSession, service: StagedService
+) -> None:
+    chat.ask("one")
+    first = chat.current
+    chat.new()
+    assert chat.answer is None and chat.current is not first
+    end(service.asked[0], "late")
+    chat.collect()
+    assert [message.text for message in first.messages] == ["one", "late"]
+
+
+def test_regenerate_and_undo(chat: ChatSession, service: StagedService) -> None:
+    turn(chat, service, "one", "first answer")
+    chat.retry()
+    assert service.asked[1].request.messages == [{"role": "user", "content": "one"}]
+    chat.undo()
+    assert texts(chat) == ["one", "first answer"] and service.stopped == [service.asked[1]]
+
+
+def test_edit_asks_again_and_undo_brings_everything_back(chat: ChatSession, service: StagedService) -> None:
+    turn(chat, service, "one")
+    turn(chat, service, "two")
+    chat.edit(0, "better")
+    assert service.asked[-1].request.messages == [{"role": "user", "content": "better"}]
+    chat.undo()
+    assert texts(chat) == ["one", "answer", "two", "answer"]
+
+
+def test_continue_goes_on_with_the_text_that_is_there(chat: ChatSession, service: StagedService) -> None:
+    chat.ask("one")
+    end(service.asked[0], "The cat", "length")
+    chat.collect()
+    chat.go_on()
+    request = service.asked[1].request
+    assert request.continue_last
+    assert request.messages[-1] == {"role": "assistant", "content": "The cat"}
+    end(service.asked[1], " sat.")
+    chat.collect()
+    assert texts(chat) == ["one", "The cat sat."]
+
+
+def test_delete_a_conversation_stops_its_answer_and_can_be_undone(
+    chat: ChatSession, service: StagedService
+) -> None:
+    chat.ask("one")
+    gone = chat.current.id
+    chat.delete(gone)
+    assert service.stopped == service.asked and gone not in chat.storage.conversations
+    assert not chat.current.messages
+    chat.undo()
+    assert chat.current.id == gone and gone in chat.storage.conversations
+
+
+def test_a_turn_can_be_deleted_and_brought_back(chat: ChatSession, service: StagedService) -> None:
+    turn(chat, service, "one")
+    turn(chat, service, "two")
+    chat.delete_turn(1)
+    assert texts(chat) == ["two", "answer"]
+    chat.undo()
+    assert texts(chat) == ["one", "answer", "two", "answer"]
+
+
+def test_a_new_conversation_keeps_the_model_of_the_last_choice(chat: ChatSession) -> None:
+    chat.current.options.model = "general"
+    chat.options_changed()
+    chat.ask("x")
+    chat.new()
+    assert chat.current.options.model == "general"
+
+
+def test_an_import_never_replaces_what_is_there(chat: ChatSession, service: StagedService) -> None:
+    turn(chat, service, "mine")
+    copy = chat.current.model_copy(deep=True)
+    chat.add([copy])
+    assert len(chat.storage.conversations) == 2
+
+
+def test_a_reload_finds_the_running_answer_again(service: StagedService, chat: ChatSession) -> None:
+    chat.ask("why?")
+    answer = service.asked[0]
+    service.abandoned[answer.id] = answer
+    later = ChatSession(service)  # type: ignore[arg-type]
+    later.storage = Storage(conversations={chat.current.id: chat.current.model_copy(deep=True)})
+    later.open(chat.current.id)
+    assert later.answer is answer
+
+
+def test_a_conversation_changed_in_two_tabs_goes_on_as_a_copy(chat: ChatSession) -> None:
+    chat.ask("why?")
+    mine = chat.current.id
+    other = Conversation(id=mine, title="theirs")
+    chat.received(
+        {
+            "nonce": chat.storage.nonce,
+            "sequence": 99,
+            "moved": {mine: "c0ffee"},
+            "conversations": [
+                other.model_dump(mode="json"),
+                chat.current.model_copy(update={"id": "c0ffee"}).model_dump(mode="json"),
+            ],
+        }
+    )
+    assert chat.current.id == "c0ffee" and chat.answer is not None
+    assert set(chat.storage.conversations) == {mine, "c0ffee"}
+    assert chat.storage.conversations["c0ffee"] is chat.current

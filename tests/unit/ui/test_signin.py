@@ -1,0 +1,97 @@
+from collections.abc import Iterator
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route, WebSocketRoute
+from starlette.testclient import TestClient
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from ui import signin
+from ui.signin import COOKIE, FAILURES, WINDOW, Door, Sessions, Throttle
+
+KEY = "the master key of this test, long enough"
+HTML = {"accept": "text/html"}
+
+
+async def other_key(key: str) -> bool:
+    return key == "anna's key"
+
+
+async def page(request: Request) -> PlainTextResponse:
+    return PlainTextResponse("inside")
+
+
+async def socket(websocket: WebSocket) -> None:
+    await websocket.accept()
+    await websocket.send_text("inside")
+
+
+@pytest.fixture
+def browser() -> Iterator[TestClient]:
+    signin.sessions.cache_clear()
+    app = Starlette(
+        routes=[
+            Route("/{path:path}", page, methods=["GET", "POST"]),
+            WebSocketRoute("/_stcore/stream", socket),
+        ]
+    )
+    with TestClient(Door(app, KEY, other_key), follow_redirects=False) as client:
+        yield client
+
+
+def test_nothing_is_reached_without_a_session(browser: TestClient) -> None:
+    assert browser.get("/", headers=HTML).headers["location"] == "/sign-in"
+    assert browser.get("/static/x.js").status_code == 401
+    assert browser.post("/_stcore/upload_file").status_code == 401
+    with pytest.raises(WebSocketDisconnect), browser.websocket_connect("/_stcore/stream") as stream:
+        stream.receive_text()
+    assert browser.get("/_stcore/health").text == "inside"  # for whoever watches the service
+
+
+@pytest.mark.parametrize("key", [KEY, "anna's key", f" {KEY}\n"])
+def test_a_good_key_opens_everything(browser: TestClient, key: str) -> None:
+    answer = browser.post("/sign-in", data={"key": key})
+    cookie = answer.headers["set-cookie"]
+    assert answer.status_code == 303 and "HttpOnly" in cookie and "SameSite=lax" in cookie
+    assert KEY not in cookie
+    assert browser.get("/").text == "inside"
+    with browser.websocket_connect("/_stcore/stream") as stream:
+        assert stream.receive_text() == "inside"
+
+
+def test_a_wrong_key_opens_nothing_and_soon_has_to_wait(browser: TestClient) -> None:
+    for _ in range(FAILURES):
+        assert browser.post("/sign-in", data={"key": "wrong"}).status_code == 401
+    answer = browser.post("/sign-in", data={"key": KEY})
+    assert answer.status_code == 429 and 0 < int(answer.headers["retry-after"]) <= WINDOW
+    assert browser.get("/", headers=HTML).status_code == 303
+
+
+def test_a_form_on_another_site_cannot_sign_in(browser: TestClient) -> None:
+    answer = browser.post("/sign-in", data={"key": KEY}, headers={"origin": "http://evil.test"})
+    assert answer.status_code == 403 and "set-cookie" not in answer.headers
+
+
+def test_a_session_ends_on_demand_and_with_another_key(browser: TestClient) -> None:
+    browser.post("/sign-in", data={"key": KEY})
+    cookie = browser.cookies[COOKIE]
+    assert signin.sessions(KEY).valid(cookie) and not Sessions("another key").valid(cookie)
+    signin.sessions(KEY).end(cookie)
+    assert browser.get("/").status_code == 401
+
+
+@pytest.mark.parametrize("forged", ["", "x", "a.b.c", "a" * 4000])
+def test_a_forged_cookie_opens_nothing(browser: TestClient, forged: str) -> None:
+    assert browser.get("/", headers={"cookie": f"{COOKIE}={forged}"}).status_code == 401
+
+
+def test_a_throttled_address_may_try_again_and_never_stopped_others() -> None:
+    now = 0.0
+    throttle = Throttle(lambda: now)
+    for _ in range(FAILURES):
+        throttle.failed("a")
+    assert throttle.wait("a") == WINDOW and throttle.wait("b") == 0
+    now = WINDOW
+    assert throttle.wait("a") == 0

@@ -1,0 +1,90 @@
+from typing import Any
+
+from ui.conversation import Conversation
+from ui.storage import Storage
+
+
+def sent(storage: Storage) -> list[dict[str, Any]]:
+    changes = storage.outgoing()["changes"]
+    assert isinstance(changes, list)
+    return changes
+
+
+def asked(text: str = "question") -> Conversation:
+    conversation = Conversation()
+    conversation.ask(text)
+    return conversation
+
+
+def snapshot(storage: Storage, *conversations: Conversation, **more: Any) -> dict[str, Any]:
+    return {
+        "nonce": storage.nonce,
+        "sequence": 0,
+        "conversations": [each.model_dump(mode="json") for each in conversations],
+        **more,
+    }
+
+
+def test_changes_go_out_until_they_are_acknowledged() -> None:
+    storage = Storage()
+    storage.save(asked())
+    storage.delete("0")
+    storage.acknowledged({"nonce": storage.nonce, "sequence": 1})
+    assert [change["op"] for change in sent(storage)] == ["delete"]
+
+
+def test_an_acknowledgement_of_another_session_counts_for_nothing() -> None:
+    storage = Storage()
+    storage.save(asked())
+    storage.acknowledged({"nonce": "somebody else", "sequence": 99})
+    assert len(sent(storage)) == 1
+
+
+def test_only_the_newest_state_goes_out_on_the_base_that_the_browser_knows() -> None:
+    storage, conversation = Storage(), asked()
+    conversation.revision = "known"
+    storage.save(conversation)
+    conversation.ask("second")
+    storage.save(conversation)
+    (change,) = sent(storage)
+    assert change["base"] == "known"
+    assert len(change["conversation"]["messages"]) == 2
+    assert change["conversation"]["revision"] == conversation.revision
+
+
+def test_what_the_browser_holds_is_taken_over_but_not_over_unsaved_changes() -> None:
+    storage, ours, theirs = Storage(), asked("ours"), asked("theirs")
+    stale = ours.model_copy(deep=True)
+    storage.save(ours)
+    ours.ask("newer")
+    storage.receive(snapshot(storage, stale, theirs))
+    assert storage.loaded
+    assert len(storage.conversations[ours.id].messages) == 2
+    assert storage.conversations[theirs.id].messages[0].text == "theirs"
+
+
+def test_a_deletion_that_is_under_way_is_not_undone_by_a_snapshot() -> None:
+    storage, conversation = Storage(), asked()
+    storage.receive(snapshot(storage, conversation))
+    storage.delete(conversation.id)
+    storage.receive(snapshot(storage, conversation))
+    assert not storage.conversations
+
+
+def test_damaged_conversations_are_skipped_and_the_others_load() -> None:
+    storage, conversation = Storage(), asked()
+    said = snapshot(storage, conversation)
+    said["conversations"] += [{"format": 1, "id": "x", "messages": "?"}, {"format": 99}, None]
+    storage.receive(said)
+    assert list(storage.conversations) == [conversation.id]
+
+
+def test_damaged_preferences_leave_the_defaults() -> None:
+    storage = Storage()
+    storage.receive(snapshot(storage, preferences={"keep": "forever"}))
+    assert storage.preferences.keep == "device" and storage.preferences.presets
+
+
+def test_the_ids_of_conversations_that_another_tab_changed_are_given() -> None:
+    storage = Storage()
+    assert storage.receive(snapshot(storage, moved={"a": "b"})) == {"a": "b"}
