@@ -106,7 +106,7 @@ def ensure(*names: str, say: Callable[[str], None] = print) -> None:
             environment = BY_NAME[name]
             if environment.up_to_date():
                 continue
-            say(f"Installing the {name} environment from {environment.lock.relative_to(ROOT)}")
+            say(f"Installing the {name} environment")
             _install(environment)
 
 
@@ -135,6 +135,8 @@ def _install(environment: Environment) -> None:
             f"cannot create {environment.folder}",
         )
     command = [_uv(), "pip", "sync", "--require-hashes", "--python", str(environment.python)]
+    # On a terminal uv draws its progress.
+    command += [] if sys.stderr.isatty() else ["--quiet"]
     _run(
         command + environment.find_links() + [str(environment.lock)],
         f"installing the {environment.name} environment failed; see uv's message above, mend it (network, "

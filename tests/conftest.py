@@ -1,0 +1,47 @@
+"""Fixtures that several kinds of tests share."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.running_stack import Stack
+
+_STACK = pytest.StashKey[Stack]()
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Stack]:
+    """The real service, both engines ready: started once for all tests that only use it."""
+    stack = Stack(tmp_path_factory.mktemp("stack"))
+    request.config.stash[_STACK] = stack
+    up = stack.run("up", "--detach")
+    try:
+        assert up.returncode == 0, f"{up.stdout}\n{up.stderr}\n{stack.logs()}"
+        yield stack
+    finally:
+        stack.run("down")
+
+
+@pytest.fixture
+def own_stack(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Stack]:
+    """A stack that is not started, for tests that start, break and stop one."""
+    stack = Stack(tmp_path / "home")
+    request.node.stash[_STACK] = stack
+    try:
+        yield stack
+    finally:
+        stack.run("down")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Any:
+    """Show the services' logs with a failure of a test that uses them."""
+    report = yield
+    stack = item.stash.get(_STACK, None)
+    if stack is None and "stack" in getattr(item, "fixturenames", ()):
+        stack = item.config.stash.get(_STACK, None)
+    if report.when == "call" and report.failed and stack:
+        report.sections.append(("logs of the services", stack.logs()))
+    return report

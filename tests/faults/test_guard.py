@@ -1,0 +1,110 @@
+"""The guard with a service that behaves as vLLM does: its processes start processes of their own."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from services.stack.processes import marked
+from tests.running_stack import ROOT, eventually
+
+# Each prints its process id; the second has a session of its own, as a daemon would.
+LEAF = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+PARENT = "import os, subprocess, sys, time; print(os.getpid(), flush=True);"
+BRANCH = f"{PARENT} subprocess.Popen([sys.executable, '-c', {LEAF!r}]); time.sleep(600)"
+FAMILY = (
+    f"{PARENT} subprocess.Popen([sys.executable, '-c', {BRANCH!r}], start_new_session=True); time.sleep(600)"
+)
+
+Start = Callable[..., subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def guard(tmp_path: Path) -> Iterator[Start]:
+    started = []
+
+    def start(*command: str, name: str = "family") -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "services.stack.guard", name, "--", *command],
+            cwd=ROOT,
+            env=os.environ | {"DUOSERVE_HOME": str(tmp_path)},
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+    for stray in marked(tmp_path):
+        stray.kill()
+
+
+def _family(tmp_path: Path, expected: int = 3) -> list[psutil.Process]:
+    log = tmp_path / "data" / "logs" / "family.log"
+    for _ in eventually("all processes are up", 10):
+        pids = log.read_text().split() if log.exists() else []
+        if len(pids) == expected:
+            return [psutil.Process(int(pid)) for pid in pids[-3:]]
+    raise AssertionError
+
+
+def _gone(processes: list[psutil.Process], seconds: float = 5) -> None:
+    for _ in eventually("all processes are gone", seconds):
+        if not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes):
+            return
+
+
+def test_sigterm_ends_the_whole_family(guard: Start, tmp_path: Path) -> None:
+    process = guard(sys.executable, "-c", FAMILY)
+    family = _family(tmp_path)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 128 + signal.SIGTERM
+    assert not any(member.is_running() for member in family)
+
+
+def test_a_crash_takes_the_children_along(guard: Start, tmp_path: Path) -> None:
+    process = guard(sys.executable, "-c", FAMILY)
+    family = _family(tmp_path)
+    family[0].kill()
+    assert process.wait(10) == 128 + signal.SIGKILL
+    assert not any(member.is_running() for member in family)
+
+
+def test_a_killed_guard_is_cleaned_up_after_by_the_next(guard: Start, tmp_path: Path) -> None:
+    first = guard(sys.executable, "-c", FAMILY)
+    family = _family(tmp_path)
+    first.kill()
+    first.wait()
+    _gone(family[:1])
+    assert any(member.is_running() for member in family[1:])
+    guard(sys.executable, "-c", FAMILY)
+    _gone(family)
+    assert all(member.is_running() for member in _family(tmp_path, expected=6))
+
+
+def test_guards_end_with_their_supervisor(tmp_path: Path) -> None:
+    """The supervisor is a shell here; it is killed, and cannot tell anyone."""
+    family = [sys.executable, "-m", "services.stack.guard", "family", "--", sys.executable, "-c", FAMILY]
+    script = "import subprocess, sys; subprocess.run(sys.argv[1:])"
+    supervisor = subprocess.Popen(
+        [sys.executable, "-c", script, *family],
+        cwd=ROOT,
+        env=os.environ | {"DUOSERVE_HOME": str(tmp_path)},
+    )
+    members = _family(tmp_path)
+    supervisor.kill()
+    supervisor.wait()
+    _gone(members)
+    assert marked(tmp_path) == []
+
+
+def test_the_exit_status_and_the_log_are_the_services(guard: Start, tmp_path: Path) -> None:
+    process = guard(sys.executable, "-c", "print('cannot start'); raise SystemExit(78)", name="router")
+    assert process.wait(10) == 78
+    assert (tmp_path / "data" / "logs" / "router.log").read_text() == "cannot start\n"

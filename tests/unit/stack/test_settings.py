@@ -1,0 +1,80 @@
+import stat
+from pathlib import Path
+
+import pytest
+
+from services.stack import settings
+from services.stack.failure import Failure
+
+SAID: list[str] = []
+
+
+def _home(tmp_path: Path, text: str) -> Path:
+    (tmp_path / ".env").write_text(text)
+    return tmp_path
+
+
+def test_defaults_come_from_the_example(tmp_path: Path) -> None:
+    loaded = settings.load(tmp_path)
+    assert loaded.ports == {"coder": 8001, "general": 8002, "router": 4000, "ui": 8501}
+    assert loaded.engine == "cpu"
+
+
+def test_own_settings_win(tmp_path: Path) -> None:
+    loaded = settings.load(_home(tmp_path, "ROUTER_PORT=4100\nCODER_URL=http://127.0.0.1:9001\n"))
+    assert loaded.ports["router"] == 4100
+    assert loaded.url("coder") == "http://127.0.0.1:9001"
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("ROUTER_PROT=1", "ROUTER_PORT"),
+        ("PROFILE=h100", "PROFILE"),
+        ("ROUTER_PORT=none", "ROUTER_PORT"),
+        ("ROUTER_PORT=70000", "ROUTER_PORT"),
+        ("UI_PORT=4000", "4000"),
+        ("CODER_URL=http://192.0.2.1:8001", "CODER_URL"),
+        ("CODER_URL=http://127.0.0.1", "CODER_URL"),
+        ("CODER_URL=http://[", "CODER_URL"),
+    ],
+)
+def test_a_bad_setting_is_named_in_one_line(tmp_path: Path, line: str, told: str) -> None:
+    with pytest.raises(Failure) as failure:
+        settings.load(_home(tmp_path, line + "\n"))
+    assert told in str(failure.value)
+    assert "\n" not in str(failure.value)
+
+
+def test_a_key_is_generated_once_and_kept_to_its_owner(tmp_path: Path) -> None:
+    settings.ensure_key(tmp_path, SAID.append)
+    path = tmp_path / ".env"
+    key = settings.load(tmp_path).variables[settings.KEY]
+    assert len(key) >= 40
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    settings.ensure_key(tmp_path, SAID.append)
+    assert settings.load(tmp_path).variables[settings.KEY] == key
+
+
+@pytest.mark.parametrize("text", ["ROUTER_PORT=4100\n", "ROUTER_PORT=4100\nLITELLM_MASTER_KEY=\n"])
+def test_a_key_is_added_to_settings_without_one(tmp_path: Path, text: str) -> None:
+    settings.ensure_key(_home(tmp_path, text), SAID.append)
+    loaded = settings.load(tmp_path)
+    assert loaded.variables[settings.KEY].startswith("sk-")
+    assert loaded.ports["router"] == 4100
+    assert (tmp_path / ".env").read_text().count("LITELLM_MASTER_KEY") == 1
+
+
+def test_two_keys_are_never_the_same(tmp_path: Path) -> None:
+    keys = set()
+    for name in ("a", "b"):
+        settings.ensure_key(tmp_path / name, SAID.append)
+        keys.add(settings.load(tmp_path / name).variables[settings.KEY])
+    assert len(keys) == 2
+
+
+def test_another_engine_takes_its_own_profile(tmp_path: Path) -> None:
+    loaded = settings.load(tmp_path)
+    assert loaded.with_engine("cuda").profile.name == "blackwell-96gb"
+    assert loaded.with_engine("cpu") is loaded
+    assert loaded.with_engine(None) is loaded
