@@ -1,0 +1,186 @@
+"""Runs stages of load with Locust, and watches that the generator itself keeps up."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import gevent
+import psutil
+from locust import events
+from locust.env import Environment
+
+from loadtests.client import Client, Sample
+from loadtests.material import CANARIES
+from loadtests.suites import Developer, LoadTest, Writer
+
+TICK = 0.02
+# Above these the figures would say more about the generator than about the service.
+CPU_LIMIT = 0.85
+LAG_LIMIT_MS = 25.0
+
+
+@dataclass
+class Health:
+    """How busy the load generator was."""
+
+    cpu: float = 0.0  # share of one core
+    machine_cpu: float = 0.0  # share of all cores, the service's included
+    lag_p95_ms: float = 0.0  # how late its event loop woke up
+    lag_max_ms: float = 0.0
+
+    @property
+    def saturated(self) -> bool:
+        """Whether its measurements cannot be trusted."""
+        return self.cpu > CPU_LIMIT or self.lag_p95_ms > LAG_LIMIT_MS
+
+
+class Watch:
+    """Measures the generator's CPU and event-loop lag between start() and stop()."""
+
+    def start(self) -> None:
+        """Begin watching."""
+        self._lags: list[float] = []
+        self._began, self._cpu = time.monotonic(), time.process_time()
+        psutil.cpu_percent()
+        self._greenlet = gevent.spawn(self._tick)
+
+    def _tick(self) -> None:
+        while True:
+            before = time.monotonic()
+            gevent.sleep(TICK)
+            self._lags.append((time.monotonic() - before - TICK) * 1000)
+
+    def stop(self) -> Health:
+        """What was seen since start()."""
+        self._greenlet.kill()
+        elapsed = max(1e-9, time.monotonic() - self._began)
+        lags = sorted(self._lags) or [0.0]
+        return Health(
+            (time.process_time() - self._cpu) / elapsed,
+            psutil.cpu_percent() / 100,
+            max(0.0, lags[int(0.95 * (len(lags) - 1))]),
+            max(0.0, lags[-1]),
+        )
+
+
+@dataclass
+class Stage:
+    """What one level of load gave."""
+
+    users: int
+    rate: float
+    seconds: float
+    samples: list[Sample] = field(default_factory=list)
+    health: Health = field(default_factory=Health)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "users": self.users,
+            "rate": self.rate,
+            "seconds": round(self.seconds, 3),
+            "generator": asdict(self.health) | {"saturated": self.health.saturated},
+            "samples": [sample.as_json() for sample in self.samples],
+        }
+
+
+def warm_up(test: LoadTest) -> dict[str, str]:
+    """Ask every canary alone, twice: that warms the engines, and gives the answers that load must not change.
+
+    Returns the answers by canary. One that differs between the two times is left out: it could prove nothing.
+    Raises ConnectionError with the reason when the service does not answer.
+    """
+    writer, connection = Writer(test, -1), test.connect()
+    answers: dict[str, str] = {}
+    for name in CANARIES:
+        first, second = (connection.measure(writer.canary(name)) for _ in range(2))
+        for sample in (first, second):
+            if not sample.ok:
+                raise ConnectionError(f"{sample.outcome} {sample.detail}".strip())
+        if first.text == second.text:
+            answers[name] = first.text
+    for alias in test.aliases:
+        body = {"model": alias, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
+        connection.measure(writer.plain(body))
+    connection.close()
+    return answers
+
+
+def run_stage(
+    test: LoadTest,
+    users: int,
+    seconds: float,
+    *,
+    enough: Callable[[Sequence[Sample]], bool] = lambda _: True,
+    longest: float = 0.0,
+    ramp: float = 3.0,
+    progress: Callable[[str], None] | None = None,
+) -> Stage:
+    """Let `users` work for `seconds`, then on until there is `enough`, up to `longest`.
+
+    Samples of the first `ramp` seconds, while the users start one after the other, are left out. Requests
+    under way at the end are waited for: dropping them would drop the slow ones.
+    """
+    test.samples, test.users = [], users
+    environment = Environment(user_classes=[Developer], events=events, stop_timeout=test.timeout)
+    environment.loadtest = test  # type: ignore[attr-defined]
+    runner = environment.create_local_runner()
+    watch = Watch()
+    watch.start()
+    began = time.monotonic()
+    runner.start(users, spawn_rate=max(1.0, users / ramp) if ramp else users)
+    measured = began + ramp
+    while True:
+        gevent.sleep(0.25)
+        now = time.monotonic()
+        kept = [s for s in test.samples if s.started >= measured]
+        if now - measured >= seconds and (now - measured >= longest or enough(kept)):
+            break
+        if progress:
+            progress(_line(test, kept, now - measured, seconds))
+    ended = time.monotonic()
+    runner.stop()
+    test.in_flight.join(timeout=test.timeout)
+    health = watch.stop()
+    runner.quit()
+    kept = [s for s in test.samples if measured <= s.started <= ended]
+    if progress:
+        progress("")
+    return Stage(users, test.rate, ended - measured, kept, health)
+
+
+def _line(test: LoadTest, samples: list[Sample], elapsed: float, seconds: float) -> str:
+    outcomes = Counter(sample.outcome for sample in samples)
+    waits = sorted(s.ttft for s in samples if s.ok and s.ttft is not None)
+    median = f", median TTFT {waits[len(waits) // 2]:.0f} ms" if waits else ""
+    what = ", ".join(f"{count} {name}" for name, count in sorted(outcomes.items())) or "no answer yet"
+    return f"{test.suite}, {test.users} users, {max(0, elapsed):.0f}/{seconds:.0f} s: {what}{median}"
+
+
+class Progress:
+    """One line on stderr that is rewritten on a terminal; elsewhere a new line every ten seconds."""
+
+    def __init__(self) -> None:
+        """Start quietly."""
+        self._last = 0.0
+        self._terminal = sys.stderr.isatty()
+
+    def __call__(self, text: str) -> None:
+        """Show `text`; an empty one ends the line."""
+        if self._terminal:
+            sys.stderr.write(f"\r\033[K{text}")
+            sys.stderr.flush()
+        elif text and time.monotonic() - self._last >= 10:
+            self._last = time.monotonic()
+            print(text, file=sys.stderr, flush=True)
+
+
+def can_fill_in_the_middle(client: Client, writer: Writer) -> bool:
+    """Whether the coder takes `suffix`. Models without fill-in-the-middle are answered 400."""
+    sample = client.measure(writer.fill_in_the_middle())
+    return sample.status == 200

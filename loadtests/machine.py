@@ -1,0 +1,81 @@
+"""What was measured on what: hardware, versions, commit, so that figures can be compared."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from loadtests.client import get_json
+from loadtests.settings import ROOT, Service, engine_config
+
+
+def machine() -> dict[str, Any]:
+    """The machine the load was generated on, which is also the service's unless its URL says otherwise."""
+    return {
+        "cpu": _cpu_name(),
+        "cores": psutil.cpu_count(logical=True),
+        "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
+        "gpus": _gpus(),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+    }
+
+
+def versions(service: Service | None = None) -> dict[str, str]:
+    """Versions of what took part, as far as they can be told; the engines' as they say themselves."""
+    found = {"locust": metadata.version("locust")}
+    lock = ROOT / "router" / "requirements.lock"
+    for line in lock.read_text().splitlines() if lock.exists() else ():
+        if line.startswith("litellm=="):
+            found["litellm"] = line.split("==")[1].split()[0]
+    for alias, url in (service.engines if service else {}).items():
+        try:
+            found[f"vllm ({alias})"] = str(get_json(f"{url}/version")["version"])
+        except (OSError, KeyError, TypeError):
+            continue  # an engine on another machine's loopback cannot be asked
+    return found
+
+
+def models(service: Service) -> dict[str, str]:
+    """The model behind each alias, as config/engines says."""
+    return {
+        alias: str(engine_config(service.profile, alias).get("model", "unknown")) for alias in service.engines
+    }
+
+
+def commit() -> str:
+    """The checkout's commit, with `+` when files differ from it; empty outside git."""
+    try:
+        head = _output("git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD")
+        changed = _output("git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.CalledProcessError):
+        return os.environ.get("GITHUB_SHA", "")[:12]
+    return head + ("+" if changed else "")
+
+
+def _output(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.strip()
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    for line in info.read_text().splitlines() if info.exists() else ():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def _gpus() -> list[str]:
+    if not shutil.which("nvidia-smi"):
+        return []
+    try:
+        return _output("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader").splitlines()
+    except (OSError, subprocess.CalledProcessError, subprocess.TimeoutExpired):
+        return []

@@ -1,0 +1,63 @@
+"""Where the service is and what it is made of, read from the environment that `.env` is loaded into."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+PROFILES = ROOT / "config" / "engines"
+
+
+class SettingError(Exception):
+    """A setting is missing or wrong; the message names it and says what to do."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running Duoserve. `key` goes into the Authorization header only."""
+
+    url: str
+    key: str
+    profile: str
+    engines: dict[str, str]  # alias -> the engine's own URL
+
+
+def required(name: str) -> str:
+    """The setting `name`. Raises SettingError when it is missing or empty."""
+    value = os.environ.get(name, "")
+    if not value:
+        raise SettingError(
+            f"{name} is not set: start with ./run, or load .env into the environment "
+            "(set -a; . ./.env.example; . ./.env)."
+        )
+    return value
+
+
+def router_url() -> str:
+    """ROUTER_URL, or this machine's router at BIND_ADDRESS and ROUTER_PORT."""
+    if url := os.environ.get("ROUTER_URL", ""):
+        return url.rstrip("/")
+    address = required("BIND_ADDRESS")
+    host = "127.0.0.1" if address in ("0.0.0.0", "::", "[::]") else address  # noqa: S104 - compared, not bound
+    return f"http://{host}:{required('ROUTER_PORT')}"
+
+
+def service() -> Service:
+    """The service as the environment describes it. Raises SettingError."""
+    profile = required("PROFILE")
+    engines = {
+        alias: os.environ.get(f"{alias.upper()}_URL")
+        or f"http://127.0.0.1:{required(f'{alias.upper()}_PORT')}"
+        for alias in sorted(path.stem for path in (PROFILES / profile).glob("*.yaml"))
+    }
+    return Service(router_url(), required("LITELLM_MASTER_KEY"), profile, engines)
+
+
+def engine_config(profile: str, alias: str) -> dict[str, object]:
+    """What config/engines says of an engine; {} when the profile or the file does not exist."""
+    path = PROFILES / profile / f"{alias}.yaml"
+    return dict(yaml.safe_load(path.read_text()) or {}) if path.exists() else {}
