@@ -47,7 +47,7 @@ def prepare(
 
 
 def run(options: argparse.Namespace) -> int:
-    """Carry out `./run loadtest`; returns the exit status. Raises SettingError, ConnectionError, ValueError."""
+    """Carry out `./run loadtest`; returns the exit status. Raises SettingError, ConnectionError."""
     target = service()
     objectives = slo.load(target.profile, options.slo or slo.DEFAULT)
     started = datetime.now(UTC)

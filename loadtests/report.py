@@ -289,10 +289,10 @@ def page(data: dict[str, Any], old: dict[str, Any] | None = None) -> str:
 <div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>
 {sections}
 <h2>How to read this</h2>
-<p class="soft">Times are taken at the client's socket on a monotonic clock. TTFT: from sending a request to the
-first delta. ITL: between two tokens. Only whole answers count as latencies; refusals (429, 503), errors inside a
-stream, truncated, empty and garbled answers are outcomes of their own. Intervals are 95 % confidence intervals;
-without enough requests for one there is no verdict.</p>
+<p class="soft">Times are taken at the client's socket on a monotonic clock. TTFT: from sending a request to
+the first delta. ITL: between two tokens. Only whole answers count as latencies; refusals (429, 503), errors
+inside a stream, truncated, empty and garbled answers are outcomes of their own. Intervals are 95 % confidence
+intervals; without enough requests for one there is no verdict.</p>
 </body></html>
 """
 

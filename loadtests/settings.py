@@ -50,8 +50,7 @@ def service() -> Service:
     """The service as the environment describes it. Raises SettingError."""
     profile = required("PROFILE")
     engines = {
-        alias: os.environ.get(f"{alias.upper()}_URL")
-        or f"http://127.0.0.1:{required(f'{alias.upper()}_PORT')}"
+        alias: required(f"{alias.upper()}_URL").rstrip("/")
         for alias in sorted(path.stem for path in (PROFILES / profile).glob("*.yaml"))
     }
     return Service(router_url(), required("LITELLM_MASTER_KEY"), profile, engines)
