@@ -10,7 +10,9 @@ _HOME, _SERVICE = "DUOSERVE_HOME", "DUOSERVE_SERVICE"
 
 def marks(home: Path, service: str) -> dict[str, str]:
     """Environment variables that mark a process, and all that it starts, as part of a service."""
-    return {_HOME: str(home), _SERVICE: service}
+    # vLLM renames its processes with setproctitle, which overwrites the environment that others see unless
+    # SPT_NOENV is set.
+    return {_HOME: str(home), _SERVICE: service, "SPT_NOENV": "1"}
 
 
 def marked(home: Path, service: str | None = None) -> list[psutil.Process]:
