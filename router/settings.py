@@ -68,7 +68,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, extra="ignore")
 
     litellm_master_key: Key
-    profile: Annotated[str, Field(pattern=r"^[\w.-]+$")]
+    # A folder under config/engines, or the absolute path of another one.
+    profile: Annotated[str, Field(pattern=r"^[\w.-]+$|^/")]
     bind_address: IPvAnyAddress
     router_port: Annotated[int, Field(ge=1, le=65535)]
     coder_url: Origin

@@ -1,0 +1,218 @@
+import json
+import subprocess
+import sys
+from typing import Any
+
+import httpx
+import pytest
+
+from router.routes import OPEN, SERVED
+from tests.contract.router.conftest import ASK, KEY, ROOT, Service, chat
+
+VLLM_ROUTES = """/abort_requests /collective_rpc /detokenize /docs /inference/v1/generate /invocations /is_sleeping
+/load /metrics /openapi.json /ping /pooling /reset_mm_cache /reset_prefix_cache /score /server_info /sleep /tokenize
+/tokenizer_info /update_weights /v1/audio/transcriptions /v1/embeddings /v1/load_lora_adapter /v1/models/coder
+/v1/realtime /v1/rerank /v1/responses/x /v1/score /version /wake_up""".split()
+ROUTES_OF_LITELLM = """
+import os
+os.environ |= {"LITELLM_OFFLINE_MODE": "true", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+from litellm.proxy.proxy_server import app
+
+def paths(routes):
+    for route in routes:
+        inner = getattr(route, "original_router", None) or getattr(route, "app", None)
+        yield from paths(getattr(inner, "routes", ()))
+        if hasattr(route, "path"):
+            yield route.path
+
+from litellm.proxy._lazy_features import LAZY_FEATURES
+lazy = [prefix for feature in LAZY_FEATURES for prefix in feature.path_prefixes]
+print("\\n".join(sorted({*paths(app.routes), *lazy})))
+"""
+
+
+def litellm_routes() -> list[str]:
+    found = subprocess.run(
+        [sys.executable, "-c", ROUTES_OF_LITELLM], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    return [line.replace("{", "").replace("}", "").replace(":path", "") for line in found.stdout.split() if line]
+
+
+def test_no_route_but_ours_is_reached_without_a_key_or_with_a_wrong_one(service: Service) -> None:
+    routes = litellm_routes()
+    assert len(routes) > 300, "LiteLLM's routes were not found"
+    for path in {*routes, *VLLM_ROUTES, "/to/coder/v1/models", "/", "//v1/models", "/v1/models/", "/health/../docs"}:
+        for headers in ({}, {"authorization": "Bearer wrong"}):
+            for method in ("GET", "POST"):
+                answer = ASK.request(method, f"{service.url}{path}", headers=headers)
+                if path in OPEN and method == "GET":
+                    assert answer.status_code == 200
+                elif path in SERVED and SERVED[path] == method:
+                    assert answer.status_code == 401
+                else:
+                    assert answer.status_code in (404, 405), path
+                assert "litellm" not in answer.text.lower()
+    assert service.engines["coder"].requests() == []
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/to/coder/v1/chat/completions", "/docs", "/key/generate", "/ui"])
+def test_a_key_does_not_open_more(service: Service, path: str) -> None:
+    answer = service.post(path, chat())
+    assert answer.status_code == 404
+    assert "does not serve" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("model", ["hosted_vllm/coder", "openai/coder", "coder/v1", "*", "gpt-5", "vllm"])
+def test_only_published_names_are_models(service: Service, model: str) -> None:
+    answer = service.post("/v1/chat/completions", chat(model=model))
+    assert answer.status_code == 404
+    assert answer.json()["error"]["code"] == "model_not_found"
+    assert answer.json()["error"]["param"] == "model"
+
+
+@pytest.mark.parametrize("model", ["coder", "qwen2.5-coder-7b-instruct", "Qwen2.5-Coder-7B-Instruct", "gpt-4o"])
+def test_published_names_reach_their_model(service: Service, model: str) -> None:
+    answer = service.post("/v1/chat/completions", chat(model=model))
+    assert answer.status_code == 200
+    assert answer.json()["model"] == ("general" if model == "gpt-4o" else "coder")
+
+
+def test_models_list(service: Service) -> None:
+    models = ASK.get(f"{service.url}/v1/models", headers=service.headers).json()["data"]
+    assert {model["id"]: model["max_model_len"] for model in models} == {
+        "coder": 1000,
+        "general": 1000,
+        "qwen2.5-coder-7b-instruct": 1000,
+        "qwen2.5-14b-instruct": 1000,
+        "gpt-4o": 1000,
+        "gpt-4o-mini": 1000,
+    }
+    assert {model["object"] for model in models} == {"model"}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", chat()),
+        ("/v1/completions", {"model": "coder", "prompt": "hi"}),
+        ("/v1/messages", chat(max_tokens=20)),
+        ("/v1/responses", {"model": "coder", "input": "hi"}),
+    ],
+)
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_answer_is_the_engines_own(service: Service, path: str, body: dict[str, Any], stream: bool) -> None:
+    direct = ASK.post(f"{service.engines['coder'].url}{path}", json=body | {"stream": stream})
+    ours = service.post(path, body | {"stream": stream})
+    assert ours.status_code == 200
+
+    def same(text: str) -> str:
+        # Ids and times are of the request.
+        parsed = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {")] or [json.loads(text)]
+        return json.dumps([without_ids(part) for part in parsed])
+
+    assert same(ours.text) == same(direct.text)
+    assert ours.headers["content-type"].split(";")[0] == direct.headers["content-type"].split(";")[0]
+    if stream and path != "/v1/messages" and path != "/v1/responses":
+        assert ours.text.rstrip().endswith("data: [DONE]")
+
+
+def without_ids(value: Any) -> Any:
+    if isinstance(value, dict):
+        hidden = ("id", "created", "created_at", "item_id")
+        return {key: without_ids(item) for key, item in value.items() if key not in hidden}
+    return [without_ids(item) for item in value] if isinstance(value, list) else value
+
+
+def test_usage_is_streamed_to_those_who_ask(service: Service) -> None:
+    asked = service.post("/v1/chat/completions", chat(stream=True, stream_options={"include_usage": True}))
+    assert '"usage":{' in asked.text.replace(" ", "")
+    plain = service.post("/v1/chat/completions", chat(stream=True))
+    assert '"prompt_tokens"' not in plain.text
+    last = service.records()[-1]
+    assert last["prompt_tokens"] > 0
+    assert last["completion_tokens"] == 16
+
+
+def test_nothing_tells_of_what_is_behind(service: Service) -> None:
+    answers = [
+        service.post("/v1/chat/completions", chat()),
+        service.post("/v1/chat/completions", chat(stream=True)),
+        service.post("/v1/chat/completions", chat('staged:{"status": 500}')),
+        service.post("/v1/chat/completions", chat('staged:{"status": 400}')),
+        service.post("/v1/chat/completions", chat('staged:{"drop_at": 2}', stream=True)),
+        service.post("/v1/chat/completions", chat('staged:{"drop_at": 0}')),
+    ]
+    for answer in answers:
+        said = f"{answer.headers} {answer.text}".lower()
+        for word in ("litellm", "uvicorn", "traceback", "hosted_vllm", *(e.url[7:] for e in service.engines.values())):
+            assert word not in said
+        assert answer.headers["x-request-id"].startswith("req-")
+
+
+def test_errors_have_the_shape_of_the_api(service: Service) -> None:
+    openai = service.post("/v1/chat/completions", chat(temperature="hot")).json()
+    assert openai["error"].keys() == {"message", "type", "param", "code"}
+    anthropic = service.post("/v1/messages", chat(max_tokens="many")).json()
+    assert anthropic["type"] == "error"
+    assert anthropic["error"]["type"] == "invalid_request_error"
+    assert "'max_tokens'" in anthropic["error"]["message"]
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'"x"', b"\xff\xfe", b'{"model": "coder",}'])
+def test_what_is_not_a_json_object_is_400(service: Service, body: bytes) -> None:
+    answer = ASK.post(f"{service.url}/v1/chat/completions", content=body, headers=service.headers)
+    assert answer.status_code == 400
+
+
+def test_a_body_over_the_limit_is_refused_without_being_read(service: Service) -> None:
+    sent = 0
+
+    def parts() -> Any:
+        nonlocal sent
+        for _ in range(1000):
+            sent += 1_000_000
+            yield b" " * 1_000_000
+
+    try:
+        answer = httpx.post(f"{service.url}/v1/chat/completions", content=parts(), headers=service.headers)
+        assert answer.status_code == 413
+    except httpx.TransportError:
+        pass  # the connection was closed while the rest was being sent
+    assert sent < 100_000_000
+    announced = service.headers | {"content-length": "999999999"}
+    with httpx.Client(timeout=5) as client:
+        request = client.build_request("POST", f"{service.url}/v1/chat/completions", headers=announced, content=b"{")
+        answer = client.send(request, stream=True)
+        assert answer.status_code == 413
+        answer.close()
+
+
+def test_a_request_is_one_line_of_the_log_without_its_text(service: Service) -> None:
+    answer = service.post(
+        "/v1/chat/completions", chat("a secret plan", stream=True, user="ann"), **{"x-request-id": "theirs"}
+    )
+    record = service.records()[-1]
+    assert record["request_id"] == answer.headers["x-request-id"]
+    assert record["their_request_id"] == "theirs"
+    assert record["client"] == "ann"
+    assert (record["alias"], record["path"], record["status"]) == ("coder", "/v1/chat/completions", 200)
+    assert record["stream"] is True
+    assert 0 < record["ttft_ms"] <= record["total_ms"]
+    for place in (service.folder / "data" / "logs" / "requests.jsonl", service.folder / "router.log"):
+        assert "secret plan" not in place.read_text()
+        assert KEY not in place.read_text()
+
+
+def test_metrics_count_what_happened(service: Service) -> None:
+    before = {name: service.gauge(name) for name in ("duoserve_requests_total", "duoserve_tokens_total")}
+    service.post("/v1/chat/completions", chat(stream=True))
+    assert service.gauge("duoserve_requests_total") > before["duoserve_requests_total"]
+    assert service.gauge("duoserve_tokens_total") >= before["duoserve_tokens_total"] + 16
+    text = ASK.get(f"{service.url}/metrics", headers=service.headers).text
+    for name in ("ttft", "request", "queue_wait"):
+        assert f'duoserve_{name}_seconds_bucket{{alias="coder",le="0.5"}}' in text
+        assert f'duoserve_{name}_seconds_bucket{{alias="coder",le="2.0"}}' in text
+
+
+def test_metrics_need_the_key(service: Service) -> None:
+    assert ASK.get(f"{service.url}/metrics").status_code == 401

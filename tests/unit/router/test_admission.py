@@ -1,0 +1,152 @@
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from router.admission import URGENT_IN_A_ROW, Admission, QueueFull, Ticket
+
+SLOTS = {"coder": 2, "general": 3}
+QUEUE_MAX = 5
+
+
+def nothing() -> None:
+    pass
+
+
+def fill(admission: Admission, alias: str = "coder") -> list[Ticket]:
+    return [admission.enter(alias, "filler", False, nothing) for _ in range(SLOTS[alias])]
+
+
+class Life(RuleBasedStateMachine):
+    """Any order of arrivals, endings and departures: no place is lost and none is given twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.admission = Admission(SLOTS, QUEUE_MAX)
+        self.tickets: list[Ticket] = []
+        self.granted: Counter[int] = Counter()
+
+    @rule(alias=st.sampled_from(list(SLOTS)), client=st.sampled_from("abc"), urgent=st.booleans())
+    def arrive(self, alias: str, client: str, urgent: bool) -> None:
+        number = len(self.tickets)
+        room = self.admission.running(alias) < SLOTS[alias] or self.admission.all_waiting() < QUEUE_MAX
+        try:
+            ticket = self.admission.enter(alias, client, urgent, lambda: self.granted.update([number]))
+        except QueueFull:
+            assert not room
+            return
+        assert room
+        self.tickets.append(ticket)
+
+    @precondition(lambda self: self.tickets)
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        ticket = data.draw(st.sampled_from(self.tickets))
+        self.admission.leave(ticket)
+        self.admission.leave(ticket)  # a second time changes nothing
+
+    @invariant()
+    def no_place_is_lost(self) -> None:
+        states = Counter((ticket.alias, ticket.state) for ticket in self.tickets)
+        for alias, slots in SLOTS.items():
+            running, waiting = self.admission.running(alias), self.admission.waiting(alias)
+            assert running == states[alias, "running"] <= slots
+            assert waiting == states[alias, "waiting"]
+            assert not (waiting and running < slots), "someone waits beside a free slot"
+        assert self.admission.all_waiting() <= QUEUE_MAX
+
+    @invariant()
+    def granted_once(self) -> None:
+        for number, ticket in enumerate(self.tickets):
+            assert self.granted[number] <= 1
+            assert (self.granted[number] == 1) or ticket.state != "running"
+
+
+Life.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestLife = Life.TestCase
+
+
+def served_order(admission: Admission, running: list[Ticket], waiting: list[Ticket]) -> list[Ticket]:
+    """The order in which `waiting` get their slots when those who run end one by one."""
+    order: list[Ticket] = []
+    for ticket in [*running]:
+        admission.leave(ticket)
+    while True:
+        now = [t for t in waiting if t.state == "running"]
+        if not now:
+            return order
+        order += now
+        for ticket in now:
+            admission.leave(ticket)
+
+
+def test_first_come_first_served_within_a_client() -> None:
+    admission = Admission({"coder": 1}, 100)
+    running = [admission.enter("coder", "x", False, nothing)]
+    waiting = [admission.enter("coder", "a", False, nothing) for _ in range(20)]
+    assert served_order(admission, running, waiting) == waiting
+
+
+@given(st.lists(st.sampled_from("abcd"), min_size=1, max_size=60))
+def test_clients_take_turns(arrivals: list[str]) -> None:
+    admission = Admission({"coder": 1}, 100)
+    running = [admission.enter("coder", "x", False, nothing)]
+    waiting = [admission.enter("coder", client, False, nothing) for client in arrivals]
+    order = [ticket.client for ticket in served_order(admission, running, waiting)]
+    left = Counter(arrivals)
+    for before, client in enumerate(order):
+        # Between two turns of one client every other client that still waits has one.
+        previous = next((i for i in range(before - 1, -1, -1) if order[i] == client), None)
+        if previous is not None:
+            others = {other for other in left if other != client and left[other] > 0}
+            assert others <= set(order[previous:before]) | {c for c in others if left[c] == 0}
+        left[client] -= 1
+
+
+def test_small_clients_finish_before_the_backlog_of_a_big_one() -> None:
+    admission = Admission({"coder": 4}, 100)
+    running = [admission.enter("coder", "big", False, nothing) for _ in range(4)]
+    waiting = [admission.enter("coder", "big", False, nothing) for _ in range(46)]
+    small = [admission.enter("coder", client, False, nothing) for client in ("b", "c") for _ in range(5)]
+    order = served_order(admission, running, waiting + small)
+    assert max(order.index(ticket) for ticket in small) < 16  # three take turns: 15 turns at most
+
+
+def test_autocompletion_goes_first_without_starving_chat() -> None:
+    admission = Admission({"coder": 1}, 100)
+    running = [admission.enter("coder", "x", False, nothing)]
+    chats = [admission.enter("coder", "a", False, nothing) for _ in range(2)]
+    urgent = [admission.enter("coder", "b", True, nothing) for _ in range(2 * URGENT_IN_A_ROW)]
+    order = served_order(admission, running, chats + urgent)
+    assert order[:URGENT_IN_A_ROW] == urgent[:URGENT_IN_A_ROW]
+    assert order.index(chats[0]) == URGENT_IN_A_ROW
+    assert order.index(chats[1]) == 2 * URGENT_IN_A_ROW + 1
+
+
+def test_one_model_never_waits_behind_the_other() -> None:
+    admission = Admission(SLOTS, QUEUE_MAX)
+    fill(admission, "coder")
+    for _ in range(QUEUE_MAX):
+        admission.enter("coder", "a", False, nothing)
+    assert admission.enter("general", "b", False, nothing).state == "running"
+    with pytest.raises(QueueFull):
+        admission.enter("coder", "b", False, nothing)
+
+
+def test_position_is_the_place_in_the_line() -> None:
+    admission = Admission({"coder": 1}, 10)
+    positions = [admission.enter("coder", "a", False, nothing).position for _ in range(4)]
+    assert positions == [0, 1, 2, 3]
+
+
+def test_drain_rate_is_that_of_the_latest_releases() -> None:
+    now = [0.0]
+    admission = Admission({"coder": 1}, 10, clock=lambda: now[0])
+    tickets = [admission.enter("coder", "a", False, nothing) for _ in range(8)]
+    assert admission.drain_seconds() == 0.0
+    for ticket in tickets[:4]:
+        admission.leave(ticket)
+        now[0] += 2.0
+    assert admission.drain_seconds() == pytest.approx(3 * 2.0)  # three wait, one leaves every two seconds

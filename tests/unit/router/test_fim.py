@@ -1,0 +1,67 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router.fim import family_of, read_families
+from router.prompt import first_part, last_part
+from router.settings import ROOT
+
+FAMILIES = {family.name: family for family in read_families(ROOT / "config" / "fim.yaml")}
+# As the model cards and papers give them.
+PROMPTS = {
+    "qwen": "<|fim_prefix|>A<|fim_suffix|>B<|fim_middle|>",
+    "starcoder": "<fim_prefix>A<fim_suffix>B<fim_middle>",
+    "deepseek": "<｜fim▁begin｜>A<｜fim▁hole｜>B<｜fim▁end｜>",
+    "codellama": "<PRE> A <SUF>B <MID>",
+    "codestral": "[SUFFIX]B[PREFIX]A",
+}
+MODELS = {
+    "Qwen/Qwen2.5-Coder-32B-Instruct-AWQ": "qwen",
+    "Qwen/Qwen3-Coder-30B-A3B-Instruct-FP8": "qwen",
+    "bigcode/starcoder2-15b": "starcoder",
+    "deepseek-ai/deepseek-coder-33b-instruct": "deepseek",
+    "codellama/CodeLlama-13b-hf": "codellama",
+    "mistralai/Codestral-22B-v0.1": "codestral",
+    "models/smollm2-135m-instruct": None,
+    "Qwen/Qwen2.5-14B-Instruct": None,
+}
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+def test_prompt_of_each_family(name: str) -> None:
+    assert FAMILIES[name].render("A", "B") == PROMPTS[name]
+
+
+def test_every_family_is_tested() -> None:
+    assert set(FAMILIES) == set(PROMPTS)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_family_by_model_name(model: str) -> None:
+    family = family_of(model, list(FAMILIES.values()))
+    assert (family.name if family else None) == MODELS[model]
+
+
+def test_texts_that_look_like_placeholders_stay_texts() -> None:
+    assert FAMILIES["qwen"].render("{suffix}", "{prefix}") == (
+        "<|fim_prefix|>{suffix}<|fim_suffix|>{prefix}<|fim_middle|>"
+    )
+
+
+def test_the_templates_own_tokens_end_a_completion() -> None:
+    for family in FAMILIES.values():
+        assert set(family.tokens) <= set(family.stop)
+
+
+@given(st.text(alphabet="ab\n", max_size=5000), st.floats(-0.1, 1.2))
+def test_a_cut_prefix_is_an_end_and_no_longer_than_its_share(text: str, share: float) -> None:
+    part = last_part(text, share)
+    assert text.endswith(part)
+    assert len(part) <= max(len(text) * share, 0) + 1 or share >= 1
+
+
+@given(st.text(alphabet="ab\n", max_size=5000), st.floats(-0.1, 1.2))
+def test_a_cut_suffix_is_a_start_and_no_longer_than_its_share(text: str, share: float) -> None:
+    part = first_part(text, share)
+    assert text.startswith(part)
+    assert len(part) <= max(len(text) * share, 0) or share >= 1

@@ -1,0 +1,71 @@
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+from starlette.types import Receive, Scope, Send
+
+from router.errors import ApiError
+from router.exchange import Exchange
+from router.keys import Keys
+
+KEYS = {"master": "m" * 40, "ann": "a" * 40}
+
+
+async def ask(path: str, address: str = "10.0.0.9", **headers: str) -> str:
+    seen: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(Exchange.of(scope).key_name)
+
+    async def unused(*_: Any) -> Any:
+        raise AssertionError
+
+    pairs = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    scope = {
+        "type": "http",
+        "path": path,
+        "headers": pairs,
+        "client": (address, 1),
+        "duoserve": Exchange(path),
+    }
+    keys = Keys(app, KEYS, [ip_network("10.0.0.0/24")])
+    await keys(scope, unused, unused)
+    return seen[0]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"authorization": f"Bearer {KEYS['ann']}"},
+        {"authorization": f"bearer  {KEYS['ann']} "},
+        {"x_api_key": KEYS["ann"]},
+        {"authorization": "Basic abc", "x_api_key": KEYS["ann"]},
+    ],
+)
+async def test_a_key_is_known_by_its_name(header: dict[str, str]) -> None:
+    assert await ask("/v1/models", **header) == "ann"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {},
+        {"authorization": "Bearer "},
+        {"authorization": KEYS["ann"]},
+        {"authorization": f"Bearer {KEYS['ann']}x"},
+        {"x_api_key": "é"},
+    ],
+)
+async def test_anything_else_is_401(header: dict[str, str]) -> None:
+    with pytest.raises(ApiError) as caught:
+        await ask("/v1/models", **header)
+    assert caught.value.status == 401
+    assert KEYS["ann"] not in caught.value.message
+
+
+async def test_metrics_are_open_only_to_the_networks_that_are_named() -> None:
+    await ask("/metrics")
+    with pytest.raises(ApiError):
+        await ask("/metrics", address="10.0.1.9")
+    with pytest.raises(ApiError):
+        await ask("/v1/models")

@@ -1,0 +1,121 @@
+from typing import Any
+
+import pytest
+
+from router.errors import ApiError
+from router.requests import check
+
+CHAT = {"model": "coder", "messages": [{"role": "user", "content": "hi"}]}
+TEXT = {"model": "coder", "prompt": "hi"}
+
+
+def checked(body: dict[str, Any], path: str = "/v1/chat/completions") -> dict[str, Any]:
+    return check(body, path, max_n=4, max_stop=16)
+
+
+def refused(body: dict[str, Any], path: str = "/v1/chat/completions") -> ApiError:
+    with pytest.raises(ApiError) as caught:
+        checked(body, path)
+    assert caught.value.status == 400
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "steering",
+    [
+        "api_base",
+        "api_key",
+        "base_url",
+        "extra_headers",
+        "extra_body",
+        "timeout",
+        "num_retries",
+        "mock_response",
+        "mock_timeout",
+        "callbacks",
+        "fallbacks",
+        "custom_llm_provider",
+        "chat_template",
+        "priority",
+        "request_id",
+        "kv_transfer_params",
+        "vllm_xargs",
+        "custom_body",
+        "query_params",
+        "litellm_params",
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+def test_steering_parameters_are_named(steering: str, path: str) -> None:
+    base = CHAT if path == "/v1/chat/completions" else TEXT
+    assert refused({**base, steering: "x"}, path).param == steering
+
+
+@pytest.mark.parametrize(
+    ("param", "value"),
+    [
+        ("temperature", "hot"),
+        ("temperature", 3),
+        ("top_p", -0.1),
+        ("n", 0),
+        ("n", 5),
+        ("n", True),
+        ("max_tokens", 0),
+        ("max_tokens", 1.5),
+        ("stream", "yes"),
+        ("stream", 1),
+        ("stop", [str(i) for i in range(17)]),
+        ("stop", [1]),
+        ("messages", []),
+        ("messages", "hi"),
+        ("tools", {}),
+        ("stream_options", []),
+    ],
+)
+def test_wrong_values_are_named(param: str, value: Any) -> None:
+    error = refused({**CHAT, param: value})
+    assert error.param == param
+    assert f"'{param}'" in error.message
+
+
+def test_a_wrong_role_is_named_with_its_place() -> None:
+    assert refused({**CHAT, "messages": [{"role": "robot", "content": "x"}]}).param == "messages.0.role"
+
+
+@pytest.mark.parametrize("missing", ["model", "messages"])
+def test_what_is_missing_is_named(missing: str) -> None:
+    error = refused({name: value for name, value in CHAT.items() if name != missing})
+    assert (error.param, error.code) == (missing, "missing_required_parameter")
+
+
+def test_no_value_of_the_client_is_quoted() -> None:
+    assert "secret words" not in refused({**CHAT, "max_tokens": "secret words"}).message
+
+
+def test_stop_keeps_one_of_each_in_order() -> None:
+    assert checked({**CHAT, "stop": ["b", "a", "b", "a"] * 8})["stop"] == ["b", "a"]
+
+
+def test_bookkeeping_is_accepted_and_not_passed_on() -> None:
+    body = checked({**CHAT, "store": True, "metadata": {"a": "b"}, "temperature": None, "user": "ann"})
+    assert body == {**CHAT, "user": "ann"}
+
+
+def test_what_good_clients_send_is_accepted() -> None:
+    checked(
+        {
+            **CHAT,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "temperature": 0,
+            "max_completion_tokens": 100,
+            "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}},
+            "tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}],
+            "tool_choice": "auto",
+            "parallel_tool_calls": True,
+            "chat_template_kwargs": {"enable_thinking": False},
+        }
+    )
+    checked({"model": "coder", "prompt": [1, 2, 3], "logprobs": 1, "echo": False}, "/v1/completions")
+    checked({"model": "coder", "input": "hi", "store": False, "reasoning": {}}, "/v1/responses")
+    checked({**CHAT, "max_tokens": 5, "system": [{"type": "text", "text": "s"}]}, "/v1/messages")
