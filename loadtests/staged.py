@@ -3,7 +3,7 @@
     python -m loadtests.staged --port 9001 --model coder --ttft-ms 200 --itl-ms 20
 
 Served as vLLM 0.32 serves it: GET /health /v1/models /metrics, POST /tokenize /detokenize
-/v1/chat/completions /v1/completions /v1/messages /v1/responses, streaming and not. A client that disconnects
+/v1/chat/completions /v1/completions /v1/messages (and /count_tokens) /v1/responses, streaming and not. A client that disconnects
 frees its slot at once.
 
 Every field of `Knobs` is a command-line option (`--ttft-ms 200`), and can be changed while it runs:
@@ -702,6 +702,8 @@ class _Connection(asyncio.Protocol):
             self._send_json(
                 200, {"count": len(tokens), "max_model_len": engine.knobs.max_model_len, "tokens": tokens}
             )
+        elif (method, path) == ("POST", "/v1/messages/count_tokens"):
+            self._send_json(200, {"input_tokens": len(prompt_tokens(body))})
         elif (method, path) == ("POST", "/detokenize"):
             self._send_json(200, {"prompt": " ".join(str(token) for token in body.get("tokens", []))})
         elif method == "POST" and path in DIALECTS:

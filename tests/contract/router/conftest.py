@@ -43,7 +43,7 @@ def wait_for(true: Callable[[], bool], seconds: float, what: str) -> float:
 
 
 # One client for all that is asked beside the tests' own requests: making one takes longer than asking.
-ASK = httpx.Client(verify=False, timeout=5)  # noqa: S501
+ASK = httpx.Client(verify=False, timeout=5)
 
 
 class Process:
@@ -77,7 +77,15 @@ class Engine:
         self.process: Process | None = None
 
     def start(self, **knobs: Any) -> None:
-        arguments = [sys.executable, "-m", "loadtests.staged", "--port", str(self.port), "--model", self.alias]
+        arguments = [
+            sys.executable,
+            "-m",
+            "loadtests.staged",
+            "--port",
+            str(self.port),
+            "--model",
+            self.alias,
+        ]
         for name, value in ({"max_model_len": WINDOW} | knobs).items():
             arguments += [f"--{name.replace('_', '-')}", str(value)]
         self.process = Process(arguments, self._log)
@@ -140,9 +148,7 @@ class Service:
         self.router: Process | None = None
 
     def start_router(self) -> None:
-        self.router = Process(
-            [sys.executable, "-m", "router"], self.folder / "router.log", self.environment
-        )
+        self.router = Process([sys.executable, "-m", "router"], self.folder / "router.log", self.environment)
         child = self.router.child
         wait_for(lambda: child.poll() is not None or self.alive(), START_SECONDS, "the router listens")
         assert child.poll() is None, self.log()
@@ -181,15 +187,30 @@ class Service:
         path.touch()
         return [json.loads(line) for line in path.read_text().splitlines()]
 
+    def record(self, answer: httpx.Response) -> Json:
+        """The log's line for an answer, which is written when all of it has been sent."""
+        found: list[Json] = []
+
+        def there() -> bool:
+            found[:] = [r for r in self.records() if r["request_id"] == answer.headers["x-request-id"]]
+            return bool(found)
+
+        wait_for(there, 2, "the request is in the log")
+        return found[0]
+
     def gauge(self, name: str) -> float:
         """The sum of a metric over its labels."""
         text = ASK.get(f"{self.url}/metrics", headers=self.headers).text
-        return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith((f"{name} ", f"{name}{{")))
+        return sum(
+            float(line.split()[-1])
+            for line in text.splitlines()
+            if line.startswith((f"{name} ", f"{name}{{"))
+        )
 
-    def client(self, **options: Any) -> httpx.AsyncClient:
+    def client(self) -> httpx.AsyncClient:
         limits = httpx.Limits(max_connections=None)
         return httpx.AsyncClient(
-            base_url=self.url, headers=self.headers, **({"timeout": 60, "limits": limits} | options)
+            base_url=self.url, headers=self.headers, timeout=60, limits=limits, verify=False
         )
 
     def post(self, path: str, body: Json, **headers: str) -> httpx.Response:
