@@ -1,5 +1,6 @@
 """Finds and ends the processes of a stack by the mark that each carries in its environment."""
 
+import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -37,11 +38,26 @@ def marked(home: Path, service: str | None = None) -> list[psutil.Process]:
 
 
 def end(processes: Iterable[psutil.Process]) -> None:
-    """Kill processes and wait until they are gone."""
+    """Kill processes and wait until they are gone.
+
+    Python's resource trackers have a moment to end by themselves: they remove the shared memory that the
+    killed ones leave behind.
+    """
     processes = list(processes)
+    _kill(process for process in processes if not _is_resource_tracker(process))
+    _, left = psutil.wait_procs(processes, timeout=2)
+    _kill(left)
+    psutil.wait_procs(left, timeout=10)
+
+
+def _kill(processes: Iterable[psutil.Process]) -> None:
     for process in processes:
-        try:
+        with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-        except psutil.NoSuchProcess:
-            continue
-    psutil.wait_procs(processes, timeout=10)
+
+
+def _is_resource_tracker(process: psutil.Process) -> bool:
+    try:
+        return any("multiprocessing.resource_tracker" in argument for argument in process.cmdline())
+    except psutil.Error:
+        return False

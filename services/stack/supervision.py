@@ -10,6 +10,7 @@ import hashlib
 import http.client
 import os
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -62,7 +63,8 @@ class Supervisor:
         """Start supervisor and with it the services; unless `detached`, it ends with this process."""
         settings = self.settings
         end(marked(settings.home))  # what a killed supervisor could not take with it
-        self._folder.mkdir(mode=0o700, exist_ok=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.mkdir(mode=0o700)
         for folder in (settings.logs, settings.run, settings.cache):
             folder.mkdir(parents=True, exist_ok=True)
         configuration = settings.run / "supervisord.conf"
@@ -109,9 +111,7 @@ class Supervisor:
         psutil.wait_procs(supervisors, timeout=max(0.0, deadline - time.monotonic()))
         left = marked(self.settings.home)
         end(left)
-        self._socket.unlink(missing_ok=True)
-        if self._folder.exists():
-            self._folder.rmdir()
+        shutil.rmtree(self._folder, ignore_errors=True)
         return bool(supervisors or left)
 
     def _ask(self, question: str) -> Any:
@@ -181,6 +181,8 @@ class Supervisor:
         if name not in ENGINES:
             return ""
         variables = {
+            # vLLM leaves files and sockets behind; this folder goes when the stack stops.
+            "TMPDIR": str(self._folder),
             "VLLM_CACHE_ROOT": str(self.settings.cache / "vllm"),
             "TORCHINDUCTOR_CACHE_DIR": str(self.settings.cache / "inductor"),
         }
