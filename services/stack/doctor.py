@@ -20,6 +20,7 @@ GB = 1_000_000_000
 MEMORY = 7 * GB
 # Environments and model, and the installer's cache beside them.
 DISK_TO_INSTALL, DISK_TO_RUN = 10 * GB, 1 * GB
+CPU_FLAGS = Path("/proc/cpuinfo")
 EMBEDDED_MODEL = ROOT / "models" / "smollm2-135m-instruct"
 
 
@@ -79,7 +80,7 @@ def report(settings: Settings) -> bool:
 
 
 def _processor() -> Check:
-    flags = set(Path("/proc/cpuinfo").read_text().split())
+    flags = set(CPU_FLAGS.read_text().split())
     if "avx2" not in flags:
         return Check("processor", "", "This processor has no AVX2, which vLLM needs; use another machine.")
     best = next((flag for flag in ("amx_bf16", "avx512_bf16", "avx512f") if flag in flags), "avx2")

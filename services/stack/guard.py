@@ -21,7 +21,7 @@ from types import FrameType
 
 import psutil
 
-from services.stack.health import answers
+from services.stack.health import STARTING, WAITING, answers
 from services.stack.logfile import LogFile
 from services.stack.processes import end, marked, marks
 
@@ -55,7 +55,9 @@ class Guard:
         log = LogFile(self.home / "data" / "logs", self.name)
         lock = start_lock.open("w") if start_lock else None
         if lock:
+            log.write(WAITING)
             fcntl.flock(lock, fcntl.LOCK_EX)
+        log.write(STARTING)
         self._child = subprocess.Popen(
             self.command,
             stdin=subprocess.DEVNULL,

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from services.stack.settings import Settings
 
+# What the guard logs.
+WAITING = b"duoserve: waiting for the other engine to load\n"
+STARTING = b"duoserve: starting\n"
 # What vLLM logs on its way to ready, and the words a user reads for it.
 _PHASES = (
     (re.compile(rb"Starting vLLM server"), "ready"),
@@ -16,6 +19,8 @@ _PHASES = (
     (re.compile(rb"Loading weights took"), "weights loaded"),
     (re.compile(rb"Starting to load model|Loading safetensors|Downloading"), "loading weights"),
     (re.compile(rb"Initializing a V1 LLM engine"), "starting the engine"),
+    (re.compile(STARTING), "importing vLLM"),
+    (re.compile(WAITING), "waiting for the other engine to load"),
 )
 # A proxy named in the environment is not for loopback.
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -46,7 +51,7 @@ def phase(log: Path) -> str:
         ((max((m.start() for m in pattern.finditer(tail)), default=-1), words) for pattern, words in _PHASES),
         key=lambda found: found[0],
     )
-    return words if place >= 0 else "importing vLLM"
+    return words if place >= 0 else "starting"
 
 
 def reason(log: Path) -> str:

@@ -35,3 +35,17 @@ def test_a_key_that_others_can_read_is_a_problem(tmp_path: Path) -> None:
     (tmp_path / ".env").chmod(0o644)
     problems = [c.problem for c in doctor.installation(settings.load(tmp_path)) if c.problem]
     assert any("chmod 600" in problem for problem in problems)
+
+
+def test_a_processor_without_avx2_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cpuinfo").write_text("flags : fpu sse4_2 avx\n")
+    monkeypatch.setattr(doctor, "CPU_FLAGS", tmp_path / "cpuinfo")
+    with pytest.raises(Failure, match="no AVX2"):
+        doctor.require(settings.load(tmp_path))
+
+
+def test_too_little_disk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "DISK_TO_RUN", 10**18)
+    monkeypatch.setattr(doctor, "DISK_TO_INSTALL", 10**18)
+    with pytest.raises(Failure, match="free some space"):
+        doctor.require(settings.load(tmp_path))

@@ -1,10 +1,14 @@
 from pathlib import Path
 
-from services.stack.health import phase, reason
+from services.stack.health import STARTING, WAITING, phase, reason
 
 
 def test_the_phase_is_the_last_that_the_log_tells(tmp_path: Path) -> None:
     log = tmp_path / "coder.log"
+    assert phase(log) == "starting"
+    log.write_bytes(WAITING)
+    assert phase(log) == "waiting for the other engine to load"
+    log.write_bytes(WAITING + STARTING)
     assert phase(log) == "importing vLLM"
     log.write_text(
         "(EngineCore pid=1) INFO 11-22 16:43:26 [core.py:133] Initializing a V1 LLM engine (v0.32.0)\n"
