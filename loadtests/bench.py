@@ -56,13 +56,14 @@ def run(options: argparse.Namespace) -> int:
         alias = test.model_for("completion")
         beside = relay.overhead(target, alias, extent.rounds, options.seed, progress)
     _say("Relay capacity")
-    capacity = relay.capacity(target.profile, progress)
+    capacity = relay.capacity(progress)
     verdicts = slo.judge(stages, SUITE, objectives, answers)
     data = results.collect(
         target,
         suite=SUITE,
         seed=options.seed,
         stages=stages,
+        promises=slo.judge(stages, SUITE, slo.promises(), answers),
         verdicts=verdicts,
         notes=notes,
         started=started,

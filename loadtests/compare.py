@@ -41,7 +41,7 @@ def changes(old: dict[str, Any], new: dict[str, Any]) -> list[Change]:
                 ratio = stats.ratio(now, was, 0.5)
                 found.append(
                     Change(
-                        f"{kind} {label}, median, {stage.users} users",
+                        f"{kind} {label}, median, {stage.label}",
                         stats.percentile(was, 0.5).value,
                         stats.percentile(now, 0.5).value,
                         ratio,

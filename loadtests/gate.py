@@ -9,8 +9,9 @@ from functools import partial
 
 from loadtests import report, results, slo
 from loadtests.client import get_json
-from loadtests.load import Progress, Stage, can_fill_in_the_middle, run_stage, warm_up
+from loadtests.load import Progress, can_fill_in_the_middle, run_stage, warm_up
 from loadtests.settings import Service, service
+from loadtests.stage import Stage
 from loadtests.suites import SUITES, LoadTest, Writer
 
 
@@ -72,6 +73,7 @@ def run(options: argparse.Namespace) -> int:
         suite=options.suite,
         seed=options.seed,
         stages=stages,
+        promises=slo.judge(stages, options.suite, slo.promises(), answers),
         verdicts=verdicts,
         notes=notes,
         started=started,

@@ -6,8 +6,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import gevent
 import psutil
@@ -16,27 +14,11 @@ from locust.env import Environment
 
 from loadtests.client import Client, Sample
 from loadtests.material import CANARIES
-from loadtests.suites import Developer, LoadTest, Writer
+from loadtests.stage import Health, Stage
+from loadtests.suites import LoadTest, Writer
+from loadtests.users import Developer
 
 TICK = 0.02
-# Above these the figures would say more about the generator than about the service.
-CPU_LIMIT = 0.85
-LAG_LIMIT_MS = 25.0
-
-
-@dataclass
-class Health:
-    """How busy the load generator was."""
-
-    cpu: float = 0.0  # share of one core
-    machine_cpu: float = 0.0  # share of all cores, the service's included
-    lag_p95_ms: float = 0.0  # how late its event loop woke up
-    lag_max_ms: float = 0.0
-
-    @property
-    def saturated(self) -> bool:
-        """Whether its measurements cannot be trusted."""
-        return self.cpu > CPU_LIMIT or self.lag_p95_ms > LAG_LIMIT_MS
 
 
 class Watch:
@@ -66,27 +48,6 @@ class Watch:
             max(0.0, lags[int(0.95 * (len(lags) - 1))]),
             max(0.0, lags[-1]),
         )
-
-
-@dataclass
-class Stage:
-    """What one level of load gave."""
-
-    users: int
-    rate: float
-    seconds: float
-    samples: list[Sample] = field(default_factory=list)
-    health: Health = field(default_factory=Health)
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain data."""
-        return {
-            "users": self.users,
-            "rate": self.rate,
-            "seconds": round(self.seconds, 3),
-            "generator": asdict(self.health) | {"saturated": self.health.saturated},
-            "samples": [sample.as_json() for sample in self.samples],
-        }
 
 
 def warm_up(test: LoadTest) -> dict[str, str]:
@@ -159,7 +120,7 @@ def _line(test: LoadTest, samples: list[Sample], elapsed: float, seconds: float)
     waits = sorted(s.ttft for s in samples if s.ok and s.ttft is not None)
     median = f", median TTFT {waits[len(waits) // 2]:.0f} ms" if waits else ""
     what = ", ".join(f"{count} {name}" for name, count in sorted(outcomes.items())) or "no answer yet"
-    return f"{test.suite}, {test.users} users, {max(0, elapsed):.0f}/{seconds:.0f} s: {what}{median}"
+    return f"{test.suite}, users {test.users}, {max(0, elapsed):.0f} of {seconds:.0f} s: {what}{median}"
 
 
 class Progress:

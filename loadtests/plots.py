@@ -15,8 +15,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from loadtests import stats
-from loadtests.load import Stage
 from loadtests.slo import values
+from loadtests.stage import Stage
 
 # Apart from each other for colour-blind readers too (Okabe and Ito, 2008), on white and near-black.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#9a7d0a", "#56b4e9")
@@ -33,6 +33,7 @@ STYLE: Any = {
     "axes.labelcolor": INK,
     "axes.edgecolor": GRID,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.color": GRID,
     "grid.linewidth": 0.6,
     "xtick.color": INK,
@@ -108,7 +109,7 @@ def ttft_distribution(stages: Sequence[Stage], kinds: Sequence[str], limit: floa
         for stage in stages:
             if times := sorted(values(_of(stage, kinds), "ttft")):
                 shares = np.arange(1, len(times) + 1) / len(times) * 100
-                axes.step(times, shares, where="post", label=f"{stage.users} users")
+                axes.step(times, shares, where="post", label=stage.label)
         if limit is not None:
             axes.axvline(limit, color=LIMIT, linestyle="--", linewidth=1.2, label=f"limit {limit:g} ms")
         axes.axhline(95, color=GRID, linewidth=1)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtests import compare, plots, results, slo, stats
-from loadtests.load import Stage
+from loadtests.stage import Stage
 from loadtests.stats import Estimate
 
 STYLE = """\
@@ -56,10 +56,10 @@ def write(folder: Path, data: dict[str, Any], old: dict[str, Any] | None = None)
 # -- what is shown, in both forms
 
 
-def _verdicts(data: dict[str, Any]) -> list[tuple[dict[str, Any], str, str, str]]:
+def _verdicts(data: dict[str, Any], key: str = "verdicts") -> list[tuple[dict[str, Any], str, str, str]]:
     """Each verdict with its measured value and limit in words, and its class."""
     rows = []
-    for entry in data["verdicts"]:
+    for entry in data[key]:
         unit = entry["unit"]
         limit = f"{'≥' if entry['lower_bound'] else '≤'} {slo.figure(entry['limit'], unit)}"
         estimate = Estimate(**entry["estimate"]) if entry["estimate"] else None
@@ -105,7 +105,7 @@ def kind_table(stages: Sequence[Stage]) -> Table:
             answer = [s.completion_tokens for s in ok if s.completion_tokens is not None]
             rows.append(
                 (
-                    f"{stage.users} users, {kind}",
+                    f"{stage.label}, {kind}",
                     f"{len(ok)} of {len(part.samples)}",
                     _pair(part, "ttft"),
                     _pair(part, "total"),
@@ -128,7 +128,7 @@ def generator_table(stages: Sequence[Stage]) -> Table:
     """How busy the load generator was at each level."""
     rows = [
         (
-            f"{stage.users} users",
+            stage.label,
             f"{stage.health.cpu:.0%}",
             f"{stage.health.machine_cpu:.0%}",
             f"{stage.health.lag_p95_ms:.1f} ms",
@@ -185,7 +185,11 @@ def _sections(data: dict[str, Any], old: dict[str, Any] | None) -> list[tuple[st
         ("Levels of load", "", level_table(stages)),
         ("By kind of request", "", kind_table(stages)),
         ("What the router adds", "Measured in turns, on the same engine.", overhead_table(data)),
-        ("Relay capacity", "32 streams from a staged engine that is no bottleneck.", relay_table(data)),
+        (
+            "Relay capacity",
+            "32 streams of a staged engine that sends each 1,000 chunks a second.",
+            relay_table(data),
+        ),
         ("Start", "", start_table(data)),
         ("The load generator", "", generator_table(stages)),
     ]
@@ -229,19 +233,16 @@ def markdown(data: dict[str, Any], old: dict[str, Any] | None = None) -> str:
     """The report for a CI summary."""
     marks = {"met": "✅ met", "missed": "❌ missed", "none": "❔ no verdict"}
     parts = ["# Duoserve load test", "", *[f"{line}  " for line in _meta(data)], ""]
-    rows = [
-        (
-            f"**{e['name']}**" if e["promise"] else e["name"],
-            marks[state],
-            measured,
-            limit,
-            str(e["users"]),
-            e["why"],
-        )
-        for e, measured, limit, state in _verdicts(data)
-    ]
     head = ("objective", "", "measured (95 % interval)", "limit", "users", "")
-    parts += ["## Objectives", "", _markdown_table((head, rows)), ""]
+    for title, key in (
+        ("The promises", "promises"),
+        (f"Objectives of profile {data['profile']}", "verdicts"),
+    ):
+        rows = [
+            (e["name"], marks[state], measured, limit, str(e["users"]), e["why"])
+            for e, measured, limit, state in _verdicts(data, key)
+        ]
+        parts += [f"## {title}", "", _markdown_table((head, rows)), ""]
     for title, note, table in _sections(data, old):
         parts += [f"## {title}", "", *([note, ""] if note else []), _markdown_table(table), ""]
     return "\n".join(parts)
@@ -262,10 +263,9 @@ def page(data: dict[str, Any], old: dict[str, Any] | None = None) -> str:
     states = {"met": "met", "missed": "missed", "none": "no verdict"}
     cards = "".join(
         f'<div class="card {state}"><span class="state">{states[state]}</span><b>{_text(measured)}</b>'
-        f'{_text(entry["name"])}<p class="soft">limit {_text(limit)}, {entry["users"]} users'
+        f'{_text(entry["name"])}<p class="soft">promised {_text(limit)}; {entry["users"]} users'
         f"{', ' + _text(entry['why']) if entry['why'] else ''}</p></div>"
-        for entry, measured, limit, state in verdicts
-        if entry["promise"]
+        for entry, measured, limit, state in _verdicts(data, "promises")
     )
     rows = "".join(
         f"<tr><td>{_text(e['name'])}</td><td class={state}>{states[state]}</td><td>{_text(measured)}</td>"
@@ -285,7 +285,7 @@ def page(data: dict[str, Any], old: dict[str, Any] | None = None) -> str:
 <h1>Duoserve load test</h1>{"".join(f'<p class="meta">{_text(line)}</p>' for line in _meta(data))}
 <h2>The promises</h2><div class="cards">{cards or "<p>None of the three was measured.</p>"}</div>
 <h2>Figures</h2><div class="figures">{"".join(_figures(data, old))}</div>
-<h2>All objectives</h2>
+<h2>Objectives of profile {_text(data["profile"])}</h2>
 <div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>
 {sections}
 <h2>How to read this</h2>
@@ -299,7 +299,7 @@ intervals; without enough requests for one there is no verdict.</p>
 
 def _figures(data: dict[str, Any], old: dict[str, Any] | None) -> list[str]:
     stages = results.stages_of(data)
-    limits = {e["metric"]: e["limit"] for e in data["verdicts"] if e["promise"] and e["unit"] == "ms"}
+    limits = {e["metric"]: e["limit"] for e in data["promises"] if e["unit"] == "ms"}
     kinds = ("completion", "chat", "canary", "burst")
     figures = [
         plots.latency_by_users(stages, "ttft", "Time to first token", kinds, limits.get("ttft")),

@@ -9,9 +9,9 @@ from typing import Any
 
 from loadtests import machine
 from loadtests.client import Sample
-from loadtests.load import Health, Stage
 from loadtests.settings import Service
 from loadtests.slo import Verdict
+from loadtests.stage import Health, Stage
 
 SCHEMA = 1
 
@@ -26,12 +26,16 @@ def collect(
     suite: str,
     seed: int,
     stages: list[Stage],
+    promises: list[Verdict],
     verdicts: list[Verdict],
     notes: list[str],
     started: datetime,
     more: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """One run as plain data. `more` adds what only the benchmark measures."""
+    """One run as plain data: `promises` judges it by the README's limits, `verdicts` by the profile's.
+
+    `more` adds what only the benchmark measures.
+    """
     return {
         "schema": SCHEMA,
         "started": started.isoformat(timespec="seconds"),
@@ -44,6 +48,7 @@ def collect(
         "versions": machine.versions(service),
         "models": machine.models(service),
         "notes": notes,
+        "promises": [verdict.as_json() for verdict in promises],
         "verdicts": [verdict.as_json() for verdict in verdicts],
         "stages": [stage.as_json() for stage in stages],
     } | (more or {})

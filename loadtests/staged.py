@@ -536,9 +536,9 @@ DIALECTS: dict[str, type[Dialect]] = dict(
 class Engine:
     """The state that connections share: knobs, slots, and the record of requests."""
 
-    def __init__(self, model: str, knobs: Knobs) -> None:
-        """Serve `model` under `knobs`."""
-        self.model = model
+    def __init__(self, models: tuple[str, ...], knobs: Knobs) -> None:
+        """Serve `models` under `knobs`."""
+        self.models = models
         self.original = knobs
         self.knobs = knobs
         self.temporary: tuple[Knobs, int] | None = None
@@ -592,7 +592,7 @@ class Engine:
 
     def metrics(self) -> str:
         """The gauges that routers and dashboards read, in Prometheus' text format."""
-        label = f'{{engine="0",model_name="{self.model}"}}'
+        label = f'{{engine="0",model_name="{self.models[0]}"}}'
         lines = []
         for name, value, what in (
             ("vllm:num_requests_running", self.running, "Number of requests in model execution batches."),
@@ -692,7 +692,7 @@ class _Connection(asyncio.Protocol):
         if (method, path) == ("GET", "/health"):
             self._send(200 if engine.healthy() else 503, b"", "text/plain")
         elif (method, path) == ("GET", "/v1/models"):
-            self._send_json(200, {"object": "list", "data": [self._model_card()]})
+            self._send_json(200, {"object": "list", "data": [self._card(name) for name in engine.models]})
         elif (method, path) == ("GET", "/metrics"):
             self._send(200, engine.metrics().encode(), "text/plain; version=0.0.4; charset=utf-8")
         elif (method, path) == ("POST", "/tokenize"):
@@ -712,14 +712,14 @@ class _Connection(asyncio.Protocol):
             self._send_json(404, {"detail": "Not Found"})
         return False
 
-    def _model_card(self) -> Json:
+    def _card(self, name: str) -> Json:
         limit = self.engine.knobs.max_model_len
         return {
-            "id": self.engine.model,
+            "id": name,
             "object": "model",
             "created": int(time.time()),
             "owned_by": "vllm",
-            "root": self.engine.model,
+            "root": name,
             "parent": None,
             "max_model_len": limit,
             "permission": [],
@@ -781,11 +781,12 @@ class _Connection(asyncio.Protocol):
                 self._send_json(knobs.status, error_body(knobs.status, knobs.error_message), extra)
                 record_state = "finished"
                 return not knobs.keep_alive
-            if body.get("model") not in (None, engine.model):
-                self._send_json(404, error_body(404, f"The model `{body['model']}` does not exist."))
+            model = body.get("model") or engine.models[0]
+            if model not in engine.models:
+                self._send_json(404, error_body(404, f"The model `{model}` does not exist."))
                 record_state = "finished"
                 return False
-            dialect = DIALECTS[path](plan(body, path, knobs, engine.serial, engine.model))
+            dialect = DIALECTS[path](plan(body, path, knobs, engine.serial, model))
             await engine.acquire(slots)
             held = True
             record["state"], record["started_at"] = "running", time.monotonic()
@@ -906,7 +907,7 @@ def parse_arguments(arguments: list[str]) -> tuple[str, int, str, Knobs]:
     )
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True, help="0 takes a free one; it is printed")
-    parser.add_argument("--model", default="coder")
+    parser.add_argument("--model", default="coder", help="name, or names with commas (default coder)")
     readers: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "bool": flag, "str": str}
     for field in dataclasses.fields(Knobs):
         option = "--" + field.name.replace("_", "-")
@@ -918,7 +919,7 @@ def parse_arguments(arguments: list[str]) -> tuple[str, int, str, Knobs]:
 async def serve(host: str, port: int, model: str, knobs: Knobs) -> None:
     """Serve until SIGINT or SIGTERM; prints the address once it listens."""
     loop = asyncio.get_running_loop()
-    engine = Engine(model, knobs)
+    engine = Engine(tuple(model.split(",")), knobs)
     server = await loop.create_server(lambda: _Connection(engine), host, port, backlog=1024)
     print(f"staged engine {model!r} on http://{host}:{server.sockets[0].getsockname()[1]}", flush=True)
     stop = asyncio.Event()

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loadtests import slo
+from loadtests.client import Sample
+from loadtests.stage import Health, Stage
+
+
+def samples(
+    count: int, *, ttft: float = 100, total: float = 1000, kind: str = "completion", **more: Any
+) -> list[Sample]:
+    return [
+        Sample(kind, float(i), ttft=ttft + i * 0.01, total=total + i * 0.01, completion_tokens=60, **more)
+        for i in range(count)
+    ]
+
+
+def stage(users: int, found: list[Sample], health: Health | None = None) -> Stage:
+    return Stage(users, 0, float(len(found)), found, health or Health())
+
+
+def verdicts(
+    *stages: Stage, suite: str = "completion", answers: dict[str, str] | None = None
+) -> dict[str, slo.Verdict]:
+    found = slo.judge(stages, suite, slo.load("gpu"), answers or {})
+    return {verdict.objective.name: verdict for verdict in found}
+
+
+def value(verdict: slo.Verdict) -> float:
+    assert verdict.estimate is not None
+    return verdict.estimate.value
+
+
+TTFT = "p95 time to first token, streaming"
+COMPLETION = "p95 of a completion of 50-100 tokens"
+DEGRADATION = "no degradation: p95 at 5 users / at 1 user"
+CHANGED = "answers that differ from those given alone"
+
+
+def test_promises_of_the_readme_come_first() -> None:
+    limits = [(o.metric, o.percentile, o.limit, o.compared_to) for o in slo.promises().items]
+    assert limits[0] == ("ttft", 95, 500, None)
+    assert limits[1] == ("total", 95, 2000, None)
+    assert limits[2][3] == 1
+    assert slo.promises().users == 5
+
+
+def test_all_met() -> None:
+    found = verdicts(stage(1, samples(80)), stage(5, samples(80)))
+    assert {verdict.verdict for verdict in found.values()} == {"met"}
+    assert slo.exit_status(list(found.values())) == 0
+
+
+def test_a_slow_first_token_is_missed_and_says_by_how_much() -> None:
+    found = verdicts(stage(5, samples(80, ttft=600)))
+    assert found[TTFT].verdict == "missed"
+    assert "over the limit by 20%" in found[TTFT].why
+    assert found[COMPLETION].verdict == "met"
+    assert slo.exit_status(list(found.values())) == 1
+
+
+def test_too_few_requests_are_no_verdict_and_no_pass() -> None:
+    found = verdicts(stage(5, samples(30)))
+    assert found[TTFT].verdict == "no verdict"
+    assert "only 30 answers" in found[TTFT].why
+    assert slo.exit_status(list(found.values())) == 2
+
+
+def test_a_clear_miss_needs_no_more_requests() -> None:
+    assert verdicts(stage(5, samples(60, ttft=5000)))[TTFT].verdict == "missed"
+
+
+def test_degradation_compares_five_users_with_one() -> None:
+    found = verdicts(stage(1, samples(80, total=600)), stage(5, samples(80, total=1500)))
+    assert found[DEGRADATION].verdict == "missed"
+    assert value(found[DEGRADATION]) == pytest.approx(2.5, rel=0.01)
+    assert found[COMPLETION].verdict == "met"
+
+
+def test_saturated_generator_gives_no_verdict() -> None:
+    found = verdicts(stage(5, samples(80), Health(cpu=0.97)))
+    assert {verdict.verdict for verdict in found.values()} == {"no verdict"}
+    assert "saturated" in found[TTFT].why
+
+
+def test_failures_and_refusals_are_no_latencies() -> None:
+    slow_refusals = samples(20, ttft=9000, total=9000, outcome="rejected")
+    found = verdicts(stage(5, samples(100) + slow_refusals))
+    assert found[TTFT].verdict == "met"
+    assert found["refused requests (429, 503)"].verdict == "missed"
+    found = verdicts(stage(5, samples(80) + samples(5, outcome="truncated")))
+    assert found["failed requests"].verdict == "missed"
+    assert found["goodput: requests within all of the above limits"].verdict == "missed"
+
+
+def test_changed_answers_are_counted_against_those_given_alone() -> None:
+    canaries = samples(10, kind="canary", canary="canary-1", text="same")
+    canaries[0].text = "different"
+    found = verdicts(stage(5, samples(80) + canaries), answers={"canary-1": "same"})
+    assert value(found[CHANGED]) == pytest.approx(0.1)
+
+
+def test_a_profile_has_its_own_limits_but_not_its_own_promises() -> None:
+    cpu = {o.name: o.limit for o in slo.load("cpu").items}
+    assert cpu[COMPLETION] > 2000
+    assert {o.name: o.limit for o in slo.promises().items}[COMPLETION] == 2000
+
+
+def test_a_wrong_objective_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "slo.toml"
+    path.write_text('users = 5\n[[objective]]\nname = "x"\nmetrik = "ttft"\nlimit = 1\n')
+    with pytest.raises(ValueError, match=r"'x'.*metrik"):
+        slo.load("cpu", path)
+
+
+def test_enough_waits_for_every_percentile() -> None:
+    objectives = slo.load("gpu")
+    assert not slo.enough(objectives, "mixed", 5, samples(71))
+    assert slo.enough(objectives, "mixed", 5, samples(72))
+    assert slo.enough(objectives, "mixed", 1, samples(20))
