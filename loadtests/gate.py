@@ -104,7 +104,7 @@ def climb(
             seconds,
             enough=partial(slo.enough, objectives, test.suite, users),
             longest=max(seconds, longest),
-            ramp=0 if burst else 3,
+            ramp=0 if burst else min(3.0, seconds / 4),
             progress=progress,
         )
         for users in levels

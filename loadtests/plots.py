@@ -127,7 +127,7 @@ def ttft_distribution(stages: Sequence[Stage], kinds: Sequence[str], limit: floa
 def throughput(stages: Sequence[Stage]) -> str:
     """Tokens a second over all users, at each number of users."""
     places, names = _levels(stages)
-    heights = [tokens_per_second(stage) for stage in stages]
+    heights = [stage.tokens_per_second for stage in stages]
 
     def draw(axes: Any) -> None:
         bars = axes.bar(places, heights, width=0.6)
@@ -139,17 +139,6 @@ def throughput(stages: Sequence[Stage]) -> str:
 
     said = ", ".join(f"{h:.0f}" for h in heights)
     return _svg(draw, "Throughput", f"{said} tokens a second at {', '.join(names)} users")
-
-
-def tokens_per_second(stage: Stage) -> float:
-    """Tokens generated a second over all users of a stage."""
-    ok = [s for s in stage.samples if s.ok]
-    if not ok:
-        return 0.0
-    # Up to the last answer: requests that end after the stage's time count with their time.
-    ended = max(s.started + (s.total or 0) / 1000 for s in ok)
-    seconds = max(stage.seconds, ended - min(s.started for s in ok))
-    return float(sum(s.completion_tokens or s.events for s in ok) / seconds)
 
 
 def ratios(rows: Sequence[tuple[str, stats.Estimate]], title: str, axis: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from loadtests import compare, plots, results, slo, stats
+from loadtests import compare, results, slo, stats
 from loadtests.stage import Stage
 from loadtests.stats import Estimate
 
@@ -80,7 +80,7 @@ def level_table(stages: Sequence[Stage]) -> Table:
                 str(sum(s.ok for s in stage.samples)),
                 ", ".join(f"{n} {name}" for name, n in others.items()) or "none",
                 *(_pair(stage, metric) for metric in ("ttft", "total", "itl")),
-                f"{plots.tokens_per_second(stage):.0f}",
+                f"{stage.tokens_per_second:.0f}",
                 _pair(stage, "queue_wait"),
             )
         )
@@ -298,6 +298,8 @@ intervals; without enough requests for one there is no verdict.</p>
 
 
 def _figures(data: dict[str, Any], old: dict[str, Any] | None) -> list[str]:
+    from loadtests import plots  # matplotlib takes its time to load, and only the page needs it
+
     stages = results.stages_of(data)
     limits = {e["metric"]: e["limit"] for e in data["promises"] if e["unit"] == "ms"}
     kinds = ("completion", "chat", "canary", "burst")

@@ -42,6 +42,17 @@ class Stage:
         """As in `5 users`."""
         return "1 user" if self.users == 1 else f"{self.users} users"
 
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens generated a second over all users."""
+        ok = [s for s in self.samples if s.ok]
+        if not ok:
+            return 0.0
+        # Up to the last answer: requests that end after the stage's time count with their time.
+        ended = max(s.started + (s.total or 0) / 1000 for s in ok)
+        seconds = max(self.seconds, ended - min(s.started for s in ok))
+        return float(sum(s.completion_tokens or s.events for s in ok) / seconds)
+
     def as_json(self) -> dict[str, Any]:
         """Plain data."""
         return {

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+import scipy  # its parts load when they are first used
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
@@ -53,8 +53,8 @@ def percentile(values: Sequence[float], quantile: float) -> Estimate:
     count = len(data)
     tail = (1 - CONFIDENCE) / 2
     # Ranks (from 1) between which the quantile lies with 95 % probability.
-    low = int(stats.binom.ppf(tail, count, quantile))
-    high = int(stats.binom.ppf(1 - tail, count, quantile)) + 1
+    low = int(scipy.stats.binom.ppf(tail, count, quantile))
+    high = int(scipy.stats.binom.ppf(1 - tail, count, quantile)) + 1
     return Estimate(
         value,
         float(data[low - 1]) if low >= 1 else None,
@@ -67,7 +67,7 @@ def share(hits: int, count: int) -> Estimate:
     """`hits` of `count` as a share (0-1), with Wilson's interval."""
     if not count:
         raise ValueError("no values")
-    interval = stats.binomtest(hits, count).proportion_ci(CONFIDENCE, "wilson")
+    interval = scipy.stats.binomtest(hits, count).proportion_ci(CONFIDENCE, "wilson")
     return Estimate(hits / count, float(interval.low), float(interval.high), count)
 
 

@@ -1,0 +1,163 @@
+"""`./run loadtest` and Locust's own modes, against staged engines: the gate passes, fails and refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.contract.loadtests.staged_process import StagedProcess, staged_engine
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def settings(url: str) -> dict[str, str]:
+    variables = {"LITELLM_MASTER_KEY": "sk-staged", "PROFILE": "blackwell-96gb", "ROUTER_URL": url}
+    return os.environ | variables | {"CODER_URL": url, "GENERAL_URL": url}
+
+
+def loadtest(url: str, report: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "loadtests", "run", "--report", str(report), *options]
+    return subprocess.run(command, cwd=ROOT, env=settings(url), capture_output=True, text=True, timeout=120)
+
+
+QUICK = ("--suite", "completion", "--users", "8", "--duration", "2", "--patience", "10", "--think", "0")
+
+
+def test_a_fast_service_passes(tmp_path: Path) -> None:
+    with staged_engine("--ttft-ms", "20", "--itl-ms", "1", "--completion-tokens", "200") as staged:
+        done = loadtest(staged.url, tmp_path, *QUICK)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "MISSED" not in done.stdout
+    (folder,) = tmp_path.iterdir()
+    data = json.loads((folder / "results.json").read_text())
+    assert {v["verdict"] for v in data["promises"]} == {"met"}
+    kinds = {s["kind"] for stage in data["stages"] for s in stage["samples"]}
+    assert kinds == {"completion", "canary"}
+
+
+def test_a_slow_service_fails_and_the_report_says_why(tmp_path: Path) -> None:
+    with staged_engine("--ttft-ms", "700", "--itl-ms", "1", "--completion-tokens", "200") as staged:
+        done = loadtest(staged.url, tmp_path, *QUICK)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "MISSED" in done.stdout
+    (folder,) = tmp_path.iterdir()
+    for name in ("report.html", "report.md"):
+        text = (folder / name).read_text()
+        assert "p95 time to first token, streaming" in text
+        assert "over the limit by 4" in text
+
+
+def test_failures_fail_the_gate(tmp_path: Path) -> None:
+    with (
+        staged_engine("--ttft-ms", "5", "--itl-ms", "0", "--completion-tokens", "200") as staged,
+        running_loadtest(staged, tmp_path, *QUICK, "--patience", "1") as process,
+    ):
+        wait_for_requests(staged, 30)  # the warm-up is over, the load has begun
+        staged.control("POST", {"error_at": 5})
+        stdout, _ = process.communicate(timeout=120)
+    assert process.returncode == 1, stdout
+    assert "failed requests" in stdout
+    assert "error_event" in stdout
+
+
+@contextmanager
+def running_loadtest(staged: StagedProcess, report: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "loadtests", "run", "--report", str(report), *options]
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=settings(staged.url),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        yield process
+
+
+def wait_for_requests(staged: StagedProcess, count: int) -> None:
+    deadline = time.monotonic() + 60
+    while len(staged.control()["requests"]) < count:
+        assert time.monotonic() < deadline, "the load did not begin"
+        time.sleep(0.02)
+
+
+def test_too_few_requests_are_no_pass(tmp_path: Path) -> None:
+    with staged_engine("--ttft-ms", "20", "--itl-ms", "1", "--completion-tokens", "200") as staged:
+        done = loadtest(
+            staged.url, tmp_path, "--suite", "chat", "--users", "2", "--duration", "1", "--patience", "1"
+        )
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "no verdict" in done.stdout
+
+
+def test_burst_counts_refusals_apart(tmp_path: Path) -> None:
+    """Refusals are neither failures nor latencies; they must come at once and say when to come back."""
+    quick = ("--suite", "burst", "--users", "100", "--duration", "2", "--patience", "1")
+    with (
+        staged_engine("--ttft-ms", "300", "--itl-ms", "1", "--completion-tokens", "200") as staged,
+        running_loadtest(staged, tmp_path, *quick) as process,
+    ):
+        wait_for_requests(staged, 30)
+        staged.control("POST", {"status": 429, "retry_after": "1"})
+        stdout, _ = process.communicate(timeout=120)
+    (folder,) = tmp_path.iterdir()
+    data = json.loads((folder / "results.json").read_text())
+    verdicts = {v["name"]: v["verdict"] for v in data["verdicts"]}
+    assert verdicts["p95 time until a refusal"] == "met", stdout
+    assert verdicts["refusals without Retry-After"] == "met"
+    assert verdicts["failed requests"] == "met"
+
+
+def test_an_absent_service_is_one_clear_line(tmp_path: Path) -> None:
+    with staged_engine() as gone:
+        pass
+    done = loadtest(gone.url, tmp_path)
+    assert done.returncode == 2
+    assert "./run up" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_setting_is_named(tmp_path: Path) -> None:
+    environment = settings("http://127.0.0.1:1") | {"LITELLM_MASTER_KEY": ""}
+    command = [sys.executable, "-m", "loadtests", "run", "--report", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 78
+    assert "LITELLM_MASTER_KEY is not set" in done.stderr
+
+
+def test_open_loop_shows_the_queue_that_closed_loop_hides(tmp_path: Path) -> None:
+    """20 requests a second for an engine that takes 10: waiting grows, whatever the clients do."""
+    options = ("--ttft-ms", "100", "--itl-ms", "0", "--completion-tokens", "200", "--slots", "1")
+    with staged_engine(*options) as staged:
+        loadtest(
+            staged.url,
+            tmp_path,
+            *("--suite", "completion", "--users", "1", "--rate", "20"),
+            *("--duration", "3", "--patience", "1"),
+        )
+    (folder,) = tmp_path.iterdir()
+    (stage,) = json.loads((folder / "results.json").read_text())["stages"]
+    times = [s["ttft"] for s in sorted(stage["samples"], key=lambda s: s["started"])]
+    assert len(times) > 30
+    assert times[-1] > times[0] + 1000  # the first of them have queued since the ramp
+
+
+@pytest.mark.parametrize("mode", [(), ("--processes", "2")])
+def test_locusts_own_command_judges_too(mode: tuple[str, ...]) -> None:
+    with staged_engine("--ttft-ms", "20", "--itl-ms", "1", "--completion-tokens", "200") as staged:
+        command = [sys.executable, "-m", "locust", "--config", "loadtests/locust.conf", "--headless", *mode]
+        command += ["--suite", "completion", "--think", "0", "-u", "8", "-r", "8", "-t", "5s"]
+        done = subprocess.run(
+            command, cwd=ROOT, env=settings(staged.url), capture_output=True, text=True, timeout=120
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "p95 time to first token, streaming" in done.stdout
+    assert "MISSED" not in done.stdout

@@ -1,0 +1,150 @@
+"""Measured against a staged engine whose timing is known: what is measured is what was staged."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from statistics import median
+from typing import Any
+
+import pytest
+
+from loadtests.client import Client, Request, Sample
+from tests.contract.loadtests.staged_process import StagedProcess, staged_engine
+
+TTFT, ITL, TOKENS = 200.0, 20.0, 25
+
+
+@pytest.fixture(scope="module")
+def process() -> Iterator[StagedProcess]:
+    options = ["--ttft-ms", str(TTFT), "--itl-ms", str(ITL), "--completion-tokens", str(TOKENS)]
+    with staged_engine(*options) as running:
+        yield running
+
+
+@pytest.fixture
+def staged(process: StagedProcess) -> StagedProcess:
+    process.control("DELETE")
+    return process
+
+
+def request(min_tokens: int = 1, path: str = "/v1/chat/completions", **knobs: Any) -> Request:
+    text = f"Hello. staged:{json.dumps(knobs)}"
+    body: dict[str, Any] = {"model": "coder", "stream": True, "stream_options": {"include_usage": True}}
+    body |= {"prompt": text} if path.endswith("/completions") and "chat" not in path else {}
+    body |= {"messages": [{"role": "user", "content": text}]} if "chat" in path else {}
+    return Request("chat", path, body, min_tokens)
+
+
+def measure(staged: StagedProcess, *requests: Request) -> list[Sample]:
+    client = Client(staged.url, "key", timeout=5)
+    try:
+        return [client.measure(r) for r in requests]
+    finally:
+        client.close()
+
+
+def within(measured: float | None, expected: float) -> bool:
+    """5 ms or 2 %, whichever is more."""
+    return measured is not None and abs(measured - expected) <= max(5, 0.02 * expected)
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+def test_times_are_those_that_were_staged(staged: StagedProcess, path: str) -> None:
+    samples = measure(staged, *[request(path=path)] * 5)
+    assert [s.outcome for s in samples] == ["ok"] * 5
+    assert within(median(s.ttft or 0 for s in samples), TTFT)
+    assert within(median(s.first_content or 0 for s in samples), TTFT)
+    assert within(median(gap for s in samples for gap in s.itl), ITL)
+    assert within(median(s.total or 0 for s in samples), TTFT + (TOKENS - 1) * ITL)
+    assert {(s.completion_tokens, s.events, len(s.itl)) for s in samples} == {(TOKENS, TOKENS, TOKENS - 1)}
+
+
+def test_times_agree_with_the_engines_own_clock(staged: StagedProcess) -> None:
+    """Both clocks are this machine's, so that not even a busy machine can make them differ."""
+    samples = measure(staged, *[request(completion_tokens=5)] * 8)
+    served = [(r["ended_at"] - r["arrived_at"]) * 1000 for r in staged.control()["requests"]]
+    apart = [(s.total or 0) - took for s, took in zip(samples, served, strict=True)]
+    assert abs(median(apart)) < 5
+
+
+def test_a_stall_is_one_long_gap(staged: StagedProcess) -> None:
+    (sample,) = measure(staged, request(stall_at=10, stall_ms=300))
+    assert sample.ok
+    assert within(max(sample.itl), ITL + 300)
+    assert sum(gap > 150 for gap in sample.itl) == 1
+
+
+def test_reasoning_is_a_first_token_but_not_yet_content(staged: StagedProcess) -> None:
+    (sample,) = measure(staged, request(reasoning_tokens=5))
+    assert within(sample.ttft, TTFT)
+    assert within(sample.first_content, TTFT + 5 * ITL)
+
+
+def test_slow_headers_count_as_waiting(staged: StagedProcess) -> None:
+    (sample,) = measure(staged, request(header_delay_ms=400, ttft_ms=0, completion_tokens=2))
+    assert within(sample.ttft, 400)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "outcome"),
+    [
+        ({"error_at": 3}, "error_event"),
+        ({"no_done": True}, "truncated"),
+        ({"drop_at": 3}, "truncated"),
+        ({"drop_at": 0}, "connection"),
+        ({"completion_tokens": 0}, "empty"),
+        ({"garbage": True}, "garbage"),
+        ({"status": 429, "retry_after": "3"}, "rejected"),
+        ({"status": 503}, "unavailable"),
+        ({"status": 500}, "http_500"),
+        ({"ttft_ms": 9000}, "timeout"),
+    ],
+)
+def test_every_fault_is_an_outcome_of_its_own(
+    staged: StagedProcess, knobs: dict[str, Any], outcome: str
+) -> None:
+    fast: dict[str, Any] = {"ttft_ms": 5, "itl_ms": 1}
+    client = Client(staged.url, "key", timeout=1)
+    first, after = client.measure(request(**fast | knobs)), client.measure(request(**fast))
+    client.close()
+    assert (first.outcome, after.outcome) == (outcome, "ok")
+    assert first.ok is False
+    assert first.detail
+    if outcome == "rejected":
+        assert first.retry_after == 3
+
+
+def test_too_short_an_answer_is_truncated(staged: StagedProcess) -> None:
+    (sample,) = measure(staged, request(min_tokens=50, itl_ms=0))
+    assert sample.outcome == "truncated"
+    assert "25 tokens, at least 50" in sample.detail
+
+
+@pytest.mark.parametrize("size", [1, 3, 50])
+def test_events_cut_anywhere_are_read_the_same(staged: StagedProcess, size: int) -> None:
+    whole, cut = measure(staged, request(itl_ms=1, ttft_ms=1), request(itl_ms=1, ttft_ms=1, split_bytes=size))
+    assert (cut.outcome, cut.events, cut.completion_tokens) == ("ok", whole.events, whole.completion_tokens)
+
+
+def test_an_open_loop_request_is_timed_from_when_it_was_due(staged: StagedProcess) -> None:
+    client = Client(staged.url, "key")
+    sample = client.measure(request(ttft_ms=0, itl_ms=0), due=time.monotonic() - 0.5)
+    client.close()
+    assert sample.late >= 500
+    assert sample.ttft is not None
+    assert 500 <= sample.ttft < 700
+
+
+def test_a_connection_that_the_server_closed_is_opened_again(staged: StagedProcess) -> None:
+    samples = measure(staged, *[request(ttft_ms=1, itl_ms=0, keep_alive=False)] * 3)
+    assert [s.outcome for s in samples] == ["ok"] * 3
+
+
+def test_an_absent_server_is_a_failed_connection() -> None:
+    with staged_engine() as gone:
+        pass
+    (sample,) = measure(gone, request())
+    assert sample.outcome == "connection"
+    assert "refused" in sample.detail
