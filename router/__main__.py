@@ -5,13 +5,16 @@ import math
 import os
 import signal
 import sys
+from types import FrameType
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from router.app import build
+from router.lifeline import Shutdown
 from router.settings import ROOT, BadSettings, Settings, read_settings
 
+_LAST_SECONDS = 3
 BAD_SETTINGS = 78  # EX_CONFIG of sysexits.h
 # LiteLLM asks the internet for prices and news, and logs requests, unless told not to.
 _LITELLM_ENVIRONMENT = {
@@ -30,24 +33,25 @@ _LITELLM_ENVIRONMENT = {
 def main() -> int:
     """Serve until SIGTERM or SIGINT; returns the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    shutdown = Shutdown()
     try:
         settings = read_settings()
-        app = _app(settings)
+        app = _app(settings, shutdown)
     except BadSettings as error:
         print(f"router: {error}", file=sys.stderr)
         return BAD_SETTINGS
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            host=str(settings.bind_address),
-            port=settings.router_port,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            lifespan="on",
-            timeout_graceful_shutdown=math.ceil(settings.shutdown_grace),
-        )
+    config = uvicorn.Config(
+        app,
+        host=str(settings.bind_address),
+        port=settings.router_port,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        lifespan="on",
+        # Later than the grace time, at the end of which the router ends its requests itself.
+        timeout_graceful_shutdown=math.ceil(settings.shutdown_grace) + _LAST_SECONDS,
     )
+    server = _Server(config, shutdown, settings.shutdown_grace)
     # uvicorn raises the signal again when it has shut down; that must not turn a clean stop into a failure.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
@@ -55,7 +59,20 @@ def main() -> int:
     return 0 if server.started else 1
 
 
-def _app(settings: Settings) -> ASGIApp:
+class _Server(uvicorn.Server):
+    """Lets the router know that it is being stopped."""
+
+    def __init__(self, config: uvicorn.Config, shutdown: Shutdown, grace: float) -> None:
+        super().__init__(config)
+        self._shutdown = shutdown
+        self._grace = grace
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        self._shutdown.begin(self._grace)
+
+
+def _app(settings: Settings, shutdown: Shutdown) -> ASGIApp:
     engines = settings.engines()
     settings.keys()
     os.environ.update(_LITELLM_ENVIRONMENT)
@@ -68,7 +85,7 @@ def _app(settings: Settings) -> ASGIApp:
     # Its warnings quote the engine's answers, and so prompts; what goes wrong is in our own log.
     for name in ("LiteLLM", "LiteLLM Proxy", "LiteLLM Router"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    return build(settings, litellm)
+    return build(settings, litellm, shutdown)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from router.clients import Clients
 from router.edge import Edge
 from router.fim import Fim, FimPrompt, read_families
 from router.keys import Keys
-from router.lifeline import Lifeline
+from router.lifeline import Lifeline, Shutdown
 from router.limits import Limits, Rate, storage
 from router.logs import RequestLog, sweep_forever
 from router.prompt import Prompt
@@ -30,7 +30,7 @@ from router.tokenizer import Tokenizer
 from router.usage import Usage
 
 
-def build(settings: Settings, litellm: FastAPI) -> ASGIApp:
+def build(settings: Settings, litellm: FastAPI, shutdown: Shutdown) -> ASGIApp:
     """The router's ASGI app around LiteLLM's, which is configured by config/litellm.yaml.
 
     Raises:
@@ -64,7 +64,7 @@ def build(settings: Settings, litellm: FastAPI) -> ASGIApp:
     app = Prompt(app, engines, tokenizer, settings.context_ratio, settings.truncate)
     app = ReadyOnly(app, readiness)  # again: the engine may have gone down while the request waited
     app = Admit(app, admission, settings.max_wait)
-    app = Lifeline(app, settings.request_timeout)
+    app = Lifeline(app, settings.request_timeout, shutdown)
     app = Limits(
         app,
         storage(settings.redis_url),

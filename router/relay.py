@@ -60,6 +60,8 @@ async def warm_up(litellm: ASGIApp, master_key: str) -> None:
 def _rewritten(path: str, body: bytes, master_key: str) -> dict[str, Any]:
     """What the scope of a request to a pass-through endpoint says: nothing of the client's own headers."""
     return {
+        # From this version on, a response is streamed without a second task that watches the client.
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
         "path": path,
         "raw_path": path.encode(),
         "query_string": b"",
@@ -96,8 +98,21 @@ class _Answer:
         self.refusal: int | None = None
         self.refusal_body = b""
         self.complete = False
+        self._cancelled = False
 
     async def __call__(self, message: Message) -> None:
+        if self._cancelled:
+            return
+        try:
+            await self._pass_on(message)
+        except asyncio.CancelledError:
+            # LiteLLM closes its connection to the engine when it is cancelled while it reads from it, but not
+            # while it writes to us, as it does while a slow client holds it up. So it gets to read once more.
+            self._cancelled = True
+            if task := asyncio.current_task():
+                asyncio.get_running_loop().call_soon(task.cancel)
+
+    async def _pass_on(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             if message["status"] >= 400:
                 self.refusal = message["status"]

@@ -1,0 +1,78 @@
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.contract.router.conftest import ASK, KEY, Process, Service, chat, free_port, wait_for
+
+ANN, BOB = "aNn0" + KEY[4:], "b0B1" + KEY[4:]
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[tuple[Process, int]]:
+    server = shutil.which("redis-server")
+    if not server:
+        pytest.skip("redis-server is not installed")
+    port = free_port()
+    process = Process(
+        [server, "--port", str(port), "--save", "", "--bind", "127.0.0.1"], tmp_path / "redis.log"
+    )
+    wait_for(lambda: answers(port), 10, "redis answers")
+    yield process, port
+    process.stop(signal.SIGKILL)
+
+
+def answers(port: int) -> bool:
+    ping = ["redis-cli", "-p", str(port), "ping"]
+    return subprocess.run(ping, capture_output=True, check=False).stdout.strip() == b"PONG"
+
+
+def ask(service: Service, key: str = KEY) -> int:
+    body = chat(max_tokens=20)
+    return ASK.post(f"{service.url}/v1/chat/completions", json=body, headers={"x-api-key": key}).status_code
+
+
+def test_each_key_has_its_own_limits(own_service: Callable[..., Service], tmp_path: Path) -> None:
+    keys = tmp_path / "keys.yaml"
+    keys.write_text(
+        f"ann: {{key: {ANN}, requests_per_minute: 3}}\nbob: {{key: {BOB}, tokens_per_minute: 30}}\n"
+    )
+    service = own_service(keys_file=keys).start()
+    assert [ask(service, ANN) for _ in range(5)] == [200, 200, 200, 429, 429]
+    answer = service.post("/v1/chat/completions", chat(), **{"authorization": f"Bearer {ANN}"})
+    assert answer.status_code == 429
+    assert answer.json()["error"]["code"] == "rate_limit_exceeded"
+    assert 1 <= int(answer.headers["retry-after"]) <= 60
+    assert answer.headers["x-ratelimit-limit-requests"] == "3"
+    assert answer.headers["x-ratelimit-remaining-requests"] == "0"
+    # Twenty tokens and the prompt's are used by each: the second is the last.
+    first = service.post("/v1/chat/completions", chat(max_tokens=20), **{"authorization": f"Bearer {BOB}"})
+    assert first.headers["x-ratelimit-limit-tokens"] == "30"
+    service.record(first)
+    assert [ask(service, BOB) for _ in range(2)][-1] == 429
+    assert ask(service, "unknown" + KEY) == 401
+    service.record(service.post("/v1/chat/completions", chat()))  # the master key has none
+    assert {record["client"] for record in service.records() if record["client"]} == {"ann", "bob", "master"}
+
+
+@pytest.mark.parametrize("when_down", ["open", "closed"])
+def test_limits_in_redis_and_without_it(
+    own_service: Callable[..., Service], redis: tuple[Process, int], when_down: str
+) -> None:
+    process, port = redis
+    service = own_service(
+        requests_per_minute=4, redis_url=f"redis://127.0.0.1:{port}/0", limits_without_redis=when_down
+    ).start()
+    assert [ask(service) for _ in range(2)] == [200, 200]
+    if when_down == "open":  # the count outlives the router
+        assert service.router
+        service.router.stop()
+        service.start_router()
+        service.wait_ready()
+    assert [ask(service) for _ in range(3)] == [200, 200, 429]
+    process.stop(signal.SIGKILL)
+    assert ask(service) == (200 if when_down == "open" else 503)
+    assert f"rate limits fail {when_down}" in service.log()

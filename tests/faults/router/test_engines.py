@@ -1,0 +1,149 @@
+import asyncio
+import json
+import signal
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.contract.router.conftest import ASK, KEY, SLOTS, Service, chat, wait_for
+
+Make = Callable[..., Service]
+
+
+def events(text: str) -> list[Any]:
+    return [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {")]
+
+
+async def test_an_engine_killed_under_load(own_service: Make) -> None:
+    service = own_service().start()
+    await kill_under_load(service, "coder")
+    await kill_under_load(service, "general")
+
+
+async def kill_under_load(service: Service, hit: str) -> None:
+    other = "general" if hit == "coder" else "coder"
+    for engine in service.engines.values():
+        engine.set(itl_ms=20, completion_tokens=60)
+    async with service.client() as client:
+
+        async def ask(alias: str, path: str = "/v1/chat/completions") -> tuple[int, str]:
+            answer = await client.post(path, json=chat(model=alias, stream=True, max_tokens=60))
+            return answer.status_code, answer.text
+
+        unhit = [asyncio.create_task(ask(other)) for _ in range(SLOTS + 2)]
+        anthropic = asyncio.create_task(ask(hit, "/v1/messages"))
+        asking = [asyncio.create_task(ask(hit)) for _ in range(SLOTS + 8)]
+        async with asyncio.timeout(10):
+            while service.engines[hit].state()["running"] < SLOTS:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        await asyncio.sleep(0.2)  # some tokens have been sent
+        service.engines[hit].stop(signal.SIGKILL)
+        seen = wait_for(lambda: service.ready()[hit] == "down", 5, "the engine is seen to be down")
+        assert seen < 1
+        refused = await client.post("/v1/chat/completions", json=chat(model=hit))
+        assert refused.status_code == 503
+        assert int(refused.headers["retry-after"]) >= 1
+        answers = await asyncio.gather(*asking, anthropic)
+        spared = await asyncio.gather(*unhit)
+    broken = [text for status, text in answers if status == 200]
+    assert len(broken) == SLOTS
+    for text in broken:
+        assert events(text)[-1].get("error"), text[-300:]
+        assert text.endswith("data: [DONE]\n\n") or text.splitlines()[-3] == "event: error"
+    assert all(status == 503 for status, text in answers if text not in broken)
+    assert all(status == 200 and text.count('"content"') >= 60 for status, text in spared)
+    assert service.gauge("duoserve_in_flight") == service.gauge("duoserve_waiting") == 0
+
+    service.engines[hit].start()
+    wait_for(lambda: service.ready()[hit] == "ready", 5, "the engine is seen to be back")
+    assert service.post("/v1/chat/completions", chat(model=hit)).status_code == 200
+
+
+async def test_a_loading_model_is_refused_at_once_and_the_other_serves(own_service: Make) -> None:
+    service = own_service()
+    service.engines["general"].start()
+    service.start_router()
+    wait_for(lambda: service.ready() == {"coder": "loading", "general": "ready"}, 5, "one model is ready")
+    assert ASK.get(f"{service.url}/ready").status_code == 200
+    answer = service.post("/v1/chat/completions", chat())
+    assert answer.status_code == 503
+    assert answer.json()["error"]["code"] == "model_loading"
+    assert int(answer.headers["retry-after"]) >= 1
+    assert answer.elapsed.total_seconds() < 0.5
+    assert service.post("/v1/chat/completions", chat(model="general")).status_code == 200
+    service.engines["coder"].start(load_seconds=1)
+    wait_for(lambda: service.ready()["coder"] == "ready", 5, "the other model is ready")
+    for engine in service.engines.values():
+        engine.stop()
+    wait_for(lambda: set(service.ready().values()) == {"down"}, 5, "both models are down")
+    assert ASK.get(f"{service.url}/ready").status_code == 503
+    assert ASK.get(f"{service.url}/health").status_code == 200
+
+
+async def test_deadlines(own_service: Make) -> None:
+    service = own_service(request_timeout=1, max_wait=0.4).start()
+    engine = service.engines["coder"]
+    engine.set(ttft_ms=5000)
+    before_first_token = service.post("/v1/chat/completions", chat())
+    assert before_first_token.status_code == 504
+    assert before_first_token.json()["error"]["code"] == "deadline_exceeded"
+    wait_for(lambda: engine.state()["running"] == 0, 1, "the engine is free")
+
+    engine.set(ttft_ms=0, itl_ms=100, completion_tokens=100)
+    mid_stream = service.post("/v1/chat/completions", chat(stream=True))
+    assert events(mid_stream.text)[-1]["error"]["code"] == "deadline_exceeded"
+    assert mid_stream.text.endswith("data: [DONE]\n\n")
+
+    async with service.client() as client:
+        asking = [client.post("/v1/chat/completions", json=chat()) for _ in range(SLOTS + 1)]
+        answers = await asyncio.gather(*asking)
+    late = [answer for answer in answers if answer.status_code == 429]
+    assert [answer.json()["error"]["code"] for answer in late] == ["queue_timeout"]
+    assert int(late[0].headers["retry-after"]) >= 1
+
+    # A client that does not read cannot hold its slot past the deadline.
+    engine.set(itl_ms=0, completion_tokens=1_000_000)
+    body = json.dumps(chat(stream=True)).encode()
+    with socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.connect(("127.0.0.1", service.port))
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nx-api-key: {KEY}\r\n"
+        slow.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        wait_for(lambda: service.gauge("duoserve_in_flight") == 1, 2, "the slot is taken")
+        wait_for(lambda: service.gauge("duoserve_in_flight") == 0, 3, "the slot is given back")
+        wait_for(lambda: engine.state()["running"] == 0, 1, "the engine is free")
+
+
+async def test_stopping_finishes_what_can_finish_and_ends_the_rest(own_service: Make) -> None:
+    service = own_service(shutdown_grace=1.5).start()
+    service.engines["coder"].set(itl_ms=20, completion_tokens=40)
+    service.engines["general"].set(itl_ms=100, completion_tokens=1000)
+    assert service.router
+    async with service.client() as client:
+        short = asyncio.create_task(client.post("/v1/chat/completions", json=chat(stream=True)))
+        long = asyncio.create_task(
+            client.post("/v1/chat/completions", json=chat(model="general", stream=True))
+        )
+        async with asyncio.timeout(5):
+            while service.gauge("duoserve_in_flight") < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        service.router.child.send_signal(signal.SIGTERM)
+        finished, ended = await short, await long
+    assert not any("error" in event for event in events(finished.text))
+    assert finished.text.count('"content"') > 40
+    assert events(ended.text)[-1]["error"]["code"] == "shutting_down"
+    assert service.router.child.wait(10) == 0
+    assert service.engines["general"].state()["running"] == 0
+
+
+def test_bad_settings_are_one_line_and_status_78(own_service: Make) -> None:
+    for setting in ({"litellm_master_key": ""}, {"litellm_master_key": "sk-1234"}, {"queue_max": "many"}):
+        service = own_service(**setting)
+        with pytest.raises(AssertionError):
+            service.start_router()
+        assert service.router
+        assert service.router.child.returncode == 78
+        assert service.log().startswith(f"router: {next(iter(setting)).upper()} ")
+        assert len(service.log().splitlines()) == 1
