@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 
 from router.admission import Admission, Admit
 from router.aliases import Aliases, models_list, published_names
-from router.body import Body
+from router.body import Body, Tolerated
 from router.clients import Clients
 from router.edge import Edge
 from router.fim import Fim, FimPrompt, read_families
@@ -40,6 +40,7 @@ def build(settings: Settings, litellm: FastAPI, shutdown: Shutdown) -> ASGIApp:
     keys = settings.keys()
     names = published_names(engines, settings.model_aliases)
     families = read_families(ROOT / "config" / "fim.yaml")
+    tolerated = Tolerated.read(ROOT / "config" / "parameters.yaml")
     master_key = settings.litellm_master_key.get_secret_value()
 
     readiness = Readiness(engines)
@@ -76,7 +77,9 @@ def build(settings: Settings, litellm: FastAPI, shutdown: Shutdown) -> ASGIApp:
     app = ReadyOnly(app, readiness)
     app = Fim(app, engines, families, settings.vllm_max_stop_strings)
     app = Aliases(app, names)
-    app = Body(app, settings.max_body_mb * 1_000_000, settings.max_n, settings.vllm_max_stop_strings)
+    app = Body(
+        app, settings.max_body_mb * 1_000_000, settings.max_n, settings.vllm_max_stop_strings, tolerated
+    )
     app = Branch(app, own_routes(readiness, models_list(names, engines), metrics, running))
     app = Keys(
         app, {name: key.key.get_secret_value() for name, key in keys.items()}, settings.metrics_open_to

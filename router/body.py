@@ -1,8 +1,11 @@
 """The request's body: read within its limit, parsed, and free of what steers the proxy."""
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import orjson
+import yaml
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from router.errors import ApiError
@@ -14,11 +17,37 @@ class ClientGone(Exception):
     """The client left before its request was read or answered."""
 
 
+@dataclass(frozen=True)
+class Tolerated:
+    """Parameters that clients send and nothing here uses, from config/parameters.yaml."""
+
+    dropped: frozenset[str]
+    unset: dict[str, Any]  # the value that stands for "not set", by name
+
+    @classmethod
+    def read(cls, path: Path) -> "Tolerated":
+        """Raises ValueError: the file cannot be read or an entry is incomplete."""
+        try:
+            table = yaml.safe_load(path.read_text())
+            return cls(frozenset(table["dropped"]), {name: e["value"] for name, e in table["unset"].items()})
+        except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} cannot be used: {type(error).__name__} {error}") from None
+
+    def without(self, body: dict[str, Any]) -> dict[str, Any]:
+        """`body` without them."""
+        return {
+            name: value
+            for name, value in body.items()
+            if name not in self.dropped and (name not in self.unset or value != self.unset[name])
+        }
+
+
 class Body:
     """Reads, parses and checks the body of an inference request."""
 
-    def __init__(self, app: ASGIApp, max_bytes: int, max_n: int, max_stop: int) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, max_n: int, max_stop: int, tolerated: Tolerated) -> None:
         self._app = app
+        self._tolerated = tolerated
         self._max_bytes = max_bytes
         self._max_n = max_n
         self._max_stop = max_stop
@@ -26,7 +55,7 @@ class Body:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sets the exchange's body. Raises ApiError 400 or 413, ClientGone."""
         exchange = Exchange.of(scope)
-        body = parse(await self._read(scope, receive))
+        body = self._tolerated.without(parse(await self._read(scope, receive)))
         exchange.body = check(body, exchange.path, self._max_n, self._max_stop)
         exchange.stream = exchange.body.get("stream") is True
         await self._app(scope, receive, send)

@@ -1,0 +1,31 @@
+from pathlib import Path
+
+import pytest
+
+from router.body import Tolerated
+from router.requests import BY_PATH
+from router.settings import ROOT
+
+TOLERATED = Tolerated.read(ROOT / "config" / "parameters.yaml")
+
+
+def test_what_clients_send_for_other_servers_is_left_out() -> None:
+    sent = {"model": "coder", "cache_prompt": True, "samplers": "edkypmxt", "max_tokens": -1}
+    assert TOLERATED.without(sent) == {"model": "coder"}
+
+
+def test_a_value_that_means_something_stays() -> None:
+    assert TOLERATED.without({"max_tokens": 20}) == {"max_tokens": 20}
+
+
+def test_no_parameter_of_an_api_is_in_the_table() -> None:
+    """Otherwise a parameter that works would be dropped without a word."""
+    for path, model in BY_PATH.items():
+        assert not TOLERATED.dropped & set(model.model_fields), path
+
+
+def test_a_broken_table_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "parameters.yaml"
+    path.write_text("dropped: {a: {}}")
+    with pytest.raises(ValueError, match=r"parameters\.yaml"):
+        Tolerated.read(path)
