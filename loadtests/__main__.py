@@ -9,7 +9,7 @@ import sys  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
 from pathlib import Path  # noqa: E402
 
-from loadtests import bench, gate, report, results  # noqa: E402
+from loadtests import bench, crosscheck, gate, report, results  # noqa: E402
 from loadtests.settings import ROOT, SettingError  # noqa: E402
 from loadtests.suites import SUITES  # noqa: E402
 
@@ -81,6 +81,7 @@ def parser() -> argparse.ArgumentParser:
     )
     again.add_argument("results", type=Path)
     again.add_argument("--compare", type=Path, metavar="OLD.json")
+    commands.add_parser("crosscheck", help="measure the same load with `vllm bench serve` too")
     return top
 
 
@@ -92,6 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return gate.run(options)
         if options.command == "bench":
             return bench.run(options)
+        if options.command == "crosscheck":
+            return crosscheck.run(options)
         old = results.read(options.compare) if options.compare else None
         report.write(options.results.parent, results.read(options.results), old)
         print(options.results.parent / "report.html")
