@@ -6,6 +6,7 @@ monkey.patch_all()
 
 import argparse  # noqa: E402
 import sys  # noqa: E402
+import traceback  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
 from pathlib import Path  # noqa: E402
 
@@ -15,6 +16,7 @@ from loadtests.suites import SUITES  # noqa: E402
 
 MISUSE = 64  # sysexits.h EX_USAGE
 CONFIG = 78  # EX_CONFIG
+BUG = 70  # EX_SOFTWARE
 
 
 def levels(text: str) -> list[int]:
@@ -108,6 +110,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("loadtests: interrupted", file=sys.stderr)
         return 130
+    except Exception:
+        traceback.print_exc()
+        return BUG  # Python's own status for this is 1, which here says that an objective was missed
 
 
 if __name__ == "__main__":
