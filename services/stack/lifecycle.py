@@ -1,11 +1,14 @@
 """`up`, `status` and `down`: the stack from preparation to its end."""
 
+import fcntl
 import json
 import shlex
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 from rich.console import Console
@@ -39,6 +42,11 @@ def up(engine: str | None, detach: bool) -> int:
         _console.print("Duoserve is already up; nothing was changed.")
         _print_addresses(settings)
         return 0
+    with _only_one(settings):
+        return _up(settings, engine, detach)
+
+
+def _up(settings: Settings, engine: str | None, detach: bool) -> int:
     doctor.require(settings)
     prepare(settings)
     supervisor = Supervisor(stack_settings.load(settings.home).with_engine(engine))
@@ -64,6 +72,17 @@ def up(engine: str | None, detach: bool) -> int:
         supervisor.stop()
         raise
     return 0
+
+
+@contextmanager
+def _only_one(settings: Settings) -> Iterator[None]:
+    settings.run.mkdir(parents=True, exist_ok=True)
+    with (settings.run / "up.lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Failure("another ./run up is starting this service; wait for it, or stop it.") from None
+        yield
 
 
 def prepare(settings: Settings) -> None:

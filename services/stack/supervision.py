@@ -15,7 +15,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import xmlrpc.client
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from dotenv import dotenv_values
 from supervisor.xmlrpc import SupervisorTransport
 
 from services.stack.environments import BY_NAME, ROOT
+from services.stack.failure import Failure
 from services.stack.guard import GRACE, end_with_parent
 from services.stack.processes import end, marked, marks
 from services.stack.settings import Settings
@@ -54,17 +54,24 @@ class Supervisor:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         digest = hashlib.sha256(str(settings.home).encode()).hexdigest()[:12]
-        # Not under `home`: the path of a Unix socket has room for some 100 characters only.
-        base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
-        self._folder = base / f"duoserve-{os.getuid()}-{digest}"
+        # Not under `home`: the path of a Unix socket has room for some 100 characters only. Not where the
+        # environment says either: that ends with a login, or differs between two.
+        self._folder = Path(f"/tmp/duoserve-{os.getuid()}-{digest}")  # noqa: S108 - made anew, owner only
         self._socket = self._folder / "supervisor.sock"
 
     def start(self, detached: bool) -> None:
-        """Start supervisor and with it the services; unless `detached`, it ends with this process."""
+        """Start supervisor and with it the services; unless `detached`, it ends with this process.
+
+        Raises:
+            Failure: the folder of its socket cannot be made.
+        """
         settings = self.settings
         end(marked(settings.home))  # what a killed supervisor could not take with it
         shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder.mkdir(mode=0o700)
+        try:
+            self._folder.mkdir(mode=0o700)
+        except OSError as error:
+            raise Failure(f"cannot make {self._folder} ({error.strerror}); remove what is there.") from None
         for folder in (settings.logs, settings.run, settings.cache):
             folder.mkdir(parents=True, exist_ok=True)
         configuration = settings.run / "supervisord.conf"
@@ -129,7 +136,12 @@ class Supervisor:
             # The engines' imports take 15 s longer without compiled bytecode.
             if name not in ("PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV")
         }
-        return inherited | self.settings.variables | {"PYTHONUNBUFFERED": "1"}
+        # A proxy that the user needs for the internet is not for what runs here.
+        direct = ",".join(
+            filter(None, [inherited.get("NO_PROXY"), "127.0.0.1", "localhost", self.settings.host])
+        )
+        fixed = {"PYTHONUNBUFFERED": "1", "NO_PROXY": direct, "no_proxy": direct}
+        return inherited | self.settings.variables | fixed
 
     def _configuration(self) -> str:
         sections = [
