@@ -1,5 +1,5 @@
 // Keeps conversations in this browser: IndexedDB ("device", shared by all tabs) or sessionStorage ("tab").
-// Python's side is storage.py. Given: {nonce, loaded, changes}. Told: `snapshot` (all that is kept) at the start
+// Python's side is storage.py. Given: {nonce, changes, moves}. Told: `snapshot` (all that is kept) at the start
 // and when another tab changed something, `acknowledged` (the last change made).
 const DATABASE = "duoserve", STORE = "conversations", PREFERENCES = "duoserve.preferences";
 const TAB_PREFIX = "duoserve.conversation.";
@@ -31,12 +31,12 @@ const device = {
     const db = await database();
     return settled(db.transaction(STORE).objectStore(STORE).getAll());
   },
-  async put(conversation, base) {
+  async put(conversation, bases) {
     const db = await database();
     const transaction = db.transaction(STORE, "readwrite");
     const store = transaction.objectStore(STORE);
     const kept = await settled(store.get(conversation.id));
-    if (kept && kept.revision !== base && kept.revision !== conversation.revision) return false;
+    if (kept && !bases.includes(kept.revision)) return false;
     await settled(store.put(conversation));
     return true;
   },
@@ -77,12 +77,12 @@ async function prefer(wanted) {
   const after = place();
   if (before === after) return;
   for (const conversation of await before.all()) {
-    await after.put(conversation, conversation.revision);
+    await after.put(conversation, [conversation.revision]);
     await before.remove(conversation.id);
   }
 }
 
-const sessions = new Map(); // by nonce: {done, moved, told, queue}
+const sessions = new Map(); // by nonce: {done, moved, written, told, queue}
 let latest = null; // the component as it was given last
 
 async function make(session, change) {
@@ -90,12 +90,18 @@ async function make(session, change) {
   if (change.op === "delete") return place().remove(session.moved[change.id] ?? change.id);
   const conversation = { ...change.conversation };
   conversation.id = session.moved[conversation.id] ?? conversation.id;
-  if (await place().put(conversation, change.base)) return;
+  // What this session wrote itself may be newer than the base, when a change was made before it was acknowledged.
+  const bases = [change.base, session.written[conversation.id], conversation.revision];
+  if (await place().put(conversation, bases)) {
+    session.written[conversation.id] = conversation.revision;
+    return;
+  }
   // Another tab saved this conversation meanwhile: both versions stay.
   const copy = Array.from(crypto.getRandomValues(new Uint8Array(8)), (b) => b.toString(16).padStart(2, "0")).join("");
   session.moved[change.conversation.id] = copy;
   session.told = false;
-  await place().put({ ...conversation, id: copy, title: `${conversation.title} (other tab)` }, "");
+  session.written[copy] = conversation.revision;
+  await place().put({ ...conversation, id: copy, title: `${conversation.title} (other tab)` }, []);
 }
 
 async function work(nonce) {
@@ -103,6 +109,7 @@ async function work(nonce) {
   const { data } = latest;
   if (data.nonce !== nonce) return;
   let changed = false;
+  for (const old of data.moves) delete session.moved[old]; // Python says the new id itself from here on
   for (const change of data.changes) {
     if (change.sequence <= session.done) continue;
     await make(session, change);
@@ -146,7 +153,7 @@ export default function (component) {
   const { nonce } = component.data;
   if (!sessions.has(nonce)) {
     sessions.clear();
-    sessions.set(nonce, { done: 0, moved: {}, told: false, queue: Promise.resolve() });
+    sessions.set(nonce, { done: 0, moved: {}, written: {}, told: false, queue: Promise.resolve() });
   }
   schedule(nonce);
 }

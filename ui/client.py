@@ -39,8 +39,8 @@ class Request:
 
     model: str
     messages: list[ChatCompletionMessageParam]
-    temperature: float
-    top_p: float
+    temperature: float | None  # None: the engine's own, which is set from the model's card
+    top_p: float | None
     max_tokens: int
     user: str  # an opaque name for whoever asks, so that the router can be fair between them
     continue_last: bool = False  # go on with the assistant message at the end
@@ -117,17 +117,6 @@ class Router:
         """The router's metrics, in Prometheus' text format. Raises Failure."""
         return (await self._get("/metrics")).text
 
-    async def count_tokens(self, model: str, messages: list[dict[str, str]]) -> int:
-        """Tokens of `messages` as the engine counts them. Raises Failure."""
-        try:
-            response = await self._http.post(
-                "/v1/messages/count_tokens", json={"model": model, "messages": messages}
-            )
-            response.raise_for_status()
-            return int(response.json()["input_tokens"])
-        except (httpx.HTTPError, KeyError, ValueError) as error:
-            raise Failure("service", "The router did not count the tokens.") from error
-
     async def stream(self, request: Request) -> AsyncGenerator[Event, None]:
         """The events of one answer. Closing the iterator, or cancelling its task, frees the engine.
 
@@ -141,8 +130,8 @@ class Router:
             raw = await self._api.chat.completions.with_raw_response.create(
                 model=request.model,
                 messages=request.messages,
-                temperature=request.temperature,
-                top_p=request.top_p,
+                temperature=openai.omit if request.temperature is None else request.temperature,
+                top_p=openai.omit if request.top_p is None else request.top_p,
                 max_tokens=request.max_tokens,
                 user=request.user,
                 stream=True,
@@ -235,6 +224,8 @@ def _refusal(error: openai.APIStatusError, model: str) -> Failure:
         return Failure("loading", f"The model “{model}” is still loading.", after)
     if status in (502, 503, 504):
         return Failure("down", f"The model “{model}” is not available at the moment.", after)
+    if code == "context_length_exceeded":
+        return Failure("size", f"Too long: {said} Edit the question, or take along fewer or smaller files.")
     if 400 <= status < 500:
         return Failure("request", f"The service refused the question: {said or f'status {status}'}")
     return Failure("service", "The service failed to answer. Its log tells why (./run logs router).", after)

@@ -14,8 +14,8 @@ _copy = st.components.v2.component(
     html="<button type='button'><span>Copy</span></button>",
     css="""
         button { background: none; border: 0; padding: 0; min-height: 1.6rem; cursor: pointer; font: inherit;
-                 font-size: .8rem; color: var(--st-gray-text-color); opacity: .75; border-radius: .4rem; }
-        button:hover, button:focus-visible { opacity: 1; color: var(--st-primary-color); }
+                 font-size: .8rem; color: var(--st-gray-text-color); border-radius: .4rem; }
+        button:hover, button:focus-visible { color: var(--st-primary-color); }
         button:focus-visible { outline: 2px solid var(--st-primary-color); }
     """,
     js=(_HERE / "copy_button.js").read_text(),

@@ -3,7 +3,7 @@
 import json
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -70,8 +70,8 @@ class Options(BaseModel):
 
     model: str = ""
     system: str = ""
-    temperature: Annotated[float, Field(ge=0, le=2)] = 0.7
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None  # None: as the model's card advises
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     max_tokens: Annotated[int, Field(ge=16, le=32768)] = 2048
 
 
@@ -118,9 +118,14 @@ class Conversation(BaseModel):
         self.messages.append(answer)
         self.updated = _now()
 
-    def edit(self, index: int, text: str) -> None:
-        """Ask the question at `index` anew as `text`: what came after it belonged to the old one and goes."""
-        self.messages[index].text = text
+    def edit(self, index: int, text: str, attached: Collection[str] = ()) -> None:
+        """Ask the question at `index` anew as `text`, with those of its attachments that are named.
+
+        What came after it belonged to the old question and goes.
+        """
+        question = self.messages[index]
+        question.text = text
+        question.attachments = [each for each in question.attachments if each.name in attached]
         del self.messages[index + 1 :]
         self.updated = _now()
 

@@ -2,6 +2,11 @@
 // would open the keyboard). `focus` names what is open.
 let focused = null;
 
+// Code that is wider than the page scrolls; whoever has no mouse must be able to get there.
+new MutationObserver(() => {
+  for (const code of document.querySelectorAll("pre:not([tabindex])")) code.tabIndex = 0;
+}).observe(document.body, { childList: true, subtree: true });
+
 export default function ({ data }) {
   if (data.leave) return window.location.assign(data.leave);
   if (data.focus === focused || !window.matchMedia("(pointer: fine)").matches) return;

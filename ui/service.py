@@ -64,15 +64,6 @@ class Service:
         """Nobody looks at `answer` any more: end it, unless somebody comes back for it within seconds."""
         self._loop.call_soon_threadsafe(self._abandon, answer.id)
 
-    def count_tokens(self, model: str, messages: list[dict[str, str]], timeout: float = 3.0) -> int:
-        """Tokens of `messages`, counted by the engine. Raises Failure."""
-        counting = asyncio.run_coroutine_threadsafe(self._router.count_tokens(model, messages), self._loop)
-        try:
-            return counting.result(timeout)
-        except TimeoutError:
-            counting.cancel()
-            raise Failure("silent", "The router did not count the tokens in time.") from None
-
     def waiting(self, model: str) -> int | None:
         """Requests in the router's queue for `model` at the last look, if the router tells."""
         return self.samples[-1].waiting.get(model) if self.samples else None

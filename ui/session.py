@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ui.answers import Answer
-from ui.client import Failure, Request
+from ui.client import Request
 from ui.conversation import Attachment, Conversation, Message, new_id
 from ui.service import Service
 from ui.storage import Storage
@@ -70,12 +70,12 @@ class ChatSession:
         self._end_running()
         self._send(self.current.messages[-1].model_copy())
 
-    def edit(self, index: int, text: str) -> None:
-        """Ask the question at `index` anew, as `text`."""
+    def edit(self, index: int, text: str, attached: Sequence[str] = ()) -> None:
+        """Ask the question at `index` anew, as `text`, with those of its attachments that are named."""
         self._end_running()
         before = self._snapshot()
         lost = len(self.current.messages) - index - 1
-        self.current.edit(index, text)
+        self.current.edit(index, text, attached)
         self.editing = None
         self._send()
         self.undoable = (
@@ -155,11 +155,9 @@ class ChatSession:
 
     def received(self, said: object) -> None:
         """Take over what the browser holds."""
-        moved = self.storage.receive(said)
-        if self.current.id in moved:
-            self.answers |= {moved[self.current.id]: self.answers.pop(self.current.id)} if self.answer else {}
-            self.current.id = moved[self.current.id]
-            self.current.title += " (other tab)"
+        for old, new in self.storage.receive(said).items():
+            if old in self.answers:
+                self.answers[new] = self.answers.pop(old)
         if self.current.id in self.storage.conversations and not self.answer:
             self.current = self.storage.conversations[self.current.id]
         elif self.answer or self.current.messages:
@@ -167,13 +165,6 @@ class ChatSession:
                 self.storage.conversations[self.current.id] = self.current
         else:
             self.new()
-
-    def count_tokens(self, text: str) -> int:
-        """Tokens of `text` as the chosen model counts them; 0 when it cannot be asked."""
-        try:
-            return self.service.count_tokens(self.current.options.model, [{"role": "user", "content": text}])
-        except Failure:
-            return 0
 
     def _send(self, earlier: Message | None = None) -> None:
         options = self.current.options

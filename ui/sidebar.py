@@ -23,6 +23,8 @@ def draw(chat: ChatSession) -> None:
             shortcut="Mod+Shift+O",
             on_click=chat.new,
         )
+        if not chat.storage.loaded:
+            st.caption("Looking for conversations in this browser …")
         words = ""
         if len(chat.storage.conversations) > 1:
             words = st.text_input(
@@ -33,9 +35,10 @@ def draw(chat: ChatSession) -> None:
             )
         _conversations(chat, words)
         st.space("small")
-        with st.container(horizontal=True, gap="small"):
-            _import(chat)
-            _preferences(chat)
+        if chat.storage.loaded:
+            with st.container(horizontal=True, gap="small"):
+                _import(chat)
+                _preferences(chat)
         st.page_link("pages/about.py", label="About this service", icon=":material/monitoring:")
         if not chat.service.settings.only_this_machine:
             st.button("Sign out", icon=":material/logout:", type="tertiary", on_click=_sign_out, args=(chat,))

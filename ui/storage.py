@@ -60,6 +60,8 @@ class Storage:
     nonce: str = field(default_factory=new_id)  # tells the browser which session it talks to
     _changes: list[dict[str, Any]] = field(default_factory=list)
     _sequence: int = 0
+    _moves: list[str] = field(default_factory=list)  # ids that another tab's version has taken
+    _touched: dict[str, int] = field(default_factory=dict)  # by conversation: its last change's number
 
     def save(self, conversation: Conversation) -> None:
         """Keep `conversation` as it is now."""
@@ -73,11 +75,13 @@ class Storage:
             each for each in self._changes if each.get("conversation", {}).get("id") != conversation.id
         ]
         self._add({"op": "put", "base": base, "conversation": conversation.model_dump(mode="json")})
+        self._touched[conversation.id] = self._sequence
 
     def delete(self, conversation_id: str) -> None:
         """Forget a conversation."""
         self.conversations.pop(conversation_id, None)
         self._add({"op": "delete", "id": conversation_id})
+        self._touched[conversation_id] = self._sequence
 
     def save_preferences(self) -> None:
         """Keep the preferences as they are now."""
@@ -85,7 +89,7 @@ class Storage:
 
     def outgoing(self) -> dict[str, Any]:
         """What the browser's side is given."""
-        return {"nonce": self.nonce, "loaded": self.loaded, "changes": self._changes}
+        return {"nonce": self.nonce, "moves": self._moves, "changes": self._changes}
 
     def acknowledged(self, said: Any) -> None:
         """The browser has made the changes up to a sequence number."""
@@ -102,18 +106,18 @@ class Storage:
         """
         if not isinstance(said, dict) or said.get("nonce") != self.nonce:
             return {}
-        moved = {str(old): str(new) for old, new in (said.get("moved") or {}).items()}
-        self._changes = [change for change in self._changes if change["sequence"] > said.get("sequence", 0)]
-        unsaved = {
-            change["conversation"]["id"]: self.conversations[change["conversation"]["id"]]
-            for change in self._changes
-            if change["op"] == "put" and change["conversation"]["id"] in self.conversations
+        moved = {old: new for old, new in (said.get("moved") or {}).items() if old not in self._moves}
+        for old, new in moved.items():
+            self._move(old, new)
+        seen = said.get("sequence", 0)
+        # What this session did after the browser took its look is newer than what it saw.
+        newer = {key for key, sequence in self._touched.items() if sequence > seen}
+        theirs = {
+            each.id: each for each in _readable(said.get("conversations") or []) if each.id not in newer
         }
-        deleted = {change["id"] for change in self._changes if change["op"] == "delete"}
-        kept = {
-            each.id: each for each in _readable(said.get("conversations") or []) if each.id not in deleted
+        self.conversations = theirs | {
+            key: self.conversations[key] for key in newer & set(self.conversations)
         }
-        self.conversations = kept | unsaved
         if preferences := said.get("preferences"):
             try:
                 self.preferences = Preferences.model_validate(preferences)
@@ -121,6 +125,23 @@ class Storage:
                 _log.warning("the browser's preferences were damaged and are replaced by the defaults")
         self.loaded = True
         return moved
+
+    def _move(self, old: str, new: str) -> None:
+        """Another tab's version keeps the id `old`; ours goes on as `new`, and so do its unsent changes."""
+        self._moves.append(old)
+        if conversation := self.conversations.pop(old, None):
+            conversation.id, conversation.title = new, f"{conversation.title} (other tab)"
+            self.conversations[new] = conversation
+        if old in self._touched:
+            self._touched[new] = self._touched.pop(old)
+        for change in self._changes:
+            if change["op"] == "put" and change["conversation"]["id"] == old:
+                change["conversation"] |= {
+                    "id": new,
+                    "title": f"{change['conversation']['title']} (other tab)",
+                }
+            elif change["op"] == "delete" and change["id"] == old:
+                change["id"] = new
 
     def _add(self, change: dict[str, Any]) -> None:
         self._sequence += 1

@@ -2,8 +2,8 @@
 
 import urllib.parse
 from collections.abc import Callable
-from datetime import datetime
 
+import altair as alt
 import streamlit as st
 
 from ui import ide, slo
@@ -55,12 +55,21 @@ def _live() -> None:
         with columns[column]:
             st.markdown(f"**{title}**  \n:small[:gray[{unit}]]")
             rows = [
-                {"time": datetime.fromtimestamp(point.time), "model": point.model, title: value(point)}
+                {"time": point.time * 1000, "model": point.model, "value": value(point)}
                 for point in course
                 if value(point) is not None
             ]
             if rows:
-                st.line_chart(rows, x="time", y=title, color="model", x_label="", y_label="", height=160)
+                # aria=False on the line: the chart as a whole has a description, its parts need none.
+                line = alt.Chart({"values": rows}).mark_line(aria=False)
+                st.altair_chart(
+                    line.encode(
+                        x=alt.X("time:T", title=None),
+                        y=alt.Y("value:Q", title=None),
+                        color=alt.Color("model:N", title=None, legend=alt.Legend(orient="bottom")),
+                        tooltip=["model:N", "time:T", alt.Tooltip("value:Q", format=".2f")],
+                    ).properties(description=f"{title}: {unit}, the last 15 minutes", height=180)
+                )
             else:
                 st.caption("Nothing was asked.")
 

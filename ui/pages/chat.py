@@ -6,7 +6,7 @@ import streamlit as st
 
 from ui import attachments, components, sidebar
 from ui.answers import Answer
-from ui.conversation import Attachment, Conversation, Message, export
+from ui.conversation import Conversation, Message, export
 from ui.markdown import plain, presentable
 from ui.session import ChatSession
 from ui.storage import Preset
@@ -34,17 +34,19 @@ def _page() -> None:
         if (wanted := st.query_params.get("c", "")) in chat.storage.conversations:
             chat.open(wanted)
     chat.collect()
-    sidebar.draw(chat)
-    components.keep_in_browser(chat)
+    models = _models()
     with st.bottom:
         bar = st.container(horizontal=True, vertical_alignment="center", key="bar")
         _input()
+    # Behind the input, so that a question is kept and listed before its answer is there.
+    components.keep_in_browser(chat)
+    sidebar.draw(chat)
     if chat.current.messages:
         st.query_params["c"] = chat.current.id
     elif "c" in st.query_params and "opened" in st.session_state:
         del st.query_params["c"]
     components.focus_input(chat.current.id)
-    _header()
+    _header(models)
     if not chat.current.messages:
         _welcome()
     _messages()
@@ -68,37 +70,28 @@ def _input() -> None:
         return
     try:
         attached = attachments.read([(file.name, file.getvalue()) for file in given.files])
-        _check_size(given.text, attached)
     except attachments.Refused as problem:
         st.session_state.refused = str(problem), given.text
         st.rerun()
     chat.ask(given.text.strip(), attached)
 
 
-def _check_size(text: str, attached: list[Attachment]) -> None:
-    """Refuse what cannot fit into the model's window before it is sent; counted only where it might not."""
-    limit = _limit(chat.current)
-    prompt = "\n\n".join([each.as_prompt() for each in attached] + [text])
-    if limit and len(prompt) > limit:  # a token is at least one character
-        tokens = chat.count_tokens(prompt)
-        if tokens > limit:
-            raise attachments.Refused(
-                f"This is {tokens:,} tokens, and {chat.current.options.model} takes {limit:,} for the whole "
-                "conversation. Shorten it, or attach less."
-            )
-
-
 def _limit(conversation: Conversation) -> int:
     return int(chat.service.windows.get(conversation.options.model, 0) * chat.service.settings.context_ratio)
 
 
-def _header() -> None:
-    options = chat.current.options
-    readiness = chat.service.readiness
-    models = sorted(readiness.models) if readiness else ["coder", "general"]
+def _models() -> list[str]:
+    """The models to choose from; a conversation that has none of them gets one."""
+    options, readiness = chat.current.options, chat.service.readiness
+    models = sorted(readiness.models) if readiness else sorted(_PURPOSE)
     if options.model not in models:
         preferred = chat.storage.preferences.model
         options.model = preferred if preferred in models else models[0]
+    return models
+
+
+def _header(models: list[str]) -> None:
+    options = chat.current.options
 
     def choose() -> None:
         options.model = st.session_state[key]
@@ -167,6 +160,11 @@ def _options(conversation: Conversation) -> None:
         st.session_state[f"system-{this}"] = options.system
         chat.options_changed()
 
+    def sample() -> None:
+        own = st.session_state[f"own-{this}"]
+        options.temperature, options.top_p = (0.7, 0.95) if own else (None, None)
+        chat.options_changed()
+
     with st.popover("Options", icon=":material/tune:", type="tertiary"):
         presets = {preset.name: preset.system for preset in chat.storage.preferences.presets}
         st.selectbox(
@@ -187,28 +185,36 @@ def _options(conversation: Conversation) -> None:
             on_change=change,
             args=("system",),
         )
-        st.slider(
-            "Temperature",
-            0.0,
-            2.0,
-            options.temperature,
-            0.05,
-            key=f"temperature-{this}",
-            on_change=change,
-            args=("temperature",),
-            help="0 answers alike every time; above 1 becomes erratic.",
+        own = st.toggle(
+            "Own sampling",
+            options.temperature is not None,
+            key=f"own-{this}",
+            on_change=sample,
+            help="Otherwise temperature and top p are those that the model's makers advise.",
         )
-        st.slider(
-            "Top p",
-            0.05,
-            1.0,
-            options.top_p,
-            0.05,
-            key=f"top_p-{this}",
-            on_change=change,
-            args=("top_p",),
-            help="Only the likeliest words that together have this probability are considered.",
-        )
+        if own:
+            st.slider(
+                "Temperature",
+                0.0,
+                2.0,
+                options.temperature or 0.0,
+                0.05,
+                key=f"temperature-{this}",
+                on_change=change,
+                args=("temperature",),
+                help="0 answers alike every time; above 1 becomes erratic.",
+            )
+            st.slider(
+                "Top p",
+                0.05,
+                1.0,
+                options.top_p or 1.0,
+                0.05,
+                key=f"top_p-{this}",
+                on_change=change,
+                args=("top_p",),
+                help="Only the likeliest words that together have this probability are considered.",
+            )
         st.number_input(
             "Longest answer (tokens)",
             16,
@@ -237,7 +243,7 @@ def _edit_presets() -> None:
         },
         hide_index=True,
     )
-    if st.button("Save", type="primary"):
+    if st.button("Save"):
         chat.storage.preferences.presets = [
             Preset(name=row["name"], system=row["system"])
             for row in rows
@@ -307,7 +313,7 @@ def _welcome() -> None:
         ]
         st.markdown("\n".join(lines))
     st.caption(
-        f"Attach text and code files with the paper clip: up to {attachments.MAX_FILES} files of "
+        f"Attach text and code files with +: up to {attachments.MAX_FILES} files of "
         f"{attachments.MAX_KILOBYTES} KB. Enter sends, Shift+Enter breaks the line, Esc stops an answer."
     )
     examples = st.container(key="examples", gap="small")
@@ -359,9 +365,11 @@ def _question(index: int, message: Message) -> None:
     with st.chat_message("user", avatar=":material/person:"):
         if chat.editing == index:
             text = st.text_area("Edit the question", message.text, key=f"edit-{chat.current.id}-{index}")
+            names = [attached.name for attached in message.attachments]
+            kept = st.multiselect("Attached", names, names) if names else []
             with st.container(horizontal=True):
-                if st.button("Ask again", type="primary", disabled=not text.strip()):
-                    chat.edit(index, text.strip())
+                if st.button("Ask again", disabled=not (text.strip() or kept)):
+                    chat.edit(index, text.strip(), kept)
                     st.rerun()
                 if st.button("Cancel"):
                     chat.editing = None
@@ -440,6 +448,8 @@ def _failure(message: Message, last: bool) -> None:
         st.caption(f":material/error: {plain(message.failure)}")
         return
     st.warning(plain(message.failure), icon=":material/error:")
+    if message.failure_kind == "size":  # asking the same again would fail again
+        return
     waiting = message.retry_at > time.time()
 
     @st.fragment(run_every=1.0 if waiting else None)
@@ -448,7 +458,6 @@ def _failure(message: Message, last: bool) -> None:
         st.button(
             f"Try again in {left} s" if left > 0 else "Try again",
             icon=":material/refresh:",
-            type="primary",
             disabled=left > 0,
             key="retry",
             on_click=chat.retry,

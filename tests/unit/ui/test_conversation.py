@@ -65,6 +65,13 @@ def test_editing_a_question_drops_what_came_after_it() -> None:
     assert texts(conversation) == ["question 0", "answer 0", "better question"]
 
 
+def test_editing_keeps_the_attachments_that_are_named() -> None:
+    conversation = Conversation()
+    conversation.ask("q", [Attachment(name="a", text="1"), Attachment(name="b", text="2")])
+    conversation.edit(0, "q2", ["b"])
+    assert [attached.name for attached in conversation.messages[0].attachments] == ["b"]
+
+
 def test_a_new_answer_takes_the_place_of_the_old_one() -> None:
     conversation = talk(1)
     conversation.answered(answer("better"))

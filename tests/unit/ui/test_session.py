@@ -1,9 +1,6 @@
-from typing import Any
-
 import pytest
 
 from ui.answers import Answer
-from ui.client import Failure
 from ui.conversation import Conversation
 from ui.session import ChatSession
 from ui.storage import Storage
@@ -26,9 +23,6 @@ class StagedService:
 
     def take_over(self, answer_id: str) -> Answer | None:
         return self.abandoned.pop(answer_id, None)
-
-    def count_tokens(self, model: str, messages: list[Any]) -> int:
-        raise Failure("silent", "no")
 
 
 @pytest.fixture

@@ -63,6 +63,17 @@ def test_what_the_browser_holds_is_taken_over_but_not_over_unsaved_changes() -> 
     assert storage.conversations[theirs.id].messages[0].text == "theirs"
 
 
+def test_a_look_from_before_a_change_does_not_undo_it_even_when_that_is_acknowledged() -> None:
+    storage, conversation = Storage(), asked()
+    storage.save(conversation)
+    before = snapshot(storage, conversation, sequence=1)
+    conversation.ask("second")
+    storage.save(conversation)
+    storage.acknowledged({"nonce": storage.nonce, "sequence": 2})
+    storage.receive(before)
+    assert len(storage.conversations[conversation.id].messages) == 2
+
+
 def test_a_deletion_that_is_under_way_is_not_undone_by_a_snapshot() -> None:
     storage, conversation = Storage(), asked()
     storage.receive(snapshot(storage, conversation))
@@ -85,6 +96,19 @@ def test_damaged_preferences_leave_the_defaults() -> None:
     assert storage.preferences.keep == "device" and storage.preferences.presets
 
 
-def test_the_ids_of_conversations_that_another_tab_changed_are_given() -> None:
-    storage = Storage()
-    assert storage.receive(snapshot(storage, moved={"a": "b"})) == {"a": "b"}
+def test_what_two_tabs_changed_at_once_is_there_twice_and_ours_goes_on_under_its_new_id() -> None:
+    storage, ours = Storage(), asked()
+    old = ours.id
+    theirs = ours.model_copy(deep=True)
+    storage.save(ours)
+    before = snapshot(
+        storage, theirs, ours.model_copy(update={"id": "c0ffee"}), moved={old: "c0ffee"}, sequence=1
+    )
+    ours.ask("second")
+    storage.save(ours)
+    assert storage.receive(before) == {old: "c0ffee"}
+    assert len(storage.conversations[old].messages) == 1
+    assert storage.conversations["c0ffee"] is ours and len(ours.messages) == 2
+    assert sent(storage)[-1]["conversation"]["id"] == "c0ffee"
+    assert storage.outgoing()["moves"] == [old]
+    assert storage.receive(before) == {} and storage.conversations[old].id == old

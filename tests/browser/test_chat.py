@@ -1,0 +1,478 @@
+"""The chat app in a real browser, before the real router and staged engines that do what a test needs."""
+
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, BrowserContext, expect
+
+from tests.browser.conftest import Chat
+from tests.browser.service import KEY, ROOT, Service, fetch, wait_for
+
+Open = Callable[[BrowserContext], Chat]
+WORDS = "first case def item error token next write list name close map from value index stop test self"
+
+
+@pytest.fixture(scope="module")
+def service(folder: Path, browser: Browser) -> Iterator[Service]:
+    running = Service(folder, MAX_BODY_MB="1", QUEUE_MAX="2")
+    try:
+        for model in ("coder", "general"):
+            running.start(model, "--itl-ms", "5", "--completion-tokens", "40")
+        running.start("router")
+        running.start("ui")
+        running.ready("coder", "general")
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture
+def open_chat(service: Service, context: BrowserContext) -> Iterator[Open]:
+    service.reset()
+    opened: list[Chat] = []
+
+    def open_in(context: BrowserContext) -> Chat:
+        opened.append(Chat(context.new_page(), service.url("ui")))
+        return opened[-1].open()
+
+    yield open_in
+    for chat in opened:
+        assert chat.foreign == [], "the page asked for something elsewhere"
+        assert chat.page.is_closed() or "Traceback" not in chat.page.content()
+
+
+@pytest.fixture
+def chat(open_chat: Open, context: BrowserContext) -> Chat:
+    return open_chat(context)
+
+
+def staged(**knobs: Any) -> str:
+    """A question that tells the staged engine how to answer it."""
+    return f"Please. staged:{json.dumps(knobs)}"
+
+
+def last_body(service: Service, model: str = "coder") -> Any:
+    return service.staged(model)["requests"][-1]["body"]
+
+
+def test_the_answer_grows_on_screen_while_it_is_made(chat: Chat, service: Service) -> None:
+    chat.ask(staged(text=WORDS, itl_ms=100))
+    expect(chat.messages).to_have_count(2)
+    lengths = [
+        wait_for(
+            lambda seen=seen: chat.messages.last.inner_text().count(" ") > seen and seen + 1, "it stopped"
+        )
+        for seen in range(3, 12, 4)
+    ]
+    assert lengths and service.staged("coder")["running"] == 1
+    expect(chat.messages.last).to_contain_text("index stop test self")
+    chat.answered()
+    expect(chat.messages.last).to_contain_text(
+        re.compile(r"coder · first token \d\.\d\d s · \d+ tokens/s · 18 tokens")
+    )
+
+
+def test_stop_frees_the_engine_and_keeps_what_came(chat: Chat, service: Service) -> None:
+    chat.ask(staged(completion_tokens=2000, itl_ms=20))
+    expect(chat.messages.last).to_contain_text("error")
+    chat.button("Stop").click()
+    wait_for(lambda: service.staged("coder")["running"] == 0, "the engine works on", 2)
+    assert service.staged("coder")["requests"][-1]["state"] == "aborted"
+    expect(chat.messages.last).to_contain_text("Stopped.")
+    expect(chat.messages.last).to_contain_text("error")
+    chat.button("Continue").click()
+    wait_for(lambda: service.staged("coder")["running"], "it did not go on")
+    assert last_body(service)["continue_final_message"] is True
+    chat.page.keyboard.press("Escape")
+    expect(chat.messages.last).to_contain_text("Stopped.")
+
+
+def test_stop_before_the_first_token_frees_the_engine_too(chat: Chat, service: Service) -> None:
+    chat.ask(staged(ttft_ms=60_000))
+    wait_for(lambda: service.staged("coder")["running"], "nothing was asked")
+    chat.button("Stop").click()
+    wait_for(lambda: service.staged("coder")["running"] == 0, "the engine works on", 2)
+    expect(chat.messages.last).to_contain_text("Stopped before the answer began.")
+
+
+def test_closing_the_tab_frees_the_engine(chat: Chat, service: Service) -> None:
+    chat.ask(staged(completion_tokens=5000, itl_ms=20))
+    wait_for(lambda: service.staged("coder")["running"], "nothing was asked")
+    chat.page.close()
+    wait_for(lambda: service.staged("coder")["running"] == 0, "the engine works on for nobody", 10)
+
+
+def test_regenerate_edit_delete_and_undo(chat: Chat, service: Service) -> None:
+    chat.ask("What is one?")
+    chat.answered()
+    chat.ask("What is two?")
+    chat.answered(2)
+    chat.button("Regenerate").click()
+    wait_for(lambda: len(service.staged("coder")["requests"]) == 3, "nothing was asked again")
+    chat.answered(2)
+    chat.messages.first.get_by_role("button", name="Edit").click()
+    chat.page.get_by_label("Edit the question").fill("What is three?")
+    chat.button("Ask again").click()
+    chat.answered(1)
+    assert [message["content"] for message in last_body(service)["messages"]] == ["What is three?"]
+    chat.button("Undo").click()
+    expect(chat.messages).to_have_count(4)
+    expect(chat.messages.first).to_contain_text("What is one?")
+    chat.messages.nth(2).get_by_role("button", name="Delete").click()
+    expect(chat.messages).to_have_count(2)
+
+
+def test_the_chosen_model_and_the_options_are_used(chat: Chat, service: Service) -> None:
+    chat.page.get_by_role("radio", name="general").or_(chat.button("general")).first.click()
+    chat.button("Options").click()
+    chat.page.get_by_label("System prompt").fill("Answer in French.")
+    chat.page.get_by_role("spinbutton", name="Longest answer (tokens)").fill("64")
+    chat.page.keyboard.press("Tab")
+    chat.page.get_by_text("Own sampling").click()
+    expect(chat.page.get_by_text("Temperature", exact=True)).to_be_visible()
+    chat.page.keyboard.press("Escape")
+    chat.ask("Hello")
+    chat.answered()
+    body = last_body(service, "general")
+    assert body["messages"][0] == {"role": "system", "content": "Answer in French."}
+    assert (body["max_tokens"], body["temperature"], body["top_p"]) == (64, 0.7, 0.95)
+    assert KEY not in chat.page.content()
+
+
+def test_conversations_survive_a_reload_and_stay_apart(
+    open_chat: Open, context: BrowserContext, browser: Browser
+) -> None:
+    chat = open_chat(context)
+    chat.ask("What is a monad?")
+    chat.answered()
+    chat.button("New chat").first.click()
+    expect(chat.messages).to_have_count(0)
+    chat.ask("What is a functor?")
+    chat.answered()
+    chat.page.reload()
+    expect(chat.messages.first).to_contain_text("What is a functor?")
+    chat.page.get_by_test_id("stSidebar").get_by_text("What is a monad?").click()
+    expect(chat.messages.first).to_contain_text("What is a monad?")
+    stranger = browser.new_context()
+    other = open_chat(stranger)
+    other.page.wait_for_timeout(500)
+    expect(other.page.get_by_text("What is a monad?")).to_have_count(0)
+    stranger.close()
+
+
+def test_an_answer_survives_a_reload(chat: Chat, service: Service) -> None:
+    chat.ask(staged(completion_tokens=150, itl_ms=40))
+    expect(chat.messages.last).to_contain_text("error")
+    chat.page.reload()
+    chat.answered()
+    (request,) = service.staged("coder")["requests"]
+    assert request["state"] == "finished" and request["chunks"] >= 150
+
+
+def test_two_tabs_do_not_overwrite_each_other(open_chat: Open, context: BrowserContext) -> None:
+    one = open_chat(context)
+    one.ask("Shared question")
+    one.answered()
+    two = Chat(context.new_page(), one.url)
+    two.open(f"/?{one.page.url.split('?')[1]}")
+    expect(two.messages).to_have_count(2)
+    one.ask(staged(text="from the first tab", itl_ms=150))
+    two.ask(staged(text="from the second tab", itl_ms=150))
+    one.answered(2)
+    two.answered(2)
+    sidebar = one.page.get_by_test_id("stSidebar")
+    expect(sidebar.get_by_text(re.compile("Shared question"))).to_have_count(2)
+    one.page.reload()
+    expect(sidebar.get_by_text(re.compile("Shared question"))).to_have_count(2)
+    texts = []
+    for title in ("Shared question", "Shared question (other tab)"):
+        sidebar.get_by_text(title, exact=True).click()
+        expect(one.messages).to_have_count(4)
+        texts.append(one.messages.last.inner_text())
+    assert "first tab" in "".join(texts) and "second tab" in "".join(texts)
+
+
+def test_a_tab_s_conversations_can_end_with_it(open_chat: Open, context: BrowserContext) -> None:
+    chat = open_chat(context)
+    chat.button("Settings").click()
+    chat.page.get_by_text("Until this tab is closed").click()
+    chat.page.keyboard.press("Escape")
+    chat.ask("A secret plan")
+    chat.answered()
+    chat.page.reload()
+    expect(chat.messages.first).to_contain_text("A secret plan")
+    chat.page.close()
+    later = open_chat(context)
+    later.page.wait_for_timeout(500)
+    expect(later.page.get_by_text("A secret plan")).to_have_count(0)
+
+
+def test_rename_pin_search_delete_and_undo(chat: Chat) -> None:
+    for question in ("About apples", "About pears"):
+        chat.ask(question)
+        chat.answered()
+        chat.button("New chat").first.click()
+        expect(chat.messages).to_have_count(0)
+    sidebar = chat.page.get_by_test_id("stSidebar")
+    sidebar.get_by_text("About apples").click()
+    chat.button("More").click()
+    chat.page.get_by_label("Title").fill("Fruit <b>notes</b> [x](javascript:alert(1))")
+    chat.page.keyboard.press("Enter")
+    expect(sidebar.get_by_text("Fruit <b>notes</b> [x](javascript:alert(1))")).to_be_visible()
+    chat.button("Pin").click()
+    expect(sidebar.get_by_text("Pinned")).to_be_visible()
+    chat.page.keyboard.press("Escape")
+    sidebar.get_by_label("Search").fill("pears")
+    sidebar.get_by_label("Search").press("Enter")
+    expect(sidebar.get_by_text("Fruit")).to_have_count(0)
+    sidebar.get_by_label("Search").fill("")
+    sidebar.get_by_label("Search").press("Enter")
+    expect(sidebar.get_by_text("Fruit")).to_be_visible()
+    chat.button("More").click()
+    chat.button("Delete").last.click()
+    expect(sidebar.get_by_text("Fruit")).to_have_count(0)
+    chat.button("Undo").click()
+    expect(sidebar.get_by_text("Fruit")).to_be_visible()
+    expect(chat.messages).to_have_count(2)
+
+
+def test_export_and_import(chat: Chat, tmp_path: Path) -> None:
+    chat.ask("Keep me")
+    chat.answered()
+    chat.button("More").click()
+    with chat.page.expect_download() as download:
+        chat.button("Export as Markdown").click()
+    assert "# Keep me" in download.value.path().read_text()
+    with chat.page.expect_download() as download:
+        chat.button("Export as JSON").click()
+    exported = tmp_path / "export.json"
+    download.value.save_as(exported)
+    chat.button("Delete").last.click()
+    expect(chat.messages).to_have_count(0)
+    chat.button("Import, export").click()
+    chat.page.locator('[data-testid="stFileUploader"] input[type=file]').set_input_files(exported)
+    expect(chat.page.get_by_text("1 imported.")).to_be_visible()
+    chat.page.keyboard.press("Escape")
+    chat.page.get_by_test_id("stSidebar").get_by_text("Keep me").click()
+    expect(chat.messages).to_have_count(2)
+
+
+def test_files_are_attached_and_shown_folded(chat: Chat, service: Service, tmp_path: Path) -> None:
+    source = tmp_path / "merge.py"
+    source.write_text("def merge(a, b):\n    return a | b\n")
+    chat.page.locator('[data-testid="stChatInput"] input[type=file]').set_input_files(source)
+    expect(chat.page.get_by_test_id("stChatInput").get_by_text("merge.py")).to_be_visible()
+    chat.ask("Explain this")
+    chat.answered()
+    content = last_body(service)["messages"][0]["content"]
+    assert "File `merge.py`:\n```\ndef merge(a, b):" in content and content.endswith("Explain this")
+    fold = chat.messages.first.get_by_text("merge.py")
+    expect(chat.messages.first.get_by_text("return a | b")).not_to_be_visible()
+    fold.click()
+    expect(chat.messages.first.get_by_text("return a | b")).to_be_visible()
+
+
+def test_what_cannot_fit_is_refused_and_can_be_edited(chat: Chat, service: Service, tmp_path: Path) -> None:
+    source = tmp_path / "long.txt"
+    source.write_text("word " * 20_000)
+    chat.page.locator('[data-testid="stChatInput"] input[type=file]').set_input_files(source)
+    expect(chat.page.get_by_test_id("stChatInput").get_by_text("long.txt")).to_be_visible()
+    chat.ask("Sum this up")
+    expect(chat.messages.last).to_contain_text(re.compile(r"Too long: .* 6144 tokens .* 20\d\d\d tokens"))
+    assert service.staged("coder")["requests"] == []
+    chat.messages.first.get_by_role("button", name="Edit").click()
+    chat.page.get_by_role("button", name=re.compile("long.txt.*(Remove|Clear|remove)|Remove long.txt")).or_(
+        chat.page.get_by_label("Clear all")
+    ).first.click()
+    chat.button("Ask again").click()
+    chat.answered()
+    assert last_body(service)["messages"][0]["content"] == "Sum this up"
+
+
+def test_reasoning_is_folded_and_markdown_drawn_but_no_html(chat: Chat) -> None:
+    attack = (
+        "<script>window.hacked=1</script><img src=x onerror='window.hacked=1'>\n\n"
+        "Look: <img src=x onerror='window.hacked=1'> ![i](http://evil.test/x.png) "
+        "[l](javascript:window.hacked=1) :red[red] costs $5 and $6, \\(a^2\\)\n\n| a |\n|---|\n| b |\n\n"
+        "```python\ndef f(): pass\n```"
+    )
+    chat.ask(staged(text=attack, reasoning_tokens=5))
+    chat.answered()
+    answer = chat.messages.last
+    expect(answer.get_by_text("Reasoning")).to_be_visible()
+    expect(answer.locator("table")).to_be_visible()
+    expect(answer.locator(".katex").first).to_be_visible()
+    expect(answer.locator("pre code")).to_have_text("def f(): pass")
+    expect(answer.get_by_text(":red[red] costs $5 and $6")).to_be_visible()
+    expect(answer.locator("img")).to_have_count(0)
+    for link in answer.locator("a").all():
+        assert not (link.get_attribute("href") or "").startswith("javascript")
+    assert chat.page.evaluate("window.hacked") is None
+
+
+def test_older_turns_that_no_longer_fit_are_named(chat: Chat, service: Service) -> None:
+    for turn in range(1, 4):
+        chat.ask(f"Turn {turn}: " + "many words " * 1400)
+        chat.answered(turn)
+    expect(chat.page.get_by_text(re.compile("The [24] messages above no longer fit"))).to_be_visible()
+    expect(chat.page.get_by_text(re.compile(r"context [\d,]+ / 6,144 tokens \(1\d\d%\)"))).to_be_visible()
+
+
+@pytest.mark.parametrize(
+    ("knobs", "said"),
+    [
+        ({"error_at": 5}, "The model went away in the middle of this answer"),
+        ({"drop_at": 5}, "The model went away in the middle of this answer"),
+        ({"status": 500}, "Try again"),
+        ({"no_done": True, "drop_at": 3}, "The model went away in the middle of this answer"),
+    ],
+)
+def test_an_engine_that_fails_is_a_sentence_and_a_retry(
+    chat: Chat, service: Service, knobs: dict[str, Any], said: str
+) -> None:
+    service.staged("coder", **knobs, times=1)
+    chat.ask("What is one?")
+    expect(chat.messages.last).to_contain_text(said)
+    expect(chat.messages.first).to_contain_text("What is one?")
+    chat.button("Try again").click()
+    chat.answered()
+
+
+def test_a_full_queue_counts_down_and_then_answers(chat: Chat, service: Service) -> None:
+    slots = 8  # max-num-seqs of the engine's profile
+    service.staged("coder", ttft_ms=1500)
+    others = []
+
+    def occupy() -> None:
+        body = {"model": "coder", "messages": [{"role": "user", "content": "busy"}], "user": "others"}
+        fetch(f"{service.url('router')}/v1/chat/completions", body)
+
+    for _ in range(slots + 2):
+        others.append(threading.Thread(target=occupy))
+        others[-1].start()
+    wait_for(
+        lambda: (
+            service.staged("coder")["running"] == slots
+            and re.search(r'duoserve_waiting\{alias="coder"\} 2', fetch(f"{service.url('router')}/metrics"))
+        ),
+        "the queue did not fill",
+    )
+    chat.ask("Me, too")
+    expect(chat.messages.last).to_contain_text("the queue is full")
+    expect(chat.page.get_by_role("button", name=re.compile(r"Try again in \d+ s"))).to_be_disabled()
+    service.staged("coder", ttft_ms=0)
+    for other in others:
+        other.join()
+    expect(chat.button("Try again")).to_be_enabled()
+    chat.button("Try again").click()
+    chat.answered()
+
+
+def test_waiting_for_a_place_is_said(chat: Chat, service: Service) -> None:
+    chat.ask(staged(ttft_ms=2500))
+    expect(chat.messages.last).to_contain_text(re.compile(r"coder is reading … \d s"))
+    chat.answered()
+
+
+def test_the_keyboard_is_enough(chat: Chat) -> None:
+    expect(chat.input).to_be_focused()
+    chat.page.keyboard.type("first line")
+    chat.page.keyboard.press("Shift+Enter")
+    chat.page.keyboard.type("second line")
+    chat.page.keyboard.press("Enter")
+    chat.answered()
+    expect(chat.messages.first).to_contain_text(re.compile("first line\\s+second line"))
+    chat.page.keyboard.press("Control+Shift+O")
+    expect(chat.messages).to_have_count(0)
+    expect(chat.input).to_be_focused()
+
+
+def test_an_answer_can_be_copied(chat: Chat, context: BrowserContext) -> None:
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    chat.ask(staged(text="some **bold** text"))
+    chat.answered()
+    chat.messages.last.get_by_role("button", name="Copy the answer").click()
+    expect(chat.messages.last.get_by_text("Copied")).to_be_visible()
+    assert chat.page.evaluate("navigator.clipboard.readText()") == "some **bold** text"
+
+
+def test_the_about_page_shows_figures_and_hides_the_key(chat: Chat, service: Service) -> None:
+    chat.ask("Make a figure")
+    chat.answered()
+    chat.page.get_by_role("link", name="About this service").click()
+    expect(chat.page.get_by_text("First token, p95").first).to_be_visible()
+    expect(
+        chat.page.locator("code").get_by_text(f"http://127.0.0.1:{service.ports['router']}/v1").first
+    ).to_be_visible()
+    assert KEY not in chat.page.content()
+    chat.page.get_by_text("Show the key").click()
+    expect(chat.page.locator("code").get_by_text(KEY).first).to_be_visible()
+    chat.page.get_by_role("link", name="Back to the chat").click()
+    expect(chat.messages).to_have_count(2)
+
+
+ANSWER = """`dict.update` changes the left dict, `|` makes a new one:
+
+```python
+def merged(first: dict, second: dict) -> dict:
+    return first | second
+```
+
+| Way | Changes | Since |
+|---|---|---|
+| `update` | in place | always |
+| `a \\| b` | nothing | Python 3.9 |
+
+On equal keys the **right** side wins. Copying costs $O(n + m)$."""
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "scheme"),
+    [("chat", (1280, 800), "light"), ("chat-dark", (1280, 800), "dark"), ("chat-phone", (390, 844), "light")],
+)
+def test_every_look_is_accessible_and_fits(
+    browser: Browser,
+    open_chat: Open,
+    service: Service,
+    name: str,
+    size: tuple[int, int],
+    scheme: Any,
+    tmp_path: Path,
+) -> None:
+    context = browser.new_context(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
+    context.set_default_timeout(25_000)
+    chat = open_chat(context)
+    _check(chat, tmp_path / f"{name}-empty.png")
+    service.staged("coder", text=ANSWER, itl_ms=2, times=1)
+    chat.ask("How do I merge two dicts in Python, and what does it cost?")
+    chat.answered()
+    chat.page.mouse.move(0, 0)
+    chat.page.wait_for_timeout(300)
+    kept = ROOT / "docs" / "images" / f"{name}.png"
+    _check(chat, kept if name in ("chat", "chat-dark") else tmp_path / f"{name}.png")
+    if size[0] > 500:
+        chat.page.get_by_role("link", name="About this service").click()
+        expect(chat.page.get_by_text("Settings for")).to_be_visible()
+        _check(chat, tmp_path / f"{name}-about.png")
+    context.close()
+
+
+def _check(chat: Chat, picture: Path) -> None:
+    """No serious accessibility problem, nothing wider than the screen; a picture to look at."""
+    width = chat.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert width <= 0, f"the page is {width} px too wide"
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    chat.page.screenshot(path=picture)
+    found = Axe().run(chat.page).response["violations"]
+    serious = [
+        f"{each['id']}: {each['help']}: {[node['html'][:200] for node in each['nodes'][:3]]}"
+        for each in found
+        if each["impact"] in ("serious", "critical")
+    ]
+    assert not serious, "\n".join(serious)
