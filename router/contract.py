@@ -1,0 +1,236 @@
+"""Writes the OpenAPI description of the router's surface: `python -m router.contract` writes docs/contracts/.
+
+Made from what the router itself checks by (requests.py), so that the two cannot differ; a test compares the
+files with it, and another one fuzzes a running router against them.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic.json_schema import models_json_schema
+
+from router.requests import BY_PATH
+from router.settings import ROOT
+
+Json = dict[str, Any]
+FOLDER = ROOT / "docs" / "contracts"
+
+_WHAT = {
+    "/v1/chat/completions": "Chat completion (OpenAI). Streams server-sent events with `stream`.",
+    "/v1/completions": "Text completion (OpenAI). With `suffix` the model fills in the middle.",
+    "/v1/responses": "Response (OpenAI). Nothing is stored.",
+    "/v1/messages": "Message (Anthropic).",
+    "/v1/messages/count_tokens": "Tokens of a message's prompt (Anthropic).",
+}
+_REFUSALS = {
+    "400": "The request is not valid; `param` names the parameter. `context_length_exceeded`: the prompt is too long.",
+    "401": "The key is missing or wrong.",
+    "404": "The model is not published here.",
+    "405": "The route takes another method.",
+    "413": "The body is larger than MAX_BODY_MB.",
+    "429": "The waiting room is full, the wait was too long, or a rate limit is used up; Retry-After says when to come back.",
+    "503": "The model is loading or down, or its engine failed; Retry-After says when to come back.",
+    "504": "The answer was not complete within REQUEST_TIMEOUT.",
+}
+_QUEUE_HEADERS = {
+    "x-request-id": ("string", "Names this request in the router's log."),
+    "x-duoserve-queue-wait-ms": ("integer", "How long the request waited for a slot."),
+    "x-duoserve-queue-position": (
+        "integer",
+        "How many stood in line with it when it came; 0: none, it got a slot at once.",
+    ),
+    "x-duoserve-in-flight": (
+        "integer",
+        "Requests in a slot of any model when this one got its own, itself included.",
+    ),
+    "x-duoserve-truncated-messages": ("integer", "Messages left out so that the prompt fits; absent: none."),
+    "x-duoserve-truncated-tokens": ("integer", "Tokens left out so that the prompt fits; absent: none."),
+    "x-ratelimit-limit-requests": ("integer", "Requests a minute; with limits only. The same for `-tokens`."),
+    "x-ratelimit-remaining-requests": ("integer", "What is left of them. The same for `-tokens`."),
+    "x-ratelimit-reset-requests": ("string", "When they are renewed, as in 42s. The same for `-tokens`."),
+}
+_OPENAI_ERROR: Json = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": ["string", "null"]},
+            },
+        }
+    },
+}
+_ANTHROPIC_ERROR: Json = {
+    "type": "object",
+    "required": ["type", "error"],
+    "properties": {
+        "type": {"const": "error"},
+        "error": {
+            "type": "object",
+            "required": ["type", "message"],
+            "properties": {"type": {"type": "string"}, "message": {"type": "string"}},
+        },
+    },
+}
+# One server-sent event of a stream. One that fails after its start ends with an event that holds the error.
+_EVENT: Json = {
+    "type": "object",
+    "required": ["data"],
+    "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
+}
+_MODELS: Json = {
+    "type": "object",
+    "required": ["object", "data"],
+    "properties": {
+        "object": {"const": "list"},
+        "data": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["id", "object", "owned_by", "root", "max_model_len"],
+                "properties": {
+                    "id": {"type": "string"},
+                    "object": {"const": "model"},
+                    "created": {"type": "integer"},
+                    "owned_by": {"const": "duoserve"},
+                    "root": {"enum": ["coder", "general"], "description": "The alias it stands for."},
+                    "max_model_len": {"type": "integer", "description": "Context length in tokens."},
+                },
+            },
+        },
+    },
+}
+_READY: Json = {
+    "type": "object",
+    "required": ["status", "models"],
+    "properties": {
+        "status": {"enum": ["ready", "unavailable"]},
+        "models": {
+            "type": "object",
+            "required": ["coder", "general"],
+            "additionalProperties": {
+                "type": "object",
+                "required": ["state", "since", "reason"],
+                "properties": {
+                    "state": {"enum": ["ready", "loading", "down"]},
+                    "since": {"type": "string", "format": "date-time"},
+                    "reason": {"type": "string"},
+                },
+            },
+        },
+    },
+}
+
+
+def openai_api() -> Json:
+    """The description of /v1."""
+    _, definitions = models_json_schema(
+        [(model, "validation") for model in BY_PATH.values()], ref_template="#/components/schemas/{model}"
+    )
+    paths: Json = {path: {"post": _inference(path, model.__name__)} for path, model in BY_PATH.items()}
+    paths["/v1/models"] = {
+        "get": {
+            "summary": "The published models.",
+            "responses": {
+                "200": _json("The models.", _MODELS),
+                "401": _json(_REFUSALS["401"], _OPENAI_ERROR),
+            },
+        }
+    }
+    return _description(
+        "Duoserve: models",
+        "What the router serves under /v1, with the key. Every other path is 404.",
+        paths,
+        {
+            "schemas": definitions["$defs"],
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "header": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+            },
+        },
+    ) | {"security": [{"bearer": []}, {"header": []}]}
+
+
+def health_api() -> Json:
+    """The description of /health, /ready and /metrics."""
+    alive = {"type": "object", "required": ["status"], "properties": {"status": {"const": "ok"}}}
+    text: Json = {
+        "description": "Prometheus' text format.",
+        "content": {"text/plain": {"schema": {"type": "string"}}},
+    }
+    paths = {
+        "/health": {"get": {"summary": "The router is alive.", "responses": {"200": _json("Alive.", alive)}}},
+        "/ready": {
+            "get": {
+                "summary": "Which models serve.",
+                "responses": {
+                    "200": _json("At least one model serves.", _READY),
+                    "503": _json("No model serves.", _READY),
+                },
+            }
+        },
+        "/metrics": {
+            "get": {
+                "summary": "Metrics; needs the key except from the networks in METRICS_OPEN_TO.",
+                "responses": {"200": text, "401": _json(_REFUSALS["401"], _OPENAI_ERROR)},
+            }
+        },
+    }
+    return _description(
+        "Duoserve: health", "Whether the service is alive, ready, and how it does.", paths, {}
+    )
+
+
+def _description(title: str, said: str, paths: Json, components: Json) -> Json:
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": title, "version": "1", "description": said},
+        "servers": [{"url": "http://127.0.0.1:4000"}],
+        "paths": paths,
+    } | ({"components": components} if components else {})
+
+
+def _inference(path: str, model: str) -> Json:
+    error = _ANTHROPIC_ERROR if path.startswith("/v1/messages") else _OPENAI_ERROR
+    answered: Json = _json("The engine's answer.", {"type": "object"})
+    if path != "/v1/messages/count_tokens":
+        answered["content"]["text/event-stream"] = {"schema": _EVENT}
+    answered["headers"] = {
+        name: {"description": said, "schema": {"type": kind}} for name, (kind, said) in _QUEUE_HEADERS.items()
+    }
+    return {
+        "summary": _WHAT[path],
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{model}"}}},
+        },
+        "responses": {"200": answered} | {status: _json(said, error) for status, said in _REFUSALS.items()},
+    }
+
+
+def _json(said: str, schema: Json) -> Json:
+    return {"description": said, "content": {"application/json": {"schema": schema}}}
+
+
+def texts() -> dict[Path, str]:
+    """The files and what is in them."""
+    described = {"openai-api.yaml": openai_api(), "health-api.yaml": health_api()}
+    head = (
+        "# Written by `python -m router.contract`; change router/requests.py or router/contract.py instead.\n"
+    )
+    return {
+        FOLDER / name: head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)
+        for name, content in described.items()
+    }
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for path, text in texts().items():
+        path.write_text(text)
