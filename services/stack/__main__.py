@@ -48,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
         ("test", "dev", "everything that needs no GPU and no Docker; takes pytest's arguments"),
         ("loadtest", "loadtests", "load the running service; exit status 1 when a promise is missed"),
         ("bench", "loadtests", "measure, and write reports/TIME/report.html"),
+        ("ide", "stack", "configurations for editors and agents: print, merge, test"),
         ("ui", "ui", "the chat app by itself; --dev reloads it when a file is saved"),
     ):
         # What follows is the room's to parse, -h included.
@@ -83,6 +84,8 @@ def _run(arguments: argparse.Namespace, rest: list[str]) -> int:
             return _room("loadtests", ["loadtests", "run", *rest])
         case "bench":
             return _room("loadtests", ["loadtests", "bench", *rest])
+        case "ide":
+            return _room("stack", ["services.ide", *rest])
         case "ui":
             return _room("ui", ["ui", *rest])
     return 0

@@ -69,8 +69,9 @@ class Process:
 class Engine:
     """A staged engine."""
 
-    def __init__(self, alias: str, folder: Path) -> None:
+    def __init__(self, alias: str, folder: Path, window: int = WINDOW) -> None:
         self.alias = alias
+        self.window = window
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = folder / f"engine-{alias}.log"
@@ -86,7 +87,7 @@ class Engine:
             "--model",
             self.alias,
         ]
-        for name, value in ({"max_model_len": WINDOW} | knobs).items():
+        for name, value in ({"max_model_len": self.window} | knobs).items():
             arguments += [f"--{name.replace('_', '-')}", str(value)]
         self.process = Process(arguments, self._log)
         wait_for(self.answers, 30, f"{self.alias} listens")
@@ -120,16 +121,16 @@ class Engine:
 class Service:
     """A router and its two engines."""
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
+    def __init__(self, folder: Path, window: int = WINDOW, **settings: Any) -> None:
         self.folder = folder
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.engines = {alias: Engine(alias, folder) for alias in MODELS}
+        self.engines = {alias: Engine(alias, folder, window) for alias in MODELS}
         self.headers = {"authorization": f"Bearer {KEY}"}
         profile = folder / "profile"
         profile.mkdir(exist_ok=True)
         for alias, model in MODELS.items():
-            content = {"model": model, "max-num-seqs": SLOTS, "max-model-len": WINDOW}
+            content = {"model": model, "max-num-seqs": SLOTS, "max-model-len": window}
             (profile / f"{alias}.yaml").write_text(yaml.safe_dump(content))
         example = {name: value or "" for name, value in dotenv_values(ROOT / ".env.example").items()}
         self.environment = (
