@@ -24,12 +24,12 @@ _WHAT = {
     "/v1/messages/count_tokens": "Tokens of a message's prompt (Anthropic).",
 }
 _REFUSALS = {
-    "400": "The request is not valid; `param` names the parameter. `context_length_exceeded`: the prompt is too long.",
+    "400": "The request is not valid; `param` names why. `context_length_exceeded`: its prompt is too long.",
     "401": "The key is missing or wrong.",
     "404": "The model is not published here.",
     "405": "The route takes another method.",
     "413": "The body is larger than MAX_BODY_MB.",
-    "429": "The waiting room is full, the wait was too long, or a rate limit is used up; Retry-After says when to come back.",
+    "429": "The waiting room is full, the wait was too long, or a rate limit is used up; see Retry-After.",
     "503": "The model is loading or down, or its engine failed; Retry-After says when to come back.",
     "504": "The answer was not complete within REQUEST_TIMEOUT.",
 }
@@ -38,7 +38,7 @@ _QUEUE_HEADERS = {
     "x-duoserve-queue-wait-ms": ("integer", "How long the request waited for a slot."),
     "x-duoserve-queue-position": (
         "integer",
-        "How many stood in line with it when it came; 0: none, it got a slot at once.",
+        "Its place in the line when it came; 0: it got a slot at once.",
     ),
     "x-duoserve-in-flight": (
         "integer",

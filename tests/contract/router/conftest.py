@@ -22,7 +22,7 @@ SLOTS = 4
 WINDOW = 1000
 # The coder fills in the middle, the general model does not.
 MODELS = {"coder": "Qwen/Qwen2.5-Coder-7B-Instruct", "general": "Qwen/Qwen2.5-14B-Instruct"}
-START_SECONDS = 90
+START_SECONDS = 180
 Json = dict[str, Any]
 
 

@@ -2,6 +2,8 @@
 a 500.
 """
 
+from typing import Any
+
 import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis.specs.openapi.checks import (
@@ -18,8 +20,10 @@ health = schemathesis.openapi.from_path(CONTRACTS / "health-api.yaml")
 CHECKS = [status_code_conformance, content_type_conformance, response_schema_conformance]
 FUZZ = settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 
+Case = schemathesis.Case[Any]
 
-def call(case: schemathesis.Case, service: Service) -> None:
+
+def call(case: Case, service: Service) -> None:
     if isinstance(case.body, dict) and "model" in case.body:
         case.body["model"] = "coder"  # a random name is a 404 and goes no further
     response = case.call(base_url=service.url, headers=service.headers)
@@ -29,11 +33,11 @@ def call(case: schemathesis.Case, service: Service) -> None:
 
 @models.parametrize()
 @FUZZ
-def test_models(case: schemathesis.Case, service: Service) -> None:
+def test_models(case: Case, service: Service) -> None:
     call(case, service)
 
 
 @health.parametrize()
 @FUZZ
-def test_health(case: schemathesis.Case, service: Service) -> None:
+def test_health(case: Case, service: Service) -> None:
     call(case, service)
