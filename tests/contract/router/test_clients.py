@@ -53,7 +53,7 @@ def test_openai_python(client: openai.OpenAI) -> None:
 
 
 def test_tools_and_structured_output(client: openai.OpenAI, service: Service) -> None:
-    service.engines["coder"].set(tool_call={"name": "weather", "arguments": '{"city": "Rome"}'}, times=1)
+    service.engines["coder"].set(tool_call={"name": "weather", "arguments": {"city": "Rome"}}, times=1)
     first = client.chat.completions.create(
         model="coder", messages=[{"role": "user", "content": "weather?"}], tools=[TOOL]
     )

@@ -1,0 +1,157 @@
+"""The router in front of real vLLM: every API, cancellation, context keeping and structured answers."""
+
+import json
+import re
+import time
+from typing import Any
+
+import anthropic
+import httpx
+import openai
+import pytest
+
+from tests.running_stack import Stack
+
+WINDOW = 8192
+
+
+def metric(stack: Stack, name: str, alias: str = "coder") -> float:
+    text = httpx.get(f"{stack.engines[alias]}/metrics").text
+    return sum(float(v) for v in re.findall(rf"^{re.escape(name)}(?:{{[^}}]*}})? (\S+)$", text, re.M))
+
+
+def post(stack: Stack, path: str, body: dict[str, Any]) -> httpx.Response:
+    return httpx.post(f"{stack.url}{path}", json=body, headers=stack.headers, timeout=120)
+
+
+def chat(content: str, **more: Any) -> dict[str, Any]:
+    return {"model": "coder", "messages": [{"role": "user", "content": content}], **more}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_every_api_answers(stack: Stack, stream: bool) -> None:
+    for path, body in {
+        "/v1/chat/completions": chat("Say hello.", max_tokens=8),
+        "/v1/completions": {"model": "coder", "prompt": "Once upon", "max_tokens": 8},
+        "/v1/responses": {"model": "general", "input": "Say hello.", "max_output_tokens": 8},
+        "/v1/messages": chat("Say hello.", max_tokens=8),
+    }.items():
+        answer = post(stack, path, body | {"stream": stream})
+        assert answer.status_code == 200, answer.text
+        assert answer.headers["x-request-id"].startswith("req-")
+        assert ("text/event-stream" in answer.headers["content-type"]) == stream
+        assert "error" not in answer.json() if not stream else '"error":{' not in answer.text
+
+
+def test_anthropics_client(stack: Stack) -> None:
+    with anthropic.Anthropic(base_url=stack.url, api_key=stack.key, max_retries=0) as client:
+        with client.messages.stream(
+            model="general", max_tokens=12, messages=[{"role": "user", "content": "Say hello."}]
+        ) as stream:
+            assert "".join(stream.text_stream).strip()
+        counted = client.messages.count_tokens(
+            model="general", messages=[{"role": "user", "content": "Say hello."}]
+        )
+        assert counted.input_tokens > 3
+
+
+def test_an_answer_of_a_given_shape(stack: Stack) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"colour": {"enum": ["red", "green"]}},
+        "required": ["colour"],
+        "additionalProperties": False,
+    }
+    shape = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+    body = chat("A colour?", response_format=shape, max_tokens=40, temperature=0)
+    content = post(stack, "/v1/chat/completions", body).json()["choices"][0]["message"]["content"]
+    assert json.loads(content)["colour"] in ("red", "green")
+
+
+def test_a_tool_call_and_its_result(stack: Stack) -> None:
+    with openai.OpenAI(base_url=f"{stack.url}/v1", api_key=stack.key, max_retries=0) as client:
+        parameters = {
+            "type": "object",
+            "properties": {"city": {"enum": ["Rome", "Oslo"]}},
+            "required": ["city"],
+            "additionalProperties": False,
+        }
+        answer = client.chat.completions.create(
+            model="coder",
+            messages=[{"role": "user", "content": "The weather in Rome?"}],
+            tools=[{"type": "function", "function": {"name": "weather", "parameters": parameters}}],
+            tool_choice={"type": "function", "function": {"name": "weather"}},
+            max_tokens=60,
+            temperature=0,
+        )
+        calls = answer.choices[0].message.tool_calls
+        assert calls
+        assert calls[0].type == "function"
+        assert json.loads(calls[0].function.arguments)["city"] in ("Rome", "Oslo")
+        after = client.chat.completions.create(
+            model="coder",
+            messages=[
+                {"role": "user", "content": "The weather in Rome?"},
+                {"role": "assistant", "tool_calls": [calls[0].to_dict()]},  # type: ignore[list-item]
+                {"role": "tool", "tool_call_id": calls[0].id, "content": "sunny"},
+            ],
+            max_tokens=20,
+        )
+        assert after.choices[0].message.content
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("wait_for_token", [True, False])
+def test_vllm_is_free_when_the_client_leaves(stack: Stack, stream: bool, wait_for_token: bool) -> None:
+    if wait_for_token and not stream:
+        pytest.skip("an answer that is not streamed shows no token")
+    body = chat("Count to a thousand.", max_tokens=1500, min_tokens=1500, stream=stream)
+    with httpx.Client(timeout=60, headers=stack.headers) as client:
+        try:
+            timeout = httpx.Timeout(60, read=None if wait_for_token else 1.0)
+            with client.stream(
+                "POST", f"{stack.url}/v1/chat/completions", json=body, timeout=timeout
+            ) as answer:
+                for _ in answer.iter_bytes():
+                    break
+        except httpx.ReadTimeout:
+            pass  # how a client leaves before the first byte
+    left = time.monotonic()
+    while metric(stack, "vllm:num_requests_running"):
+        assert time.monotonic() - left < 5, "vLLM goes on for nobody"
+        time.sleep(0.01)
+    assert time.monotonic() - left < 0.5  # 0.2 s without other load on the machine
+
+
+def test_a_long_conversation_stays_within_its_share_and_keeps_its_prefix(stack: Stack) -> None:
+    messages = [{"role": "system", "content": "You are brief."}]
+    for turn in range(120):
+        messages.append({"role": "user", "content": f"Question {turn}: " + "what is in the file? " * 12})
+        messages.append({"role": "assistant", "content": f"Answer {turn}: " + "it holds some text. " * 10})
+    body = {"model": "coder", "max_tokens": 2, "temperature": 0}
+    prompts = []
+    for turn in range(3):
+        messages.append({"role": "user", "content": f"And now {turn}?"})
+        before = metric(stack, "vllm:prefix_cache_hits_total")
+        answer = post(stack, "/v1/chat/completions", body | {"messages": messages})
+        assert answer.status_code == 200, answer.text
+        assert int(answer.headers["x-duoserve-truncated-messages"]) > 20
+        prompts.append(answer.json()["usage"]["prompt_tokens"])
+        hits = metric(stack, "vllm:prefix_cache_hits_total") - before
+        messages.append({"role": "assistant", "content": "Fine."})
+    assert all(WINDOW * 0.4 < prompt <= WINDOW * 0.75 for prompt in prompts)
+    assert hits > 0.9 * prompts[-1], "the start of the prompt changed from one turn to the next"
+
+
+def test_a_prompt_that_cannot_fit_is_refused_before_vllm_sees_it(stack: Stack) -> None:
+    answer = post(stack, "/v1/chat/completions", chat("word " * 9000))
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "context_length_exceeded"
+
+
+def test_what_vllm_refuses_is_said_in_its_words_without_its_name(stack: Stack) -> None:
+    body = {"model": "coder", "messages": [{"role": "user", "content": [{"type": "hologram"}]}]}
+    answer = post(stack, "/v1/chat/completions", body)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"]
+    assert "vllm" not in answer.text.lower()
