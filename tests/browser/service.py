@@ -32,8 +32,13 @@ def fetch(url: str, body: dict[str, Any] | None = None, method: str | None = Non
     request = urllib.request.Request(
         url, data, {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"}, method=method
     )
-    with urllib.request.urlopen(request, timeout=10) as response:
-        text = response.read().decode()
+    try:
+        with urllib.request.urlopen(request, timeout=10) as response:
+            text = response.read().decode()
+    except urllib.error.HTTPError as answer:
+        if not url.endswith("/ready"):  # its status says whether all models are ready, its body which
+            raise
+        text = answer.read().decode()
     try:
         return json.loads(text)
     except ValueError:

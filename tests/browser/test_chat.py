@@ -449,7 +449,7 @@ def test_every_look_is_accessible_and_fits(
     context.set_default_timeout(25_000)
     chat = open_chat(context)
     _check(chat, tmp_path / f"{name}-empty.png")
-    service.staged("coder", text=ANSWER, itl_ms=2, times=1)
+    service.staged("coder", text=ANSWER, itl_ms=30, times=1)
     chat.ask("How do I merge two dicts in Python, and what does it cost?")
     chat.answered()
     chat.page.mouse.move(0, 0)

@@ -1,0 +1,113 @@
+"""The pages, drawn without a browser and with a router that is not there."""
+
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from ui.client import Failure, Readiness
+from ui.conversation import Message
+from ui.markdown import plain
+from ui.session import ChatSession
+
+APP = Path(__file__).parents[3] / "ui" / "app.py"
+
+
+@pytest.fixture
+def app(monkeypatch: pytest.MonkeyPatch) -> AppTest:
+    for name, value in {
+        "LITELLM_MASTER_KEY": "k" * 40,
+        "BIND_ADDRESS": "127.0.0.1",
+        "UI_PORT": "8501",
+        "ROUTER_PORT": "4000",
+        "ROUTER_URL": "",
+        "CONTEXT_RATIO": "0.75",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+    async def nobody(router: object) -> None:
+        raise Failure("unreachable", "The router does not answer.")
+
+    async def nothing(router: object, request: object) -> object:
+        raise Failure("unreachable", "The router does not answer.")
+        yield
+
+    for name in ("ready", "windows", "metrics"):
+        monkeypatch.setattr(f"ui.client.Router.{name}", nobody)
+    monkeypatch.setattr("ui.client.Router.stream", nothing)
+    return AppTest.from_file(str(APP), default_timeout=30)
+
+
+def session(app: AppTest) -> ChatSession:
+    chat = app.session_state["chat"]
+    assert isinstance(chat, ChatSession)
+    return chat
+
+
+def labels(app: AppTest) -> list[str]:
+    return [button.label for button in app.button]
+
+
+def test_an_empty_chat_teaches_what_to_do(app: AppTest) -> None:
+    app.run()
+    assert not app.exception
+    assert "## What are you working on?" in [text.value for text in app.markdown]
+    assert sum("coder" in label or "general" in label for label in labels(app)) == 3
+    assert any("router not reachable" in text.value for text in app.markdown)
+
+
+def test_a_question_without_a_router_is_kept_and_can_be_asked_again(app: AppTest) -> None:
+    app.run()
+    app.chat_input[0].set_value("Is anybody there?").run()
+    assert not app.exception
+    assert [message.text for message in session(app).current.messages] == ["Is anybody there?", ""]
+    assert app.warning[0].value == "The router does not answer\\."
+    assert any(label.startswith("Try again") for label in labels(app))
+
+
+def test_an_example_is_asked_of_its_model(app: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    ready = {
+        "status": "ready",
+        "models": {
+            name: {"state": "ready", "since": "2026-11-22T00:00:00Z", "reason": "serving"}
+            for name in ("coder", "general")
+        },
+    }
+    app.run()
+    session(app).service.readiness = Readiness.model_validate(ready)
+    app.run()
+    next(button for button in app.button if "release note" in button.label).click().run()
+    assert session(app).current.options.model == "general"
+
+
+def test_a_long_conversation_draws_its_end_and_offers_the_rest(app: AppTest) -> None:
+    app.run()
+    chat = session(app)
+    for number in range(60):
+        chat.current.ask(f"question {number}")
+        chat.current.answered(Message(role="assistant", text=f"answer {number}", model="coder"))
+    app.run()
+    assert len(app.chat_message) == 40
+    toggle = next(each for each in app.toggle if each.label.startswith("Show 80 earlier"))
+    toggle.set_value(True).run()
+    assert len(app.chat_message) == 120
+
+
+def test_titles_are_shown_as_they_are(app: AppTest) -> None:
+    app.run()
+    chat = session(app)
+    chat.current.ask("hello")
+    chat.current.title = "[x](javascript:alert(1)) :red[y] ![z](http://evil.test)"
+    chat.storage.save(chat.current)
+    app.run()
+    (label,) = [label for label in labels(app) if "javascript" in label]
+    assert label == plain(chat.current.title)  # whose effect test_markdown.py shows
+
+
+def test_the_about_page_hides_the_key_until_it_is_asked_for(app: AppTest) -> None:
+    app.run().switch_page("pages/about.py").run()
+    assert not app.exception
+    shown = "".join(code.value for code in app.code)
+    assert "http://127.0.0.1:4000/v1" in shown and "k" * 40 not in shown
+    app.toggle[0].set_value(True).run()
+    assert "k" * 40 in "".join(code.value for code in app.code)
