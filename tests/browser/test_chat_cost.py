@@ -1,0 +1,95 @@
+"""What the chat app costs: the time it adds to the first token, and CPU and memory of each session."""
+
+import json
+import re
+import statistics
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from playwright.sync_api import Browser
+
+from tests.browser.conftest import Chat
+from tests.browser.service import Service, fetch, wait_for
+
+ANSWERS, TOKENS, ITL_MS = 5, 200, 33
+# Notes when Enter is pressed and when the first token is on screen.
+WATCH = """() => {
+  window.waits = []; let pressed = 0;
+  const press = (key) => { if (key.key === 'Enter') pressed = performance.now(); };
+  document.addEventListener('keydown', press, true);
+  new MutationObserver(() => {
+    const messages = document.querySelectorAll('[data-testid=stChatMessage]');
+    const last = messages[messages.length - 1];
+    if (pressed && last && last.textContent.includes('TOKEN' + window.waits.length + 'x')) {
+      window.waits.push(performance.now() - pressed); pressed = 0;
+    }
+  }).observe(document.body, { subtree: true, childList: true, characterData: true });
+}"""
+
+
+@pytest.fixture(scope="module")
+def service(folder: Path, browser: Browser) -> Iterator[Service]:
+    running = Service(folder)
+    try:
+        for model in ("coder", "general"):
+            running.start(model, "--ttft-ms", "200", "--itl-ms", str(ITL_MS))
+        running.start("router")
+        running.start("ui")
+        running.ready("coder", "general")
+        yield running
+    finally:
+        running.stop()
+
+
+def ttft(service: Service) -> tuple[float, float]:
+    """Sum (ms) and count of the router's own times to the first token."""
+    text = fetch(f"{service.url('router')}/metrics")
+    found = dict(re.findall(r"^duoserve_ttft_seconds_(sum|count)\{.*\} ([\d.e+-]+)$", text, re.M))
+    return float(found.get("sum", 0)) * 1000, float(found.get("count", 0))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("people", [1, 8])
+def test_cost(
+    service: Service, browser: Browser, people: int, record_property: Callable[[str, object], None]
+) -> None:
+    process = psutil.Process(service.processes["ui"].pid)
+    chats = [Chat(browser.new_context().new_page(), service.url("ui")).open() for _ in range(people)]
+    memory, before = process.memory_info().rss, ttft(service)
+    for chat in chats:
+        chat.page.evaluate(WATCH)
+    cpu = sum(process.cpu_times()[:2])
+    for number in range(ANSWERS):
+        text = f"TOKEN{number}x " + "word " * (TOKENS - 1)
+        for chat in chats:
+            chat.ask(f"Question {number}. staged:{json.dumps({'text': text})}")
+        for chat in chats:
+            wait_for(
+                lambda chat=chat, number=number: (
+                    chat.messages.count() == 2 * number + 2
+                    and chat.messages.last.get_by_text("tokens/s").count()
+                ),
+                "no answer",
+            )
+    cpu = sum(process.cpu_times()[:2]) - cpu
+    after = ttft(service)
+    routers = (after[0] - before[0]) / (after[1] - before[1])
+    shown = [wait for chat in chats for wait in chat.page.evaluate("window.waits")]
+    streamed = people * ANSWERS * TOKENS * ITL_MS / 1000
+    figures = {
+        "sessions": people,
+        "first_token_on_screen_ms": round(statistics.median(shown)),
+        "router_ttft_ms": round(routers),
+        "added_ms": round(statistics.median(shown) - routers),
+        "cpu_share_per_streaming_session": round(cpu / streamed, 3),
+        "rss_mb": round(process.memory_info().rss / 1e6),
+        "rss_growth_mb": round((process.memory_info().rss - memory) / 1e6),
+    }
+    print(json.dumps(figures))
+    for name, value in figures.items():
+        record_property(name, value)
+    for chat in chats:
+        chat.page.context.close()
+    assert len(shown) == people * ANSWERS
