@@ -35,6 +35,8 @@ def prepare(
             f"{service.url} serves neither coder nor general, but {', '.join(sorted(names))}"
         )
     test = LoadTest(service.url, service.key, suite, seed=seed, think=think, rate=rate, aliases=aliases)
+    if suite == "soak":
+        test.watched = {"router": service.url, **service.engines}
     notes = []
     if "completion" in SUITES[suite].weights:
         test.suffix = can_fill_in_the_middle(test.connect(), Writer(test, -1))

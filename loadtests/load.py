@@ -14,6 +14,7 @@ from locust.env import Environment
 
 from loadtests.client import Client, Sample
 from loadtests.material import CANARIES
+from loadtests.memory import MemoryWatch
 from loadtests.stage import Health, Stage
 from loadtests.suites import LoadTest, Writer
 from loadtests.users import Developer
@@ -91,8 +92,9 @@ def run_stage(
     environment = Environment(user_classes=[Developer], events=events, stop_timeout=test.timeout)
     environment.loadtest = test  # type: ignore[attr-defined]
     runner = environment.create_local_runner()
-    watch = Watch()
+    watch, memory = Watch(), MemoryWatch(test.watched)
     watch.start()
+    memory.start()
     began = time.monotonic()
     runner.start(users, spawn_rate=max(1.0, users / ramp) if ramp else users)
     measured = began + ramp
@@ -107,12 +109,12 @@ def run_stage(
     ended = time.monotonic()
     runner.stop()
     test.in_flight.join(timeout=test.timeout)
-    health = watch.stop()
+    health, seen = watch.stop(), memory.stop()
     runner.quit()
     kept = [s for s in test.samples if measured <= s.started <= ended]
     if progress:
         progress("")
-    return Stage(users, test.rate, ended - measured, kept, health)
+    return Stage(users, test.rate, ended - measured, kept, health, seen)
 
 
 def _line(test: LoadTest, samples: list[Sample], elapsed: float, seconds: float) -> str:

@@ -124,6 +124,34 @@ def ttft_distribution(stages: Sequence[Stage], kinds: Sequence[str], limit: floa
     return _svg(draw, "Time to first token: how many requests had it by when", "one line per number of users")
 
 
+def over_time(stage: Stage) -> list[str]:
+    """Latency and memory of a long stage as it went on."""
+    began = min((s.started for s in stage.samples), default=0.0)
+    ok = [s for s in stage.samples if s.ok and s.ttft is not None and s.total is not None]
+
+    def latency(axes: Any) -> None:
+        minutes = [(s.started - began) / 60 for s in ok]
+        axes.plot(minutes, [s.total for s in ok], ".", markersize=3, label="end to end")
+        axes.plot(minutes, [s.ttft for s in ok], ".", markersize=3, label="TTFT")
+        axes.set_xlabel("minutes")
+        axes.set_ylabel("milliseconds")
+        axes.set_yscale("log")
+        axes.legend()
+
+    def memory(axes: Any) -> None:
+        for name, seen in stage.memory.items():
+            axes.plot([at / 60 for at, _ in seen], [mb for _, mb in seen], label=name)
+        axes.set_xlabel("minutes")
+        axes.set_ylabel("megabytes")
+        axes.set_ylim(bottom=0)
+        axes.legend()
+
+    return [
+        _svg(latency, "Latency over time", f"{len(ok)} answers"),
+        _svg(memory, "Memory over time", ", ".join(stage.memory)),
+    ]
+
+
 def throughput(stages: Sequence[Stage]) -> str:
     """Tokens a second over all users, at each number of users."""
     places, names = _levels(stages)

@@ -313,6 +313,9 @@ def _figures(data: dict[str, Any], old: dict[str, Any] | None) -> list[str]:
     figures.append(plots.throughput(stages))
     if any(slo.values(stage.samples, "queue_wait") for stage in stages):
         figures.append(plots.latency_by_users(stages, "queue_wait", "Wait in the router's queue", (), None))
+    for stage in stages:
+        if stage.memory:
+            figures += plots.over_time(stage)
     if data.get("overhead"):
         rows = [
             (f"{entry['streams']} at once: {metric}", Estimate(**figures_["ratio"]))

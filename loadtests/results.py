@@ -60,7 +60,9 @@ def stages_of(data: dict[str, Any]) -> list[Stage]:
     for entry in data["stages"]:
         health = {k: v for k, v in entry["generator"].items() if k != "saturated"}
         samples = [Sample(**sample) for sample in entry["samples"]]
-        stages.append(Stage(entry["users"], entry["rate"], entry["seconds"], samples, Health(**health)))
+        stages.append(
+            Stage(entry["users"], entry["rate"], entry["seconds"], samples, Health(**health), entry["memory"])
+        )
     return stages
 
 

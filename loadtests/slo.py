@@ -6,6 +6,7 @@ import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from loadtests import stats
@@ -172,6 +173,8 @@ def _judge_one(
             return None
         before = _of_kinds(by_users[objective.compared_to].samples, objective)
         return _ratio(objective, level, before, samples)
+    if objective.metric == "memory":
+        return _memory(objective, level, stage)
     if objective.drift:
         quarter = stage.seconds / 4
         began = min(s.started for s in samples)
@@ -221,6 +224,23 @@ def _ratio(objective: Objective, level: int, before: Sequence[Sample], after: Se
         found = f"only {len(below)} and {len(above)} answers"
         return _undecided(objective, level, f"{found}, a ratio takes {RATIO_NEEDS} of each")
     return _decide(objective, level, stats.ratio(above, below, quantile), True)
+
+
+def _memory(objective: Objective, level: int, stage: Stage) -> Verdict:
+    """Last quarter over first quarter, of the service that grew most."""
+    growth: dict[str, float] = {}
+    for name, seen in stage.memory.items():
+        quarter = len(seen) // 4
+        if quarter:
+            first, last = (median(mb for _, mb in part) for part in (seen[:quarter], seen[-quarter:]))
+            growth[name] = last / first
+    if not growth:
+        return _undecided(objective, level, "the service runs elsewhere, or the run was too short")
+    worst = max(growth, key=lambda name: growth[name])
+    count = len(stage.memory[worst])
+    verdict = _decide(objective, level, Estimate(growth[worst], None, None, count), False)
+    verdict.why = f"{worst} grew most" + (f"; {verdict.why}" if verdict.why else "")
+    return verdict
 
 
 def _decide(objective: Objective, level: int, estimate: Estimate, certain: bool) -> Verdict:

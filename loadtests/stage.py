@@ -36,6 +36,8 @@ class Stage:
     seconds: float
     samples: list[Sample] = field(default_factory=list)
     health: Health = field(default_factory=Health)
+    # By service: (seconds since the start, megabytes), where it was watched.
+    memory: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -60,5 +62,6 @@ class Stage:
             "rate": self.rate,
             "seconds": round(self.seconds, 3),
             "generator": asdict(self.health) | {"saturated": self.health.saturated},
+            "memory": self.memory,
             "samples": [sample.as_json() for sample in self.samples],
         }

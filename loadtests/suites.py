@@ -49,6 +49,8 @@ class LoadTest:
     suffix: bool = True  # whether the coder can fill in the middle
     timeout: float = 300.0
     users: int = 1
+    # Services, by name and URL, whose memory is watched meanwhile.
+    watched: dict[str, str] = field(default_factory=dict)
     samples: list[Sample] = field(default_factory=list)
     on_sample: Callable[[Sample], None] | None = None
     serial: Iterator[int] = field(default_factory=itertools.count)

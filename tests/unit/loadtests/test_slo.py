@@ -122,3 +122,21 @@ def test_enough_waits_for_every_percentile() -> None:
     assert not slo.enough(objectives, "mixed", 5, samples(71))
     assert slo.enough(objectives, "mixed", 5, samples(72))
     assert slo.enough(objectives, "mixed", 1, samples(20))
+
+
+def test_a_soak_is_held_to_its_drift() -> None:
+    steady = stage(5, [Sample("chat", float(i), ttft=100, total=1000) for i in range(200)])
+    steady.memory = {"router": [(i * 10.0, 300.0) for i in range(20)]}
+    found = verdicts(steady, suite="soak")
+    assert found["drift of p95 latency, last quarter / first quarter"].verdict == "met"
+    assert found["growth of memory, last quarter / first quarter"].verdict == "met"
+    drifting = stage(5, [Sample("chat", float(i), ttft=100, total=1000 + 5 * i) for i in range(200)])
+    drifting.memory = {
+        "router": [(i * 10.0, 300.0) for i in range(20)],
+        "coder": [(0.0, 900.0)] * 10 + [(1.0, 1500.0)] * 10,
+    }
+    found = verdicts(drifting, suite="soak")
+    assert found["drift of p95 latency, last quarter / first quarter"].verdict == "missed"
+    memory = found["growth of memory, last quarter / first quarter"]
+    assert memory.verdict == "missed"
+    assert "coder grew most" in memory.why
