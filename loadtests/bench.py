@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
 
 from loadtests import compare, gate, own_service, relay, report, results, slo
 from loadtests.client import get_json
@@ -32,6 +33,9 @@ FULL = Extent((1, 2, 5, 8, 16), 40, 160, {1: 12, 8: 5}, True)
 SHORT = Extent((1, 5), 20, 90, {1: 5, 8: 2}, False)
 SUITE = "mixed"
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 
 def run(options: argparse.Namespace) -> int:
     """Carry out `./run bench`; returns 1 when a promise is missed or something became slower.
@@ -42,7 +46,8 @@ def run(options: argparse.Namespace) -> int:
     old = results.read(options.compare) if options.compare else None
     extent = SHORT if options.short else FULL
     started, progress = datetime.now(UTC), Progress()
-    with _service(extent) as (target, starts, notes):
+    folder = results.folder(options.report, started)
+    with _service(extent, folder) as (target, starts, notes):
         objectives = slo.load(target.profile)
         test, more_notes = gate.prepare(target, SUITE, seed=options.seed, think=0)
         notes += more_notes
@@ -54,9 +59,9 @@ def run(options: argparse.Namespace) -> int:
         )
         _say("The router against the engine, side by side")
         alias = test.model_for("completion")
-        beside = relay.overhead(target, alias, extent.rounds, options.seed, progress)
+        beside = _part(notes, relay.overhead, target, alias, extent.rounds, options.seed, progress)
     _say("Relay capacity")
-    capacity = relay.capacity(progress)
+    capacity = _part(notes, relay.capacity, progress)
     verdicts = slo.judge(stages, SUITE, objectives, answers)
     data = results.collect(
         target,
@@ -69,7 +74,6 @@ def run(options: argparse.Namespace) -> int:
         started=started,
         more={"starts": starts, "overhead": beside, "relay": capacity},
     )
-    folder = results.folder(options.report, started)
     report.write(folder, data, old)
     print(report.summary(stages), "", slo.table(verdicts), "", sep="\n")
     slower = compare.regressions(compare.changes(old, data)) if old else []
@@ -79,8 +83,18 @@ def run(options: argparse.Namespace) -> int:
     return max(slo.exit_status(verdicts), 1) if slower else slo.exit_status(verdicts)
 
 
+def _part(notes: list[str], measure: Callable[P, list[T]], *args: P.args, **kwargs: P.kwargs) -> list[T]:
+    """What `measure` gives; nothing, and a note, when it fails: the rest of the figures is not lost."""
+    try:
+        return measure(*args, **kwargs)
+    except OSError as error:
+        _say(f"Not measured: {error}")
+        notes.append(f"{measure.__name__} was not measured: {error}")
+        return []
+
+
 @contextmanager
-def _service(extent: Extent) -> Iterator[tuple[Service, list[dict[str, Any]], list[str]]]:
+def _service(extent: Extent, folder: Path) -> Iterator[tuple[Service, list[dict[str, Any]], list[str]]]:
     """The running service, or one of the benchmark's own with the times of its starts."""
     try:
         running = service()
@@ -91,7 +105,7 @@ def _service(extent: Extent) -> Iterator[tuple[Service, list[dict[str, Any]], li
         _say(f"Measuring the service at {running.url}")
         yield running, [], ["The service ran already, so its start was not measured."]
         return
-    with own_service.own_home() as home:
+    with own_service.own_home(folder / "logs") as home:
         _say("No service runs here: starting one of the benchmark's own")
         starts = [{"name": "first start", "seconds": own_service.up(home)}]
         if extent.warm_start:

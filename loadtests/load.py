@@ -99,13 +99,14 @@ def run_stage(
     runner.start(users, spawn_rate=max(1.0, users / ramp) if ramp else users)
     measured = began + ramp
     while True:
-        gevent.sleep(0.25)
-        now = time.monotonic()
-        kept = [s for s in test.samples if s.started >= measured]
-        if now - measured >= seconds and (now - measured >= longest or enough(kept)):
+        gevent.sleep(0.5)
+        elapsed = time.monotonic() - measured
+        if elapsed >= seconds and (
+            elapsed >= longest or enough([s for s in test.samples if s.started >= measured])
+        ):
             break
         if progress:
-            progress(_line(test, kept, now - measured, seconds))
+            progress(_line(test, elapsed, seconds))
     ended = time.monotonic()
     runner.stop()
     test.in_flight.join(timeout=test.timeout)
@@ -117,10 +118,10 @@ def run_stage(
     return Stage(users, test.rate, ended - measured, kept, health, seen)
 
 
-def _line(test: LoadTest, samples: list[Sample], elapsed: float, seconds: float) -> str:
-    outcomes = Counter(sample.outcome for sample in samples)
-    waits = sorted(s.ttft for s in samples if s.ok and s.ttft is not None)
-    median = f", median TTFT {waits[len(waits) // 2]:.0f} ms" if waits else ""
+def _line(test: LoadTest, elapsed: float, seconds: float) -> str:
+    outcomes = Counter(sample.outcome for sample in test.samples)
+    waits = sorted(s.ttft for s in test.samples[-100:] if s.ok and s.ttft is not None)
+    median = f", median TTFT of late {waits[len(waits) // 2]:.0f} ms" if waits else ""
     what = ", ".join(f"{count} {name}" for name, count in sorted(outcomes.items())) or "no answer yet"
     return f"{test.suite}, users {test.users}, {max(0, elapsed):.0f} of {seconds:.0f} s: {what}{median}"
 

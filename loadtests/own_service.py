@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -29,8 +30,8 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def own_home() -> Iterator[Path]:
-    """A folder with a `.env` of free ports; whatever runs from it is stopped at the end."""
+def own_home(logs: Path) -> Iterator[Path]:
+    """A folder with a `.env` of free ports; at the end its service is stopped and the logs go to `logs`."""
     with tempfile.TemporaryDirectory(prefix="duoserve-bench-") as name:
         home = Path(name)
         router, ui, coder, general = free_ports(4)
@@ -47,6 +48,9 @@ def own_home() -> Iterator[Path]:
         finally:
             with suppress(subprocess.SubprocessError):
                 _task(home, "down")
+            logs.mkdir(parents=True, exist_ok=True)
+            for path in (home / "data" / "logs").glob("*.log"):
+                shutil.copy(path, logs)
 
 
 def up(home: Path) -> float:

@@ -94,6 +94,16 @@ def _pair(stage: Stage, metric: str) -> str:
     return " / ".join(f"{stats.percentile(times, q).value:.0f}" for q in (0.5, 0.95)) + " ms"
 
 
+def failure_table(stages: Sequence[Stage]) -> Table:
+    """What was no whole answer, by level and outcome, with what the first one said."""
+    rows = []
+    for stage in stages:
+        for outcome in sorted({s.outcome for s in stage.samples if not s.ok}):
+            found = [s for s in stage.samples if s.outcome == outcome]
+            rows.append((f"{stage.label}, {outcome}", str(len(found)), found[0].detail))
+    return ("", "requests", "the first said"), rows
+
+
 def kind_table(stages: Sequence[Stage]) -> Table:
     """One row for each level and kind of request."""
     rows = []
@@ -183,6 +193,7 @@ def _sections(data: dict[str, Any], old: dict[str, Any] | None) -> list[tuple[st
     stages = results.stages_of(data)
     found = [
         ("Levels of load", "", level_table(stages)),
+        ("What was no answer", "", failure_table(stages)),
         ("By kind of request", "", kind_table(stages)),
         ("What the router adds", "Measured in turns, on the same engine.", overhead_table(data)),
         (

@@ -23,6 +23,11 @@ class Developer(User):
         self.connection = self.test.connect()
         self.arrivals = Random(f"{self.test.seed}/arrivals/{number}")  # noqa: S311 - repeatable, not secret
         self.due = time.monotonic()
+        self.pause = 0.0
+
+    def wait_time(self) -> float:
+        """Seconds until the next request; Locust waits, and stops a user who waits at once."""
+        return self.pause
 
     def on_stop(self) -> None:
         """Leave."""
@@ -37,7 +42,7 @@ class Developer(User):
             self.writer.answered(request, sample)
             self._report(sample)
             # A client that is told when to come back waits so long, within reason.
-            gevent.sleep(max(self.writer.pause(), min(sample.retry_after or 0.0, 5.0)))
+            self.pause = max(self.writer.pause(), min(sample.retry_after or 0.0, 5.0))
             return
         self.due += self.arrivals.expovariate(self.test.rate / max(1, self.test.users))
         gevent.sleep(max(0.0, self.due - time.monotonic()))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -161,3 +163,46 @@ def test_locusts_own_command_judges_too(mode: tuple[str, ...]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "p95 time to first token, streaming" in done.stdout
     assert "MISSED" not in done.stdout
+
+
+def test_locusts_web_page_starts_a_suite() -> None:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    with staged_engine("--ttft-ms", "20", "--itl-ms", "1", "--completion-tokens", "200") as staged:
+        command = [sys.executable, "-m", "locust", "--config", "loadtests/locust.conf"]
+        with subprocess.Popen(
+            [*command, "--web-port", str(port)],
+            cwd=ROOT,
+            env=settings(staged.url),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as process:
+            try:
+                page = ask(port, "GET", "/")
+                assert "suite" in page
+                form = "user_count=2&spawn_rate=2&suite=chat&think=0"
+                assert json.loads(ask(port, "POST", "/swarm", form))["success"]
+                wait_for_requests(staged, 20)
+                assert {r["path"] for r in staged.control()["requests"][-5:]} == {"/v1/chat/completions"}
+                assert "TTFT" in ask(port, "GET", "/stats/requests")
+            finally:
+                process.terminate()
+
+
+def ask(port: int, method: str, path: str, form: str | None = None) -> str:
+    """A request to Locust's web page, which takes a moment to come up."""
+    deadline = time.monotonic() + 30
+    while True:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        try:
+            headers = {"Content-Type": "application/x-www-form-urlencoded"} if form else {}
+            connection.request(method, path, form, headers)
+            response = connection.getresponse()
+            assert response.status == 200
+            return response.read().decode()
+        except ConnectionRefusedError:
+            assert time.monotonic() < deadline, "the web page did not come up"
+            time.sleep(0.1)
+        finally:
+            connection.close()
