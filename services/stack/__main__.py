@@ -46,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     lock.add_argument("--upgrade", action="store_true", help="to the newest versions allowed")
     for name, room, text in (
         ("test", "dev", "everything that needs no GPU and no Docker; takes pytest's arguments"),
+        ("test-clients", "dev", "the coding agents, each really run; minutes long, and installs them (2 GB)"),
         ("loadtest", "loadtests", "load the running service; exit status 1 when a promise is missed"),
         ("bench", "loadtests", "measure, and write reports/TIME/report.html"),
         ("ide", "stack", "configurations for editors and agents: print, merge, test"),
@@ -80,6 +81,9 @@ def _run(arguments: argparse.Namespace, rest: list[str]) -> int:
             environments.ensure("dev", "loadtests")
             lifecycle.prepare(stack_settings.load(stack_settings.home()))
             return _room("dev", ["pytest", *rest])
+        case "test-clients":
+            environments.ensure("dev", "aider")
+            return _room("dev", ["pytest", "tests/clients/test_agents.py", "-m", "slow", *rest])
         case "loadtest":
             return _room("loadtests", ["loadtests", "run", *rest])
         case "bench":

@@ -91,6 +91,7 @@ BY_NAME = {
             cpu_torch=True,
         ),
         Environment("engine-cuda", "services/engine/requirements-cuda.in"),
+        Environment("aider", "tests/clients/aider.in"),
     )
 }
 

@@ -1,0 +1,96 @@
+"""The exact requests of editors that cannot run here (services/ide/requests.yaml), replayed."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from services.ide import check
+from tests.clients.conftest import Served, environment
+from tests.contract.router.conftest import ROOT, wait_for
+
+NAMES = [name for name in yaml.safe_load(check.REQUESTS.read_text())]
+FIM_MODEL = "qwen2.5-coder-7b-instruct"
+TOLERATED = yaml.safe_load((ROOT / "config" / "parameters.yaml").read_text())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_tool_is_served_as_it_asks(served: Served, name: str) -> None:
+    for request in check.requests_of(name, FIM_MODEL):
+        outcome = check.send(request, served.url, served.key)
+        assert outcome.works, f"{request.what}: {outcome.said}"
+        sent, body = request.body, served.requests()[-1]["body"]
+        if sent.get("suffix"):
+            assert body["prompt"] == (
+                f"<|fim_prefix|>{sent['prompt']}<|fim_suffix|>{sent['suffix']}<|fim_middle|>"
+            )
+            assert "suffix" not in body
+        elif "prompt" in sent:
+            assert body["prompt"] == sent["prompt"], "a raw prompt is the client's own work"
+            assert body.get("stop") == sent.get("stop")
+        if "messages" in sent:
+            assert body["messages"] == sent["messages"] and body.get("tools") == sent.get("tools")
+        assert not set(body) & set(TOLERATED["dropped"])
+    served.check()
+
+
+def test_a_superseded_completion_leaves_the_engine_and_the_newest_is_served(served: Served) -> None:
+    """A developer types on: each keystroke gives up the request before it, streaming or not."""
+    served.answer(ttft_ms=100, itl_ms=50, completion_tokens=200, slots=1)
+    (request,) = check.requests_of("minuet", FIM_MODEL)
+    headers = {"authorization": f"Bearer {served.key}"}
+    engine = served.service.engines["coder"]
+    for typed in ("a", "ad", "add"):
+        body = request.body | {"prompt": typed, "max_tokens": 200}
+        with httpx.stream("POST", f"{served.url}{request.path}", json=body, headers=headers) as answer:
+            assert next(answer.iter_lines())
+        seconds = wait_for(lambda: engine.state()["running"] == 0, 2, "the engine is free")
+        assert seconds < 0.2
+    for typed in ("addi", "addit"):
+        body = request.body | {"prompt": typed, "stream": False, "max_tokens": 200}
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{served.url}{request.path}", json=body, headers=headers, timeout=0.4)
+        assert wait_for(lambda: engine.state()["running"] == 0, 2, "the engine is free") < 0.2
+    served.answer(ttft_ms=0, itl_ms=0, completion_tokens=5)
+    newest = httpx.post(f"{served.url}{request.path}", json=request.body | {"stream": False}, headers=headers)
+    assert newest.status_code == 200
+    assert [entry["state"] for entry in served.requests()] == ["aborted"] * 5 + ["finished"]
+
+
+def ide(served: Served, home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`./run ide` for the service of the test."""
+    variables = {"DUOSERVE_HOME": str(home), "DUOSERVE_API_KEY": served.key}
+    return subprocess.run(
+        ["./run", "ide", *arguments, "--url", served.url],
+        cwd=ROOT,
+        env=environment(home, **variables),
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_the_command_tests_and_configures_for_the_running_service(served: Served, tmp_path: Path) -> None:
+    tested = ide(served, tmp_path, "zed", "--test")
+    assert tested.returncode == 0 and tested.stdout.count("works") == 2, tested.stdout + tested.stderr
+    shown = json.loads(ide(served, tmp_path, "opencode").stdout)
+    assert shown["provider"]["duoserve"]["models"]["coder"]["limit"] == {"context": 49152, "output": 16384}
+    zed = json.loads(ide(served, tmp_path, "zed").stdout)
+    assert zed["edit_predictions"]["open_ai_compatible_api"]["model"] == FIM_MODEL
+    assert served.key not in ide(served, tmp_path, "zed").stdout
+    wrote = ide(served, tmp_path, "zed", "--write")
+    assert wrote.returncode == 0
+    assert json.loads((tmp_path / ".config" / "zed" / "settings.json").read_text()) == zed
+    refused = ide(served, tmp_path, "minuet", "--write")
+    assert refused.returncode == 1 and refused.stderr.startswith("duoserve: minuet")
+
+
+def test_the_command_says_what_does_not_work(served: Served, tmp_path: Path) -> None:
+    served.answer(status=500)
+    failed = ide(served, tmp_path, "llm", "--test")
+    assert failed.returncode == 1 and "FAILS" in failed.stdout and "503" in failed.stdout
+    served.key = "wrong"
+    failed = ide(served, tmp_path, "llm", "--test")
+    assert failed.returncode == 1 and "401" in failed.stdout and "not valid" in failed.stdout
