@@ -27,7 +27,7 @@ def _run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str
 
 def _tasks() -> set[str]:
     helped = _run("-h").stdout
-    return set(re.findall(r"^    ([a-z-]+) ", helped, re.M))
+    return set(re.findall(r"^    ([a-z-]+)(?: |$)", helped, re.M))
 
 
 def test_pixi_and_run_have_the_same_tasks() -> None:
