@@ -1,0 +1,67 @@
+"""compose.yaml as Compose itself reads it; no Docker engine is needed."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.stack.environments import BY_NAME, ROOT
+
+COMPOSE = Path(sys.executable).with_name("docker-compose")
+
+
+def _config(folder: Path, profile: str, env: str = "LITELLM_MASTER_KEY=x\n") -> Any:
+    """What Compose makes of the file, in a folder with a `.env` of the test's own."""
+    shutil.copy(ROOT / "compose.yaml", folder)
+    shutil.copy(ROOT / ".env.example", folder)
+    shutil.copytree(ROOT / "config", folder / "config", dirs_exist_ok=True)
+    (folder / ".env").write_text(env)
+    command = [str(COMPOSE), "--profile", profile, "config", "--format", "json"]
+    answer = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+    return json.loads(answer.stdout)["services"]
+
+
+@pytest.mark.parametrize("profile", ["cpu", "gpu"])
+def test_a_profile_is_the_whole_service_and_publishes_only_router_and_ui(
+    tmp_path: Path, profile: str
+) -> None:
+    services = _config(tmp_path, profile)
+    assert set(services) == {f"coder-{profile}", f"general-{profile}", f"router-{profile}", "ui"}
+    published = {
+        name: [(port["host_ip"], port["published"]) for port in service.get("ports", [])]
+        for name, service in services.items()
+    }
+    assert published[f"router-{profile}"] == [("127.0.0.1", "4000")]
+    assert published["ui"] == [("127.0.0.1", "8501")]
+    assert published[f"coder-{profile}"] == published[f"general-{profile}"] == []
+    for service in services.values():
+        assert service["read_only"] and service["init"] and service["healthcheck"]
+        assert service["cap_drop"] == ["ALL"] and service["restart"] == "unless-stopped"
+
+
+def test_the_second_engine_waits_for_the_first_and_the_router_for_neither(tmp_path: Path) -> None:
+    services = _config(tmp_path, "cpu")
+    assert services["general-cpu"]["depends_on"]["coder-cpu"]["condition"] == "service_healthy"
+    assert "depends_on" not in services["router-cpu"]
+
+
+def test_env_is_the_same_file_as_for_up(tmp_path: Path) -> None:
+    services = _config(
+        tmp_path, "gpu", "LITELLM_MASTER_KEY=x\nBIND_ADDRESS=0.0.0.0\nROUTER_PORT=4100\nQUEUE_MAX=7\n"
+    )
+    router = services["router-gpu"]
+    assert [(p["host_ip"], p["published"]) for p in router["ports"]] == [("0.0.0.0", "4100")]
+    assert router["environment"]["QUEUE_MAX"] == "7"
+    assert router["environment"]["MAX_WAIT"]  # a default, from .env.example
+    assert router["environment"]["PROFILE"] == "blackwell-96gb"
+
+
+def test_gpu_engines_are_the_release_that_is_locked(tmp_path: Path) -> None:
+    image = _config(tmp_path, "gpu")["coder-gpu"]["image"]
+    release = image.rpartition(":v")[2]
+    assert f"\nvllm=={release} " in BY_NAME["engine-cuda"].lock.read_text()
