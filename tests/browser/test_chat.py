@@ -89,6 +89,7 @@ def test_stop_frees_the_engine_and_keeps_what_came(chat: Chat, service: Service)
     chat.button("Continue").click()
     wait_for(lambda: service.staged("coder")["running"], "it did not go on")
     assert last_body(service)["continue_final_message"] is True
+    expect(chat.button("Stop")).to_be_visible()
     chat.page.keyboard.press("Escape")
     expect(chat.messages.last).to_contain_text("Stopped.")
 

@@ -49,6 +49,7 @@ def test_a_real_answer_grows_and_stop_frees_the_engine(
     kept = chat.messages.last.inner_text()
     chat.button("Continue").click()
     wait_for(lambda: running(stack, "general") == 1, "it does not go on")
+    expect(chat.button("Stop")).to_be_visible()
     chat.page.keyboard.press("Escape")
     expect(chat.messages.last).to_contain_text("Stopped.")
     assert chat.messages.last.inner_text().startswith(kept[:60])

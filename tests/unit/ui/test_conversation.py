@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ui.conversation import (
@@ -53,6 +53,7 @@ def test_a_long_title_is_cut_at_a_word() -> None:
     assert title.endswith("word…") and len(title) <= TITLE_LENGTH + 1
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.text(max_size=300))
 def test_a_title_is_one_short_line_whatever_the_question(question: str) -> None:
     title = propose_title(question)
