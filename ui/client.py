@@ -34,6 +34,15 @@ class Readiness(BaseModel):
 
 
 @dataclass(frozen=True)
+class Model:
+    """A name that can be asked, the model it stands for, and its context window in tokens (0: unknown)."""
+
+    name: str
+    root: str
+    window: int
+
+
+@dataclass(frozen=True)
 class Request:
     """What is asked of a model."""
 
@@ -107,11 +116,14 @@ class Router:
         response = await self._get("/ready")
         return Readiness.model_validate_json(response.content)
 
-    async def windows(self) -> dict[str, int]:
-        """Context window of every model, in tokens. Raises Failure."""
+    async def models(self) -> list[Model]:
+        """Every name that can be asked. Raises Failure."""
         response = await self._get("/v1/models")
         listed: list[dict[str, Any]] = response.json()["data"]
-        return {model["id"]: int(model["max_model_len"]) for model in listed if model.get("max_model_len")}
+        return [
+            Model(each["id"], str(each.get("root", each["id"])), int(each.get("max_model_len") or 0))
+            for each in listed
+        ]
 
     async def metrics(self) -> str:
         """The router's metrics, in Prometheus' text format. Raises Failure."""

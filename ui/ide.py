@@ -1,30 +1,67 @@
-"""Settings to copy into other tools."""
+"""Settings of editors and agents for this service, from the table that `./run ide` prints them from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
 
 HIDDEN = "YOUR-TEAM-KEY"  # stands for the key until somebody asks to see it
+_CONFIG = Path(__file__).resolve().parents[1] / "config"
 
-TOOLS = ["OpenAI Python", "Environment", "curl"]
+
+@dataclass(frozen=True)
+class Tool:
+    """One entry of config/ide.yaml, whose head says what the fields mean."""
+
+    title: str
+    file: str  # where the configuration goes; empty when it is entered by hand
+    language: str
+    config: str
+    limits: str
+
+    def settings(self, values: Mapping[str, str]) -> str:
+        """The configuration with `values` in place of their names."""
+        text = self.config
+        for name, value in values.items():
+            text = text.replace(f"@{name}@", value)
+        return text
 
 
-def settings(tool: str, endpoint: str, key: str) -> list[tuple[str, str]]:
-    """What to put where for one of `TOOLS`: pairs of language and text."""
-    if tool == "OpenAI Python":
-        return [
-            (
-                "python",
-                "from openai import OpenAI\n\n"
-                f'client = OpenAI(base_url="{endpoint}", api_key="{key}")\n'
-                "answer = client.chat.completions.create(\n"
-                '    model="coder", messages=[{"role": "user", "content": "Hello"}]\n)\n'
-                "print(answer.choices[0].message.content)",
-            )
-        ]
-    if tool == "Environment":
-        return [("bash", f"export OPENAI_BASE_URL={endpoint}\nexport OPENAI_API_KEY={key}")]
+def tools(table: Path = _CONFIG / "ide.yaml") -> list[Tool]:
+    """The tools of the table, in its order; none where the app runs without the table."""
+    if not table.exists():
+        return []
+    entries: dict[str, dict[str, Any]] = yaml.safe_load(table.read_text())
     return [
-        (
-            "bash",
-            f"curl {endpoint}/chat/completions -H 'Authorization: Bearer {key}' \\\n"
-            "  -H 'Content-Type: application/json' \\\n"
-            """  -d '{"model": "coder", "messages": [{"role": "user", "content": "Hello"}]}'""",
+        Tool(
+            entry["title"],
+            (entry.get("file") or {}).get("path", ""),
+            entry["language"],
+            entry["config"],
+            entry["limits"],
         )
+        for entry in entries.values()
     ]
+
+
+def values(
+    base: str, key: str, windows: Mapping[str, int], ratio: float, coder_names: list[str]
+) -> dict[str, str]:
+    """What goes into the configurations: see the head of config/ide.yaml.
+
+    `windows` are in tokens, `coder_names` the names that the coder can be asked by.
+    """
+    families = yaml.safe_load((_CONFIG / "fim.yaml").read_text())
+    parts = [part for family in families.values() for part in family["models"]]
+    fim_model = next((name for name in coder_names if any(part in name.lower() for part in parts)), "coder")
+    scheme, _, host = base.partition("://")
+    filled = {"base": base, "scheme": scheme, "host": host, "key": key, "fim_model": fim_model}
+    rest = []
+    for model in ("coder", "general"):
+        window = windows.get(model, 0)
+        prompt = int(window * ratio)
+        rest.append(window - prompt)
+        filled |= {f"{model}_window": str(window), f"{model}_prompt": str(prompt)}
+    return filled | {"answer": str(min(rest))}

@@ -9,7 +9,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from ui.answers import ABANDONED_AFTER, Answer, give
-from ui.client import Failure, Readiness, Router
+from ui.client import Failure, Model, Readiness, Router
 from ui.settings import Settings
 from ui.slo import Sample, parse
 
@@ -26,7 +26,7 @@ class Service:
         """Starts the loop's thread and begins to watch the router."""
         self.settings = settings
         self.readiness: Readiness | None = None  # None: the router does not answer
-        self.windows: dict[str, int] = {}
+        self.models: list[Model] = []
         self.samples: deque[Sample] = deque()
         self._running: dict[str, tuple[Answer, asyncio.Task[None]]] = {}
         self._abandoned: dict[str, asyncio.TimerHandle] = {}
@@ -64,6 +64,11 @@ class Service:
         """Nobody looks at `answer` any more: end it, unless somebody comes back for it within seconds."""
         self._loop.call_soon_threadsafe(self._abandon, answer.id)
 
+    @property
+    def windows(self) -> dict[str, int]:
+        """Context window of every model, in tokens, as far as the router told."""
+        return {model.name: model.window for model in self.models if model.window}
+
     def waiting(self, model: str) -> int | None:
         """Requests in the router's queue for `model` at the last look, if the router tells."""
         return self.samples[-1].waiting.get(model) if self.samples else None
@@ -99,8 +104,8 @@ class Service:
         while True:
             try:
                 self.readiness = await self._router.ready()
-                if not self.windows:
-                    self.windows = await self._router.windows()
+                if not self.models:
+                    self.models = await self._router.models()
             except Failure:
                 self.readiness = None
             except Exception as error:

@@ -108,9 +108,18 @@ def _editors() -> None:
     st.code(_endpoint(), language=None)
     shown = st.toggle("Show the key", help="It goes to this browser only while this is on.")
     key = chat.service.settings.litellm_master_key.get_secret_value() if shown else ide.HIDDEN
-    tool = st.selectbox("Settings for", list(ide.TOOLS))
-    for language, text in ide.settings(tool, _endpoint(), key):
-        st.code(text, language=language)
+    if shown:
+        st.code(key, language=None)
+    found = {tool.title: tool for tool in ide.tools()}
+    if not found:
+        return
+    tool = found[st.selectbox("Settings for", list(found))]
+    names = [model.name for model in chat.service.models if model.root == "coder"]
+    ratio = chat.service.settings.context_ratio
+    filled = ide.values(_endpoint().removesuffix("/v1"), key, chat.service.windows, ratio, names)
+    st.markdown(f"Goes into `{tool.file}`." if tool.file else "Entered by hand.")
+    st.code(tool.settings(filled), language=tool.language)
+    st.caption(f"Not here: {plain(tool.limits)}")
 
 
 _page()

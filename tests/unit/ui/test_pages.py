@@ -32,7 +32,7 @@ def app(monkeypatch: pytest.MonkeyPatch) -> AppTest:
         raise Failure("unreachable", "The router does not answer.")
         yield
 
-    for name in ("ready", "windows", "metrics"):
+    for name in ("ready", "models", "metrics"):
         monkeypatch.setattr(f"ui.client.Router.{name}", nobody)
     monkeypatch.setattr("ui.client.Router.stream", nothing)
     return AppTest.from_file(str(APP), default_timeout=30)
