@@ -5,14 +5,14 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
+from tests.contract.loadtests.staged_process import staged_engine
 
 CHAT = "/v1/chat/completions"
 
@@ -70,12 +70,8 @@ def content(chunks: list[Any]) -> str:
 
 @pytest.fixture(scope="module")
 def process() -> Iterator[Staged]:
-    command = [sys.executable, "-m", "loadtests.staged", "--port", "0", "--completion-tokens", "8"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
-        assert running.stdout
-        yield Staged(int(running.stdout.readline().rsplit(":", 1)[1]))
-        running.terminate()
-        assert running.wait(10) == 0
+    with staged_engine("--completion-tokens", "8") as running:
+        yield Staged(running.port)
 
 
 @pytest.fixture
