@@ -31,8 +31,8 @@ def overhead(
 ) -> list[dict[str, Any]]:
     """Direct and through the router, for each number of streams; `rounds` says how often each is measured.
 
-    Prompts differ from request to request, so that neither way profits from the other's prefix cache, and the
-    way that goes first changes every round, so that drift of the machine hits both alike.
+    Both get the same prompts, kept out of each other's prefix cache. The way that goes first changes every
+    round, so that drift of the machine hits both alike.
     """
     rng = Random(f"{seed}/overhead")  # noqa: S311 - repeatable, not secret
     results = []
@@ -46,7 +46,7 @@ def overhead(
         for number in range(-1, count):  # the first round warms the connections
             progress(f"router against direct, {streams} at once, round {max(0, number) + 1} of {count}")
             for way in ("direct", "router") if number % 2 else ("router", "direct"):
-                requests = [_request(alias, rng) for _ in range(streams)]
+                requests = [_request(alias, f"{seed}/{number}/{n}", rng) for n in range(streams)]
                 began = time.monotonic()
                 jobs = [
                     gevent.spawn(client.measure, request)
@@ -64,10 +64,13 @@ def overhead(
     return results
 
 
-def _request(alias: str, rng: Random) -> Request:
+def _request(alias: str, prompt: str, rng: Random) -> Request:
+    """The same prompt for both ways, but for a number at its start that keeps it out of the prefix cache."""
+    messages = Conversation(Random(prompt)).messages  # noqa: S311 - repeatable, not secret
+    messages[0]["content"] = f"{rng.randrange(10**9):09d} {messages[0]['content']}"
     body = {
         "model": alias,
-        "messages": Conversation(rng).messages,
+        "messages": messages,
         "max_tokens": TOKENS,
         "min_tokens": TOKENS,
         "temperature": 0,
