@@ -10,7 +10,6 @@ from types import FrameType
 import uvicorn
 from starlette.types import ASGIApp
 
-from router.app import build
 from router.lifeline import Shutdown
 from router.settings import ROOT, BadSettings, Settings, read_settings
 
@@ -79,8 +78,10 @@ def _app(settings: Settings, shutdown: Shutdown) -> ASGIApp:
     for engine in engines.values():
         os.environ[f"{engine.alias.upper()}_URL"] = engine.url
     os.environ.pop("REDIS_URL", None)  # ours; LiteLLM would use it for itself
-    # Reads its environment when it is imported, and takes seconds to.
+    # LiteLLM reads its environment when it is imported. Both take seconds, and bad settings are said before.
     from litellm.proxy.proxy_server import app as litellm
+
+    from router.app import build
 
     # Its warnings quote the engine's answers, and so prompts; what goes wrong is in our own log.
     for name in ("LiteLLM", "LiteLLM Proxy", "LiteLLM Router"):

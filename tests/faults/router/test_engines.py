@@ -82,8 +82,13 @@ async def test_a_loading_model_is_refused_at_once_and_the_other_serves(own_servi
     assert ASK.get(f"{service.url}/health").status_code == 200
 
 
-async def test_deadlines(own_service: Make) -> None:
-    service = own_service(request_timeout=1, max_wait=0.4).start()
+async def test_deadlines_and_stopping(own_service: Make) -> None:
+    service = own_service(request_timeout=2.5, max_wait=0.4, shutdown_grace=1.2).start()
+    await deadlines(service)
+    await stopping(service)
+
+
+async def deadlines(service: Service) -> None:
     engine = service.engines["coder"]
     engine.set(ttft_ms=5000)
     before_first_token = service.post("/v1/chat/completions", chat())
@@ -112,12 +117,11 @@ async def test_deadlines(own_service: Make) -> None:
         head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nx-api-key: {KEY}\r\n"
         slow.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         wait_for(lambda: service.gauge("duoserve_in_flight") == 1, 2, "the slot is taken")
-        wait_for(lambda: service.gauge("duoserve_in_flight") == 0, 3, "the slot is given back")
+        wait_for(lambda: service.gauge("duoserve_in_flight") == 0, 5, "the slot is given back")
         wait_for(lambda: engine.state()["running"] == 0, 1, "the engine is free")
 
 
-async def test_stopping_finishes_what_can_finish_and_ends_the_rest(own_service: Make) -> None:
-    service = own_service(shutdown_grace=1.5).start()
+async def stopping(service: Service) -> None:
     service.engines["coder"].set(itl_ms=20, completion_tokens=40)
     service.engines["general"].set(itl_ms=100, completion_tokens=1000)
     assert service.router

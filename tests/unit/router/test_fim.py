@@ -14,6 +14,7 @@ PROMPTS = {
     "deepseek": "<｜fim▁begin｜>A<｜fim▁hole｜>B<｜fim▁end｜>",
     "codellama": "<PRE> A <SUF>B <MID>",
     "codestral": "[SUFFIX]B[PREFIX]A",
+    "prefix-only": "A",
 }
 MODELS = {
     "Qwen/Qwen2.5-Coder-32B-Instruct-AWQ": "qwen",
@@ -22,7 +23,7 @@ MODELS = {
     "deepseek-ai/deepseek-coder-33b-instruct": "deepseek",
     "codellama/CodeLlama-13b-hf": "codellama",
     "mistralai/Codestral-22B-v0.1": "codestral",
-    "models/smollm2-135m-instruct": None,
+    "models/smollm2-135m-instruct": "prefix-only",
     "Qwen/Qwen2.5-14B-Instruct": None,
 }
 
