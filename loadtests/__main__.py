@@ -10,11 +10,12 @@ import traceback  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
 from pathlib import Path  # noqa: E402
 
-from loadtests import bench, crosscheck, gate, report, results  # noqa: E402
+from loadtests import bench, crosscheck, gate, report, results, slo  # noqa: E402
 from loadtests.settings import ROOT, SettingError  # noqa: E402
 from loadtests.suites import SUITES  # noqa: E402
 
 MISUSE = 64  # sysexits.h EX_USAGE
+UNAVAILABLE = 69  # EX_UNAVAILABLE
 CONFIG = 78  # EX_CONFIG
 BUG = 70  # EX_SOFTWARE
 
@@ -104,9 +105,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SettingError as error:
         print(f"loadtests: {error}", file=sys.stderr)
         return CONFIG
-    except (results.ResultsError, ConnectionError, ValueError) as error:
+    except (results.ResultsError, slo.ObjectiveError) as error:
         print(f"loadtests: {error}", file=sys.stderr)
-        return MISUSE if isinstance(error, results.ResultsError) else 2
+        return MISUSE
+    except ConnectionError as error:
+        print(f"loadtests: {error}", file=sys.stderr)
+        return UNAVAILABLE
     except KeyboardInterrupt:
         print("loadtests: interrupted", file=sys.stderr)
         return 130

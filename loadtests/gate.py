@@ -50,7 +50,10 @@ def prepare(
 
 
 def run(options: argparse.Namespace) -> int:
-    """Carry out `./run loadtest`; returns the exit status. Raises SettingError, ConnectionError."""
+    """Carry out `./run loadtest`; returns the exit status.
+
+    Raises SettingError, ObjectiveError, ConnectionError.
+    """
     target = service()
     objectives = slo.load(target.profile, options.slo or slo.DEFAULT)
     started = datetime.now(UTC)

@@ -63,7 +63,7 @@ def warm_up(test: LoadTest) -> dict[str, str]:
         first, second = (connection.measure(writer.canary(name)) for _ in range(2))
         for sample in (first, second):
             if not sample.ok:
-                raise ConnectionError(f"{sample.outcome} {sample.detail}".strip())
+                raise ConnectionError(f"a first request was not answered: {sample.outcome} {sample.detail}")
         if first.text == second.text:
             answers[name] = first.text
     for alias in test.aliases:

@@ -19,6 +19,10 @@ TIMES = ("ttft", "first_content", "total", "itl", "queue_wait")
 REFUSALS = ("rejected", "unavailable")
 
 
+class ObjectiveError(Exception):
+    """slo.toml, or another file in its place, cannot be used; the message says why."""
+
+
 @dataclass(frozen=True)
 class Objective:
     """One line of slo.toml; see there."""
@@ -77,8 +81,11 @@ class Verdict:
 
 
 def load(profile: str, path: Path = DEFAULT) -> Objectives:
-    """Read the objectives for `profile`. Raises ValueError naming the objective that is wrong."""
-    data = tomllib.loads(path.read_text())
+    """Read the objectives for `profile`. Raises ObjectiveError naming the objective that is wrong."""
+    try:
+        data = tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ObjectiveError(f"{path}: {error}") from error
     items = []
     for entry in data["objective"]:
         entry = dict(entry)
@@ -90,7 +97,7 @@ def load(profile: str, path: Path = DEFAULT) -> Objectives:
         try:
             items.append(Objective(**entry))
         except TypeError as error:
-            raise ValueError(f"{path.name}: objective {entry.get('name')!r}: {error}") from error
+            raise ObjectiveError(f"{path.name}: objective {entry.get('name')!r}: {error}") from error
     return Objectives(data["users"], tuple(items))
 
 

@@ -122,7 +122,7 @@ def test_an_absent_service_is_one_clear_line(tmp_path: Path) -> None:
     with staged_engine() as gone:
         pass
     done = loadtest(gone.url, tmp_path)
-    assert done.returncode == 2
+    assert done.returncode == 69
     assert "./run up" in done.stderr
     assert "Traceback" not in done.stderr
 

@@ -113,7 +113,7 @@ def test_a_profile_has_its_own_limits_but_not_its_own_promises() -> None:
 def test_a_wrong_objective_is_named(tmp_path: Path) -> None:
     path = tmp_path / "slo.toml"
     path.write_text('users = 5\n[[objective]]\nname = "x"\nmetrik = "ttft"\nlimit = 1\n')
-    with pytest.raises(ValueError, match=r"'x'.*metrik"):
+    with pytest.raises(slo.ObjectiveError, match=r"'x'.*metrik"):
         slo.load("cpu", path)
 
 
