@@ -2,9 +2,9 @@
 
     .envs/dev/bin/python -m loadtests.ways [--rounds 5] [--json FILE]
 
-Ways: direct; vllm-router (Rust, the mark to chase) where the program is on the PATH; plain LiteLLM on its chat path;
-and the router. The engine is a staged one with exact timing, so what differs is the relay. Ways take turns in every
-round, so that drift of the machine hits all alike. Client, engine and relay share the machine's cores.
+Ways: direct; vllm-router (Rust, the mark to chase) where the program is on the PATH; plain LiteLLM on its chat
+path; and the router. The engine is a staged one with exact timing, so what differs is the relay. Ways take turns
+in every round, so that drift of the machine hits all alike. Client, engine and relay share the machine's cores.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ async def measure(ways: Sequence[Way], rounds: int, say: Any = print) -> dict[st
         series[way.name].setdefault(name, []).extend(values)
 
     timing = {"ttft_ms": TTFT_MS, "itl_ms": 1000 / PER_SECOND}
-    quick = {"ttft_ms": 0, "itl_ms": 0}
+    quick: dict[str, float] = {"ttft_ms": 0, "itl_ms": 0}
     flood = {"ttft_ms": 0, "itl_ms": 1000 / FLOOD_PER_SECOND}
     for number in range(-1, rounds):  # the first round only warms up
         say(f"round {max(number, 0) + 1} of {rounds}")
@@ -167,7 +167,9 @@ def _free_port() -> int:
 @contextmanager
 def _running(arguments: list[str], port: int, environment: dict[str, str]) -> Iterator[psutil.Process]:
     with tempfile.TemporaryFile() as output:
-        child = subprocess.Popen(arguments, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        child = subprocess.Popen(
+            arguments, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
+        )
         try:
             until = time.monotonic() + 90
             while True:
@@ -207,7 +209,11 @@ def the_ways() -> Iterator[list[Way]]:
             ways.append(Way("vllm-router", rust, started.enter_context(_running(command, rust, environment))))
 
         (folder / "litellm.yaml").write_text(LITELLM % url)
-        quiet = {"LITELLM_OFFLINE_MODE": "true", "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"}
+        quiet = {
+            "LITELLM_OFFLINE_MODE": "true",
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+            "LITELLM_LOG": "ERROR",
+        }
         config = {"CONFIG_FILE_PATH": str(folder / "litellm.yaml"), "LITELLM_MASTER_KEY": KEY}
         command = [sys.executable, "-m", "uvicorn", "litellm.proxy.proxy_server:app", "--port", str(plain)]
         command += ["--log-level", "error", "--no-access-log"]
@@ -228,7 +234,9 @@ def the_ways() -> Iterator[list[Way]]:
             "DUOSERVE_HOME": str(folder),
         }
         command = [sys.executable, "-m", "router"]
-        ways.append(Way("router", ours, started.enter_context(_running(command, ours, environment | example | own))))
+        ways.append(
+            Way("router", ours, started.enter_context(_running(command, ours, environment | example | own)))
+        )
         time.sleep(1)  # the router polls the engine's health
         yield ways
 
