@@ -80,10 +80,10 @@ def _run(arguments: argparse.Namespace, rest: list[str]) -> int:
             # The tests start the service, so they need everything that it needs.
             environments.ensure("dev", "loadtests")
             lifecycle.prepare(stack_settings.load(stack_settings.home()))
-            return _room("dev", ["pytest", *rest])
+            return _pytest(rest)
         case "test-clients":
             environments.ensure("dev", "aider")
-            return _room("dev", ["pytest", "tests/clients/test_agents.py", "-m", "slow", *rest])
+            return _pytest(["tests/clients/test_agents.py", "-m", "slow", *rest])
         case "loadtest":
             return _room("loadtests", ["loadtests", "run", *rest])
         case "bench":
@@ -95,15 +95,21 @@ def _run(arguments: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
+def _pytest(arguments: list[str]) -> int:
+    # Without the settings: tests have their own, and the key is not for them.
+    return _module("dev", ["pytest", *arguments], {})
+
+
 def _room(environment: str, command: list[str]) -> int:
-    """Run a module in its environment, with all settings as environment variables."""
+    """Run a room's module in its environment, with all settings as environment variables."""
     environments.ensure(environment)
-    settings = stack_settings.load(stack_settings.home())
+    return _module(environment, command, stack_settings.load(stack_settings.home()).variables)
+
+
+def _module(environment: str, command: list[str], variables: dict[str, str]) -> int:
     python = str(BY_NAME[environment].python)
     try:
-        return subprocess.run(
-            [python, "-m", *command], cwd=ROOT, env=os.environ | settings.variables
-        ).returncode
+        return subprocess.run([python, "-m", *command], cwd=ROOT, env=os.environ | variables).returncode
     except KeyboardInterrupt:
         return 130
 
