@@ -83,7 +83,8 @@ def node(kind: str) -> Path:
             for name in ("package.json", "package-lock.json", ".npmrc"):
                 shutil.copy(lock.with_name(name), folder)
             done = subprocess.run(
-                [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
+                # Not `ci`: it refuses optional packages that another system's lock leaves out.
+                [npm, "install", "--ignore-scripts", "--no-audit", "--no-fund"],
                 cwd=folder,
                 capture_output=True,
                 text=True,
