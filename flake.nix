@@ -12,7 +12,7 @@
       # Wheels are built for ordinary Linux distributions, hence a shell that looks like one.
       devShells.${system}.default = (pkgs.buildFHSEnv {
         name = "duoserve";
-        targetPkgs = p: [ p.python311 p.uv p.bash p.coreutils p.curl p.git p.util-linux p.stdenv.cc.cc.lib p.zlib ];
+        targetPkgs = p: [ p.python311 p.uv p.bash p.coreutils p.curl p.git p.numactl p.util-linux p.stdenv.cc.cc.lib p.zlib ];
         runScript = "bash";
       }).env;
     };

@@ -1,5 +1,6 @@
 """What the machine must have, checked before anything is started and on `./run doctor`."""
 
+import ctypes
 import shutil
 import socket
 import subprocess
@@ -83,8 +84,21 @@ def _processor() -> Check:
     flags = set(CPU_FLAGS.read_text().split())
     if "avx2" not in flags:
         return Check("processor", "", "This processor has no AVX2, which vLLM needs; use another machine.")
+    if _has_no_library("libnuma.so.1"):
+        remedy = "install it (Debian, Ubuntu: apt install libnuma1)"
+        return Check(
+            "processor", "", f"The system library libnuma.so.1, which vLLM needs, is missing; {remedy}."
+        )
     best = next((flag for flag in ("amx_bf16", "avx512_bf16", "avx512f") if flag in flags), "avx2")
     return Check("processor", f"{psutil.cpu_count()} cores with {best}")
+
+
+def _has_no_library(name: str) -> bool:
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        return True
+    return False
 
 
 def _gpu() -> Check:

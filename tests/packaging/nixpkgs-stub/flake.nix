@@ -3,7 +3,7 @@
   outputs = { self }:
     let
       package = name: derivation { inherit name; system = "x86_64-linux"; builder = "/bin/sh"; };
-      names = [ "python311" "uv" "bash" "coreutils" "curl" "git" "util-linux" "zlib" ];
+      names = [ "python311" "uv" "bash" "coreutils" "curl" "git" "numactl" "util-linux" "zlib" ];
       packages = builtins.listToAttrs (map (name: { inherit name; value = package name; }) names);
       pkgs = packages // { stdenv.cc.cc.lib = package "libstdcxx"; };
     in

@@ -49,3 +49,12 @@ def test_too_little_disk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(doctor, "DISK_TO_INSTALL", 10**18)
     with pytest.raises(Failure, match="free some space"):
         doctor.require(settings.load(tmp_path))
+
+
+def test_a_missing_system_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr("ctypes.CDLL", missing)
+    with pytest.raises(Failure, match="libnuma1"):
+        doctor.require(settings.load(tmp_path))
