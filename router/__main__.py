@@ -22,6 +22,7 @@ _LITELLM_ENVIRONMENT = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     "LITELLM_TELEMETRY_DISABLED": "true",
     "LITELLM_LOG": "ERROR",
+    "GRACEFUL_SHUTDOWN_TIMEOUT": "1",  # the router has waited for its requests itself
     "NO_DOCS": "true",
     "NO_REDOC": "true",
     "NO_OPENAPI": "true",

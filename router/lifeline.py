@@ -7,6 +7,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from router.body import ClientGone
 from router.errors import ApiError
 
+_CANCEL_AGAIN_SECONDS = 0.1
+
 
 class Shutdown:
     """Whether the router is being stopped, and when what still runs has to end."""
@@ -46,9 +48,10 @@ class Lifeline:
         finally:
             gone.cancel()
             over.cancel()
-            if not work.done():
+            # Again and again: a library that swallows one cancellation must not keep the slot.
+            while not work.done():
                 work.cancel()
-                await asyncio.wait((work,))
+                await asyncio.wait((work,), timeout=_CANCEL_AGAIN_SECONDS)
 
     def _too_late(self) -> ApiError:
         return ApiError(
