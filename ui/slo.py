@@ -71,7 +71,7 @@ def quantile(before: Buckets, after: Buckets, share: float) -> float | None:
     return None
 
 
-def points(samples: Sequence[Sample], every: float = 30.0) -> list[Point]:
+def points(samples: Sequence[Sample], every: float = 10.0) -> list[Point]:
     """The course of each model over `samples`, one point for each `every` seconds."""
     course: list[Point] = []
     for before, after in pairwise(_spaced(samples, every)):

@@ -59,13 +59,14 @@ def _live() -> None:
                 for point in course
                 if value(point) is not None
             ]
+            axis = alt.Axis(format="~g", tickCount=4)
             if rows:
-                # aria=False on the line: the chart as a whole has a description, its parts need none.
-                line = alt.Chart({"values": rows}).mark_line(aria=False)
+                # aria=False on the marks: the chart as a whole has a description, its parts need none.
+                line = alt.Chart({"values": rows}).mark_line(aria=False, point=alt.OverlayMarkDef(aria=False))
                 st.altair_chart(
                     line.encode(
-                        x=alt.X("time:T", title=None),
-                        y=alt.Y("value:Q", title=None),
+                        x=alt.X("time:T", title=None, axis=alt.Axis(format="%H:%M", tickCount=4)),
+                        y=alt.Y("value:Q", title=None, scale=alt.Scale(domainMin=0), axis=axis),
                         color=alt.Color("model:N", title=None, legend=alt.Legend(orient="bottom")),
                         tooltip=["model:N", "time:T", alt.Tooltip("value:Q", format=".2f")],
                     ).properties(description=f"{title}: {unit}, the last 15 minutes", height=180)
