@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         ("test-clients", "dev", "the coding agents, each really run; minutes long, and installs them (2 GB)"),
         ("loadtest", "loadtests", "load the running service; exit status 1 when a promise is missed"),
         ("bench", "loadtests", "measure, and write reports/TIME/report.html"),
+        ("eval", "stack", "the share of small coding problems that a model solves"),
         ("ide", "stack", "configurations for editors and agents: print, merge, test"),
         ("ui", "ui", "the chat app by itself; --dev reloads it when a file is saved"),
     ):
@@ -88,6 +89,8 @@ def _run(arguments: argparse.Namespace, rest: list[str]) -> int:
             return _room("loadtests", ["loadtests", "run", *rest])
         case "bench":
             return _room("loadtests", ["loadtests", "bench", *rest])
+        case "eval":
+            return _room("stack", ["services.evaluation", *rest])
         case "ide":
             return _room("stack", ["services.ide", *rest])
         case "ui":

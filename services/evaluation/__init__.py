@@ -1,0 +1,1 @@
+"""Compares models before one is chosen: small problems whose solutions are run."""
