@@ -2,9 +2,10 @@
 
     .envs/dev/bin/python -m loadtests.ways [--rounds 5] [--json FILE]
 
-Ways: direct; vllm-router (Rust, the mark to chase) where the program is on the PATH; plain LiteLLM on its chat
-path; and the router. The engine is a staged one with exact timing, so what differs is the relay. Ways take turns
-in every round, so that drift of the machine hits all alike. Client, engine and relay share the machine's cores.
+Ways: direct; vllm-router (Rust, the mark to chase) where the program is on the PATH; plain LiteLLM on its
+chat path; and the router. The engine is a staged one with exact timing, so what differs is the relay. Ways
+take turns in every round, so that drift of the machine hits all alike. Client, engine and relay share the
+machine's cores.
 """
 
 from __future__ import annotations

@@ -25,9 +25,19 @@ def settings(url: str) -> dict[str, str]:
     return os.environ | variables | {"CODER_URL": url, "GENERAL_URL": url}
 
 
+def judged(done: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
+    """What was judged; a machine too busy to measure on gives no verdict, and so no test."""
+    if "saturated" in done.stdout:
+        pytest.skip("the load generator was saturated: this machine is too busy to measure on")
+    return done
+
+
 def loadtest(url: str, report: Path, *options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "loadtests", "run", "--report", str(report), *options]
-    return subprocess.run(command, cwd=ROOT, env=settings(url), capture_output=True, text=True, timeout=120)
+    environment = settings(url)
+    return judged(
+        subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    )
 
 
 QUICK = ("--suite", "completion", "--users", "8", "--duration", "2", "--patience", "10", "--think", "0")
@@ -160,8 +170,8 @@ def test_locusts_own_command_judges_too(mode: tuple[str, ...]) -> None:
         done = subprocess.run(
             command, cwd=ROOT, env=settings(staged.url), capture_output=True, text=True, timeout=120
         )
-    assert done.returncode == 0, done.stdout + done.stderr
     assert "p95 time to first token, streaming" in done.stdout
+    assert judged(done).returncode == 0, done.stdout + done.stderr
     assert "MISSED" not in done.stdout
 
 

@@ -45,19 +45,20 @@ def measure(staged: StagedProcess, *requests: Request) -> list[Sample]:
         client.close()
 
 
-def within(measured: float | None, expected: float) -> bool:
+def within(measured: float, expected: float) -> bool:
     """5 ms or 2 %, whichever is more."""
-    return measured is not None and abs(measured - expected) <= max(5, 0.02 * expected)
+    return abs(measured - expected) <= max(5, 0.02 * expected)
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
 def test_times_are_those_that_were_staged(staged: StagedProcess, path: str) -> None:
     samples = measure(staged, *[request(path=path)] * 5)
     assert [s.outcome for s in samples] == ["ok"] * 5
-    assert within(median(s.ttft or 0 for s in samples), TTFT)
-    assert within(median(s.first_content or 0 for s in samples), TTFT)
+    # The quickest of each: whatever else runs on this machine makes a request later, never earlier.
+    assert within(min(s.ttft or 0 for s in samples), TTFT)
+    assert within(min(s.first_content or 0 for s in samples), TTFT)
     assert within(median(gap for s in samples for gap in s.itl), ITL)
-    assert within(median(s.total or 0 for s in samples), TTFT + (TOKENS - 1) * ITL)
+    assert within(min(s.total or 0 for s in samples), TTFT + (TOKENS - 1) * ITL)
     assert {(s.completion_tokens, s.events, len(s.itl)) for s in samples} == {(TOKENS, TOKENS, TOKENS - 1)}
 
 
@@ -66,25 +67,25 @@ def test_times_agree_with_the_engines_own_clock(staged: StagedProcess) -> None:
     samples = measure(staged, *[request(completion_tokens=5)] * 8)
     served = [(r["ended_at"] - r["arrived_at"]) * 1000 for r in staged.control()["requests"]]
     apart = [(s.total or 0) - took for s, took in zip(samples, served, strict=True)]
-    assert abs(median(apart)) < 5
+    assert -1 < min(apart) < 5
 
 
 def test_a_stall_is_one_long_gap(staged: StagedProcess) -> None:
-    (sample,) = measure(staged, request(stall_at=10, stall_ms=300))
-    assert sample.ok
-    assert within(max(sample.itl), ITL + 300)
-    assert sum(gap > 150 for gap in sample.itl) == 1
+    samples = measure(staged, *[request(stall_at=10, stall_ms=300)] * 3)
+    assert all(s.ok for s in samples)
+    assert within(min(max(s.itl) for s in samples), ITL + 300)
+    assert min(sum(gap > 150 for gap in s.itl) for s in samples) == 1
 
 
 def test_reasoning_is_a_first_token_but_not_yet_content(staged: StagedProcess) -> None:
-    (sample,) = measure(staged, request(reasoning_tokens=5))
-    assert within(sample.ttft, TTFT)
-    assert within(sample.first_content, TTFT + 5 * ITL)
+    samples = measure(staged, *[request(reasoning_tokens=5)] * 3)
+    assert within(min(s.ttft or 0 for s in samples), TTFT)
+    assert within(min(s.first_content or 0 for s in samples), TTFT + 5 * ITL)
 
 
 def test_slow_headers_count_as_waiting(staged: StagedProcess) -> None:
-    (sample,) = measure(staged, request(header_delay_ms=400, ttft_ms=0, completion_tokens=2))
-    assert within(sample.ttft, 400)
+    samples = measure(staged, *[request(header_delay_ms=400, ttft_ms=0, completion_tokens=2)] * 3)
+    assert within(min(s.ttft or 0 for s in samples), 400)
 
 
 @pytest.mark.parametrize(

