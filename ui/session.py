@@ -47,7 +47,14 @@ class ChatSession:
         """Open a kept conversation; an answer that ran when the page was reloaded goes on."""
         self.current = self.storage.conversations[conversation_id]
         self.editing = None
-        self._resume(self.current)
+        self.resume()
+
+    def resume(self) -> None:
+        """Find the answer that was running in the open conversation when the page was reloaded."""
+        if self.answer or not self.current.answering:
+            return
+        if answer := self.service.take_over(self.current.answering):
+            self.answers[self.current.id] = answer
 
     def ask(self, text: str, attachments: Sequence[Attachment] = ()) -> None:
         """Ask in the open conversation. An answer that is running there is stopped, and kept."""
@@ -194,13 +201,6 @@ class ChatSession:
             message.ending = "stopped"
         conversation.answering = ""
         conversation.answered(message)
-
-    def _resume(self, conversation: Conversation) -> None:
-        """Find the answer that was running here when the page was reloaded."""
-        if conversation.id in self.answers or not conversation.answering:
-            return
-        if answer := self.service.take_over(conversation.answering):
-            self.answers[conversation.id] = answer
 
     def _snapshot(self) -> Conversation:
         return copy.deepcopy(self.current)

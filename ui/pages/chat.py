@@ -139,9 +139,9 @@ def _state() -> None:
             else "",
             help=why,
         )
-    waiting = chat.current.answering and not chat.answer
+    waiting = bool(chat.current.answering) and not chat.answer
     if waiting:
-        chat.open(chat.current.id)
+        chat.resume()
     if any(answer.ended for answer in chat.answers.values()) or (waiting and chat.answer):
         st.rerun()
 
