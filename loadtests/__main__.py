@@ -9,6 +9,7 @@ import sys  # noqa: E402
 import traceback  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
 from pathlib import Path  # noqa: E402
+from typing import NoReturn  # noqa: E402
 
 from loadtests import bench, crosscheck, gate, report, results, slo  # noqa: E402
 from loadtests.settings import ROOT, SettingError  # noqa: E402
@@ -31,9 +32,29 @@ def levels(text: str) -> list[int]:
     return sorted(set(numbers))
 
 
+def positive(text: str) -> float:
+    """A number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"takes a number above 0, not {text!r}")
+    return number
+
+
+class Parser(argparse.ArgumentParser):
+    """Its own exit status for a wrong command line: argparse's 2 says here that there is no verdict."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, and how it is used."""
+        self.print_usage(sys.stderr)
+        self.exit(MISUSE, f"{self.prog}: error: {message}\n")
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    top = argparse.ArgumentParser(prog="./run", description=__doc__)
+    top = Parser(prog="./run", description=__doc__)
     commands = top.add_subparsers(dest="command", required=True)
     suites = "; ".join(f"{name}: {suite.what}" for name, suite in SUITES.items())
 
@@ -52,14 +73,14 @@ def parser() -> argparse.ArgumentParser:
         default=[1, 5],
         help="one level or several in turn (default 1,5; degradation needs 1)",
     )
-    run.add_argument("--duration", type=float, default=60, help="seconds at each level (default 60)")
+    run.add_argument("--duration", type=positive, default=60, help="seconds at each level (default 60)")
     run.add_argument(
         "--patience",
-        type=float,
+        type=positive,
         default=3,
         help="go on for up to so many times the duration until a percentile can be judged (default 3)",
     )
-    run.add_argument("--rate", type=float, default=0, help="open loop: so many requests a second")
+    run.add_argument("--rate", type=positive, default=0, help="open loop: so many requests a second")
     run.add_argument("--think", type=float, default=1, help="multiply the pauses between requests (0: none)")
     run.add_argument("--seed", type=int, default=1, help="other prompts (default 1)")
     run.add_argument("--slo", type=Path, default=None, help="other objectives than loadtests/slo.toml")
