@@ -102,6 +102,7 @@ def _ours(test: LoadTest, alias: str, prompts: Sequence[str]) -> list[Sample]:
 
     def work() -> None:
         client = test.connect()
+        client.measure(_request(alias, prompts[0]))  # not counted: theirs warms up as well
         while queue:
             samples.append(client.measure(_request(alias, queue.pop())))
         client.close()
@@ -146,7 +147,8 @@ def _theirs(target: Service, alias: str, prompts: Sequence[str]) -> dict[str, li
             *("--endpoint", "/v1/chat/completions", "--model", model, "--served-model-name", alias),
             *("--dataset-name", "sharegpt", "--dataset-path", str(dataset), "--disable-shuffle"),
             *("--sharegpt-output-len", str(TOKENS), "--num-prompts", str(len(prompts))),
-            *("--max-concurrency", str(CONCURRENCY), "--temperature", "0", "--ignore-eos"),
+            *("--max-concurrency", str(CONCURRENCY), "--num-warmups", str(CONCURRENCY)),
+            *("--temperature", "0", "--ignore-eos"),
             *("--save-result", "--save-detailed", "--result-dir", name, "--result-filename", "result.json"),
             "--disable-tqdm",
         ]
