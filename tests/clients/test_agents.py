@@ -7,10 +7,11 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.clients.conftest import Served, environment, node
@@ -144,6 +145,18 @@ def run(name: str, served: Served, home: Path, key: str | None = None) -> Ran:
         timeout=SECONDS,
     )
     return Ran(ran.returncode, re.sub(r"\x1b\[[0-9;]*m", "", ran.stdout))
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_running(tmp_path: Path) -> Iterator[None]:
+    """Cline leaves a daemon; whatever has the test's home is of the test."""
+    yield
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("HOME") == str(tmp_path):
+                process.kill()
+        except psutil.Error:
+            continue
 
 
 @pytest.fixture(autouse=True)
