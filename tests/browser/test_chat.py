@@ -193,6 +193,8 @@ def test_two_tabs_do_not_overwrite_each_other(open_chat: Open, context: BrowserC
     expect(sidebar.get_by_text(re.compile("Shared question"))).to_have_count(2)
     texts = []
     for title in ("Shared question", "Shared question (other tab)"):
+        one.button("New chat").click()
+        expect(one.messages).to_have_count(0)
         sidebar.get_by_text(title, exact=True).click()
         expect(one.messages).to_have_count(4)
         texts.append(one.messages.last.inner_text())
@@ -236,7 +238,7 @@ def test_rename_pin_search_delete_and_undo(chat: Chat) -> None:
     sidebar.get_by_label("Search").press("Enter")
     expect(sidebar.get_by_text("Fruit")).to_be_visible()
     chat.button("More").click()
-    chat.button("Delete").last.click()
+    chat.page.locator(".st-key-delete-conversation button").click()
     expect(sidebar.get_by_text("Fruit")).to_have_count(0)
     chat.button("Undo").click()
     expect(sidebar.get_by_text("Fruit")).to_be_visible()
@@ -254,7 +256,7 @@ def test_export_and_import(chat: Chat, tmp_path: Path) -> None:
         chat.button("Export as JSON").click()
     exported = tmp_path / "export.json"
     download.value.save_as(exported)
-    chat.button("Delete").last.click()
+    chat.page.locator(".st-key-delete-conversation button").click()
     expect(chat.messages).to_have_count(0)
     chat.button("Import, export").click()
     chat.page.locator('[data-testid="stFileUploader"] input[type=file]').set_input_files(exported)
