@@ -130,12 +130,7 @@ class Supervisor:
         return getattr(proxy.supervisor, question)()
 
     def _environment(self) -> dict[str, str]:
-        inherited = {
-            name: value
-            for name, value in os.environ.items()
-            # The engines' imports take 15 s longer without compiled bytecode.
-            if name not in ("PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV")
-        }
+        inherited = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
         # A proxy that the user needs for the internet is not for what runs here.
         direct = ",".join(
             filter(None, [inherited.get("NO_PROXY"), "127.0.0.1", "localhost", self.settings.host])
