@@ -50,8 +50,9 @@ def _up(settings: Settings, engine: str | None, detach: bool) -> int:
     doctor.require(settings)
     prepare(settings)
     supervisor = Supervisor(stack_settings.load(settings.home).with_engine(engine))
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    # Said outright, since a shell starts what runs in its background with Ctrl-C ignored.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _ask_to_stop)
     began = time.monotonic()
     try:
         supervisor.start(detach)
@@ -160,14 +161,14 @@ def _wait_until_ready(supervisor: Supervisor, began: float) -> None:
                     _console.print(f"{time.monotonic() - began:5.0f} s  {state.name:8} {what}")
             if _console.is_terminal:
                 live.update(_progress(states, ready, settings), refresh=True)
-            time.sleep(POLL)
+            _pause(POLL)
 
 
 def _states(supervisor: Supervisor, began: float) -> list[ServiceState]:
     while (states := supervisor.states()) is None:
         if time.monotonic() - began > 15:
             raise Failure(f"the supervisor did not start; see {supervisor.settings.logs}/supervisor.log.")
-        time.sleep(POLL)
+        _pause(POLL)
     return states
 
 
@@ -203,7 +204,7 @@ def _watch(supervisor: Supervisor) -> None:
             if last.get(state.name, "ready") != now:
                 _console.print(f"{time.strftime('%H:%M:%S')}  {state.name:8} {now}")
             last[state.name] = now
-        time.sleep(1)
+        _pause(1)
     if supervisor.stop():
         raise Failure("the supervisor died; all services were stopped. ./run up starts them again.")
     _console.print("Duoserve was stopped.")
@@ -222,8 +223,20 @@ def _print_addresses(settings: Settings) -> None:
     )
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+_asked_to_stop = False
+
+
+def _ask_to_stop(_number: int, _frame: FrameType | None) -> None:
+    # Only noted: raised here, it could be swallowed by whatever runs just then.
+    global _asked_to_stop
+    _asked_to_stop = True
+
+
+def _pause(seconds: float) -> None:
+    """Wait; raises KeyboardInterrupt when the user or the system asks the stack to stop."""
+    time.sleep(seconds)
+    if _asked_to_stop:
+        raise KeyboardInterrupt
 
 
 def follow_logs(service: str | None, follow: bool) -> int:

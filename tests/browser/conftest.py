@@ -56,10 +56,10 @@ class Chat:
         """A button by its name; its keyboard shortcut is no part of that."""
         return self.page.get_by_role("button", name=re.compile(rf"^{re.escape(name)}( Shortcut .*)?$"))
 
-    def answered(self, turns: int = 1) -> None:
+    def answered(self, turns: int = 1, seconds: float = 25) -> None:
         """Wait until the last answer is complete."""
         expect(self.messages).to_have_count(2 * turns)
-        expect(self.messages.last.get_by_text("tokens/s")).to_be_visible()
+        expect(self.messages.last.get_by_text("tokens/s")).to_be_visible(timeout=seconds * 1000)
         expect(self.button("Stop")).to_have_count(0)
 
 

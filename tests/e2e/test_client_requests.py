@@ -36,7 +36,7 @@ def running(stack: Stack) -> float:
 def test_a_superseded_completion_is_gone_from_the_engine(stack: Stack) -> None:
     """Each keystroke gives up the request before it; the engine has no more than the newest."""
     headers = {"authorization": f"Bearer {stack.key}"}
-    body = {"model": "coder", "suffix": "\n\nprint(add(1, 2))", "max_tokens": 400, "ignore_eos": True}
+    body = {"model": "coder", "suffix": "\n\nprint(add(1, 2))", "max_tokens": 400, "min_tokens": 400}
     for typed in ("def add(a", "def add(a, b", "def add(a, b):"):
         asked = body | {"prompt": typed, "stream": True}
         with httpx.stream("POST", f"{stack.url}/v1/completions", json=asked, headers=headers) as answer:
@@ -56,7 +56,7 @@ def test_a_superseded_completion_is_gone_from_the_engine(stack: Stack) -> None:
         assert gone < 400 * step / 10, "it went on"
     newest = httpx.post(
         f"{stack.url}/v1/completions",
-        json=body | {"prompt": "def", "max_tokens": 5},
+        json=body | {"prompt": "def", "max_tokens": 5, "min_tokens": 5},
         headers=headers,
         timeout=30,
     )
