@@ -25,9 +25,12 @@ def test_a_tool_is_served_by_the_real_engine(
         assert outcome.works, f"{request.what}: {outcome.said}"
 
 
+ASK = httpx.Client()  # one connection: the engine may take long to accept another while it streams
+
+
 def running(stack: Stack) -> float:
     """Requests that the coder's engine works on, as vLLM counts them."""
-    text = httpx.get(f"{stack.engines['coder']}/metrics").text
+    text = ASK.get(f"{stack.engines['coder']}/metrics").text
     return sum(
         float(line.split()[-1]) for line in text.splitlines() if line.startswith("vllm:num_requests_running{")
     )
