@@ -30,7 +30,7 @@ class Extent:
 
 
 FULL = Extent((1, 2, 5, 8, 16), 40, 160, {1: 12, 8: 5}, True)
-SHORT = Extent((1, 5), 20, 90, {1: 5, 8: 2}, False)
+SHORT = Extent((1, 5), 20, 45, {1: 5, 8: 2}, False)
 SUITE = "mixed"
 
 P = ParamSpec("P")
