@@ -56,6 +56,7 @@ class Sample:
     queue_position: int | None = None
     retry_after: float | None = None
     truncated_messages: int = 0
+    suffix_ignored: bool = False
     canary: str = ""
     text: str = ""
 
@@ -167,6 +168,7 @@ class Client:
         sample.queue_position = None if position is None else int(position)
         sample.retry_after = _number(response.headers.get("retry-after"))
         sample.truncated_messages = int(_number(response.headers.get("x-duoserve-truncated-messages")) or 0)
+        sample.suffix_ignored = response.headers.get("x-duoserve-suffix") == "ignored"
         if response.status != 200:
             text = response.read().decode("utf-8", "replace")
             sample.total = (time.monotonic() - sample.started) * 1000

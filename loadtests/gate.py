@@ -9,7 +9,7 @@ from functools import partial
 
 from loadtests import report, results, slo
 from loadtests.client import get_json
-from loadtests.load import Progress, can_fill_in_the_middle, run_stage, warm_up
+from loadtests.load import Progress, run_stage, warm_up
 from loadtests.settings import Service, service
 from loadtests.stage import Stage
 from loadtests.suites import SUITES, LoadTest, Writer
@@ -39,11 +39,12 @@ def prepare(
         test.watched = {"router": service.url, **service.engines}
     notes = []
     if "completion" in SUITES[suite].weights:
-        test.suffix = can_fill_in_the_middle(test.connect(), Writer(test, -1))
-        if not test.suffix:
-            notes.append(
-                "The coder's model has no fill-in-the-middle: completions were sent without a suffix."
-            )
+        # Models without fill-in-the-middle are answered 400, or go on from the prefix alone and say so.
+        probe = test.connect().measure(Writer(test, -1).fill_in_the_middle())
+        test.suffix = probe.status == 200
+        if not test.suffix or probe.suffix_ignored:
+            how = "ignored the suffix of completions" if test.suffix else "got completions without a suffix"
+            notes.append(f"The coder's model does not fill in the middle: it {how}.")
     if len(aliases) == 1:
         notes.append(f"Only {aliases[0]} is served: all requests went there.")
     return test, notes

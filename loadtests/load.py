@@ -12,7 +12,7 @@ import psutil
 from locust import events
 from locust.env import Environment
 
-from loadtests.client import Client, Sample
+from loadtests.client import Sample
 from loadtests.material import CANARIES
 from loadtests.memory import MemoryWatch
 from loadtests.stage import Health, Stage
@@ -142,9 +142,3 @@ class Progress:
         elif text and time.monotonic() - self._last >= 10:
             self._last = time.monotonic()
             print(text, file=sys.stderr, flush=True)
-
-
-def can_fill_in_the_middle(client: Client, writer: Writer) -> bool:
-    """Whether the coder takes `suffix`. Models without fill-in-the-middle are answered 400."""
-    sample = client.measure(writer.fill_in_the_middle())
-    return sample.status == 200

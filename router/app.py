@@ -63,8 +63,7 @@ def build(settings: Settings, litellm: FastAPI, shutdown: Shutdown) -> ASGIApp:
     app = Usage(app)
     app = FimPrompt(app)
     app = Prompt(app, engines, tokenizer, settings.context_ratio, settings.truncate)
-    app = ReadyOnly(app, readiness)  # again: the engine may have gone down while the request waited
-    app = Admit(app, admission, settings.max_wait)
+    app = Admit(app, admission, readiness, settings.max_wait)
     app = Lifeline(app, settings.request_timeout, shutdown)
     app = Limits(
         app,

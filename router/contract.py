@@ -46,6 +46,10 @@ _QUEUE_HEADERS = {
     ),
     "x-duoserve-truncated-messages": ("integer", "Messages left out so that the prompt fits; absent: none."),
     "x-duoserve-truncated-tokens": ("integer", "Tokens left out so that the prompt fits; absent: none."),
+    "x-duoserve-suffix": (
+        "string",
+        "`ignored`: the model does not fill in the middle, and only continued `prompt`; absent: used.",
+    ),
     "x-ratelimit-limit-requests": ("integer", "Requests a minute; with limits only. The same for `-tokens`."),
     "x-ratelimit-remaining-requests": ("integer", "What is left of them. The same for `-tokens`."),
     "x-ratelimit-reset-requests": ("string", "When they are renewed, as in 42s. The same for `-tokens`."),

@@ -1,5 +1,6 @@
 """Fill-in-the-middle: `prompt` + `suffix` becomes the prompt that the model was trained on."""
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from router.engines import Engine
 from router.exchange import Exchange
 from router.requests import invalid
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,11 @@ class Family:
         """The model's prompt. Braces in the texts mean nothing."""
         texts = {"{prefix}": prefix, "{suffix}": suffix}
         return "".join(texts.get(part, part) for part in self._parts)
+
+    @property
+    def ignores_suffix(self) -> bool:
+        """Whether the model was not trained to fill in, and just continues the prefix."""
+        return "{suffix}" not in self.template
 
     @property
     def tokens(self) -> list[str]:
@@ -72,6 +80,13 @@ class Fim:
         self._families = {alias: family_of(engine.model, families) for alias, engine in engines.items()}
         self._tokens = [token for family in families for token in family.tokens]
         self._max_stop = max_stop
+        for alias, family in self._families.items():
+            if family and family.ignores_suffix:
+                _log.warning(
+                    "the model of '%s' does not fill in the middle: completions continue the prompt, "
+                    "and their suffix is ignored (x-duoserve-suffix: ignored)",
+                    alias,
+                )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sets the exchange's `urgent` and `fim`. Raises ApiError 400."""
@@ -111,6 +126,8 @@ class Fim:
         # Special tokens must appear in the text for the engine to find them as stop strings.
         body |= {"stop": stop, "skip_special_tokens": False}
         exchange.fim = family
+        if family.ignores_suffix and body["suffix"]:
+            exchange.headers["x-duoserve-suffix"] = "ignored"
 
 
 class FimPrompt:

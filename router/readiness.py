@@ -50,6 +50,9 @@ class Readiness:
         self._served: set[str] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self.status = {alias: Status("loading", now, "the engine has not answered yet") for alias in engines}
+        self._lost = {alias: asyncio.Event() for alias in engines}
+        for event in self._lost.values():
+            event.set()
 
     async def __aenter__(self) -> "Readiness":
         """Starts to poll."""
@@ -67,6 +70,10 @@ class Readiness:
     def is_ready(self, alias: str) -> bool:
         """Whether the model serves."""
         return self.status[alias].state == "ready"
+
+    async def lost(self, alias: str) -> None:
+        """Returns when the model does not serve, at once if it does not now."""
+        await self._lost[alias].wait()
 
     def as_json(self) -> dict[str, Any]:
         """The answer of /ready."""
@@ -91,6 +98,7 @@ class Readiness:
             state = "down"
         if state != before.state:
             self.status[alias] = Status(state, datetime.now(UTC), reason)
+            (self._lost[alias].clear if state == "ready" else self._lost[alias].set)()
         elif reason != before.reason:
             self.status[alias] = Status(state, before.since, reason)
 

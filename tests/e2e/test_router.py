@@ -148,6 +148,16 @@ def test_a_long_conversation_stays_within_its_share_and_keeps_its_prefix(stack: 
     assert hits > 0.9 * prompts[-1], "the start of the prompt changed from one turn to the next"
 
 
+def test_the_embedded_model_goes_on_from_the_prompt_and_says_that_it_ignored_the_suffix(stack: Stack) -> None:
+    body = {"model": "coder", "prompt": "def add(a, b):\n    return", "max_tokens": 8, "temperature": 0}
+    with_suffix = post(stack, "/v1/completions", body | {"suffix": "\n\nprint(add(1, 2))\n"})
+    without = post(stack, "/v1/completions", body)
+    assert with_suffix.headers["x-duoserve-suffix"] == "ignored"
+    assert "x-duoserve-suffix" not in without.headers
+    assert with_suffix.json()["choices"][0]["text"] == without.json()["choices"][0]["text"]
+    assert "the model of 'coder' does not fill in the middle" in stack.logs()
+
+
 def test_a_prompt_that_cannot_fit_is_refused_before_vllm_sees_it(stack: Stack) -> None:
     answer = post(stack, "/v1/chat/completions", chat("word " * 9000))
     assert answer.status_code == 400

@@ -109,6 +109,44 @@ async def test_the_other_model_does_not_wait(service: Service) -> None:
         await asyncio.gather(*busy)
 
 
+async def test_who_waits_is_told_at_once_when_the_engine_goes_down(service: Service) -> None:
+    """Even while the engine hangs, and so gives no slot back."""
+    engine = service.engines["coder"]
+    async with service.client() as client:
+        holding = [
+            asyncio.create_task(client.post("/v1/chat/completions", json=chat('staged:{"ttft_ms": 60000}')))
+            for _ in range(SLOTS)
+        ]
+        await until(lambda: places(service) == SLOTS)
+        waiting = [asyncio.create_task(client.post("/v1/chat/completions", json=chat())) for _ in range(30)]
+        await until(lambda: places(service) == SLOTS + 30)
+        try:
+            engine.set(healthy=False)
+            answers = await asyncio.gather(*waiting)
+            assert not any(task.done() for task in holding)
+        finally:
+            engine.set(healthy=True)
+            for task in holding:
+                task.cancel()
+            service.wait_ready()
+        served = await client.post("/v1/chat/completions", json=chat())
+    assert {answer.status_code for answer in answers} == {503}
+    assert {answer.json()["error"]["code"] for answer in answers} == {"model_down"}
+    assert all(int(answer.headers["retry-after"]) >= 1 for answer in answers)
+    assert served.status_code == 200
+
+
+async def test_an_engine_whose_own_queue_is_full_is_overloaded(service: Service) -> None:
+    """vLLM's --max-num-queued-reqs, behind the router's own queue, answers 503."""
+    service.engines["coder"].set(status=503, error_message="Too many queued requests", times=2)
+    for stream in (True, False):
+        answer = service.post("/v1/chat/completions", chat(stream=stream))
+        assert answer.status_code == 503
+        assert answer.json()["error"]["code"] == "engine_overloaded"
+        assert int(answer.headers["retry-after"]) >= 1
+    assert service.post("/v1/chat/completions", chat()).status_code == 200
+
+
 async def test_no_place_is_lost_when_clients_leave_in_any_phase(service: Service) -> None:
     for engine in service.engines.values():
         engine.set(ttft_ms=60, itl_ms=5, completion_tokens=20)

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from router.admission import URGENT_IN_A_ROW, Admission, QueueFull, Ticket
+from router.admission import CHAT_PATIENCE, Admission, QueueFull, Ticket
 
 SLOTS = {"coder": 2, "general": 3}
 QUEUE_MAX = 5
@@ -114,15 +114,30 @@ def test_small_clients_finish_before_the_backlog_of_a_big_one() -> None:
     assert max(order.index(ticket) for ticket in small) < 16  # three take turns: 15 turns at most
 
 
-def test_autocompletion_goes_first_without_starving_chat() -> None:
-    admission = Admission({"coder": 1}, 100)
+def classes_served(chats: int, urgent: int, waited: float, turn: float) -> list[str]:
+    """Who gets the one slot in turn, every `turn` seconds, when all have waited so long already."""
+    now = [0.0]
+    admission = Admission({"coder": 1}, 100, clock=lambda: now[0])
     running = [admission.enter("coder", "x", False, nothing)]
-    chats = [admission.enter("coder", "a", False, nothing) for _ in range(2)]
-    urgent = [admission.enter("coder", "b", True, nothing) for _ in range(2 * URGENT_IN_A_ROW)]
-    order = served_order(admission, running, chats + urgent)
-    assert order[:URGENT_IN_A_ROW] == urgent[:URGENT_IN_A_ROW]
-    assert order.index(chats[0]) == URGENT_IN_A_ROW
-    assert order.index(chats[1]) == 2 * URGENT_IN_A_ROW + 1
+    chat = [admission.enter("coder", "a", False, nothing) for _ in range(chats)]
+    waiting = [*chat, *(admission.enter("coder", "b", True, nothing) for _ in range(urgent))]
+    now[0] = waited
+    order: list[str] = []
+    while running:
+        now[0] += turn
+        admission.leave(running[0])
+        running = [ticket for ticket in waiting if ticket.state == "running"]
+        order += ["chat" if ticket in chat else "urgent" for ticket in running]
+    return order
+
+
+def test_autocompletion_overtakes_a_chat_until_its_patience_is_over_and_then_takes_turns() -> None:
+    order = classes_served(3, 12, waited=0, turn=CHAT_PATIENCE / 4)
+    assert order == ["urgent"] * 4 + ["chat", "urgent"] * 3 + ["urgent"] * 5
+
+
+def test_a_backlog_of_impatient_chats_does_not_hold_up_autocompletion() -> None:
+    assert classes_served(50, 3, waited=10 * CHAT_PATIENCE, turn=1)[:6] == ["urgent", "chat"] * 3
 
 
 def test_one_model_never_waits_behind_the_other() -> None:
