@@ -34,6 +34,7 @@ class Stack:
 
     def __init__(self, home: Path, **settings: str) -> None:
         self.home = home
+        self.path: Path | None = None  # a folder with programs that come before the machine's own
         coder, general, router, ui = free_ports(4)
         self.engines = {"coder": f"http://127.0.0.1:{coder}", "general": f"http://127.0.0.1:{general}"}
         self.url, self.ui_url = f"http://127.0.0.1:{router}", f"http://127.0.0.1:{ui}"
@@ -53,7 +54,8 @@ class Stack:
 
     @property
     def environment(self) -> dict[str, str]:
-        return os.environ | {"DUOSERVE_HOME": str(self.home)}
+        path = f"{self.path}:{os.environ['PATH']}" if self.path else os.environ["PATH"]
+        return os.environ | {"DUOSERVE_HOME": str(self.home), "PATH": path}
 
     def run(self, *arguments: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
         """One `./run` command, to its end."""

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 
-from services.stack import doctor, environments, lifecycle
+from services.stack import doctor, environments, lifecycle, plan
 from services.stack import settings as stack_settings
 from services.stack.environments import BY_NAME, ROOT
 from services.stack.failure import Failure
@@ -42,6 +42,12 @@ def _parser() -> argparse.ArgumentParser:
     tasks.add_parser("doctor", help="check this machine and the installation")
     setup = tasks.add_parser("setup", help="prepare without starting: environments, model, key")
     setup.add_argument("environment", nargs="*", choices=[*BY_NAME, []], help="only these environments")
+    fits = tasks.add_parser("plan", help="whether both models fit into the GPU's memory, and how it is split")
+    fits.add_argument("--profile", help="a folder under config/engines (default: PROFILE)")
+    fits.add_argument(
+        "--vram", type=float, metavar="GB", help="memory to plan for (default: this machine's GPU)"
+    )
+    fits.add_argument("--write", action="store_true", help="put the largest split that fits into the profile")
     lock = tasks.add_parser("lock", help="write the locks from the requirements")
     lock.add_argument("--upgrade", action="store_true", help="to the newest versions allowed")
     for name, room, text in (
@@ -75,6 +81,13 @@ def _run(arguments: argparse.Namespace, rest: list[str]) -> int:
             environments.ensure(*arguments.environment)
         case "setup":
             lifecycle.prepare(stack_settings.load(stack_settings.home()))
+        case "plan":
+            settings = stack_settings.load(stack_settings.home())
+            return plan.report(
+                settings.with_profile(arguments.profile or settings.variables["PROFILE"]),
+                arguments.vram,
+                arguments.write,
+            )
         case "lock":
             environments.lock(arguments.upgrade)
         case "test":

@@ -3,14 +3,13 @@
 import ctypes
 import shutil
 import socket
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-from services.stack import environments
+from services.stack import environments, gpus, plan
 from services.stack.environments import ROOT
 from services.stack.failure import Failure
 from services.stack.settings import KEY, Settings
@@ -36,9 +35,12 @@ class Check:
 
 def machine(settings: Settings) -> Iterator[Check]:
     """Whether this machine can run the stack; `up` refuses to start while any of these has a problem."""
-    yield _processor() if settings.engine == "cpu" else _gpu()
     if settings.engine == "cpu":
+        yield _processor()
         yield _memory()
+    else:
+        yield _gpu()
+        yield _gpu_memory(settings)
     yield _disk(settings)
     yield from (_port(service, port, settings) for service, port in settings.ports.items())
 
@@ -102,15 +104,26 @@ def _has_no_library(name: str) -> bool:
 
 
 def _gpu() -> Check:
-    remedy = "install NVIDIA's driver, or run on the CPU: ./run up --engine cpu"
-    try:
-        command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
+    found = gpus.found()
+    if not found:
+        remedy = "install NVIDIA's driver, or run on the CPU: ./run up --engine cpu"
         return Check("GPU", "", f"No NVIDIA GPU found (nvidia-smi does not answer); {remedy}.")
-    if answer.returncode != 0 or not answer.stdout.strip():
-        return Check("GPU", "", f"No NVIDIA GPU found (nvidia-smi lists none); {remedy}.")
-    return Check("GPU", "; ".join(answer.stdout.strip().splitlines()))
+    return Check("GPU", "; ".join(f"{gpu.name}, {gpu.total / plan.GIB:.1f} GiB" for gpu in found))
+
+
+def _gpu_memory(settings: Settings) -> Check:
+    """Whether both models fit into what is free on the smallest GPU (see plan.py)."""
+    free = min((gpu.total - gpu.used for gpu in gpus.found()), default=0)
+    subject, profile = "memory of the GPU", settings.profile.name
+    try:
+        problems = plan.of(settings, free).problems()
+    except Failure as failure:
+        return Check(subject, f"not compared with the models: {failure}")
+    if problems:
+        remedy = f"./run plan --profile {profile} shows the split"
+        text = f"The models of {profile} do not fit into the {free / plan.GIB:.1f} GiB that are free"
+        return Check(subject, "", f"{text}: {problems[0]} ({remedy}).")
+    return Check(subject, f"{free / plan.GIB:.1f} GiB free, enough for both models")
 
 
 def _memory() -> Check:

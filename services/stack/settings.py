@@ -89,7 +89,19 @@ class Settings:
         """These settings with the profile of another kind of machine, where `engine` asks for one."""
         if engine in (None, self.engine):
             return self
-        return Settings(self.home, {**self.variables, "PROFILE": DEFAULT_PROFILE[engine]})
+        return self.with_profile(DEFAULT_PROFILE[engine])
+
+    def with_profile(self, name: str) -> "Settings":
+        """These settings with another profile.
+
+        Raises:
+            Failure: there is none of that name.
+        """
+        changed = Settings(self.home, {**self.variables, "PROFILE": name})
+        if not changed.profile.is_dir():
+            known = ", ".join(sorted(path.name for path in PROFILES.iterdir() if path.is_dir()))
+            raise Failure(f"PROFILE={name} is unknown; set it to one of: {known}.")
+        return changed
 
 
 def home() -> Path:
@@ -111,9 +123,7 @@ def load(folder: Path) -> Settings:
             hint = f"did you mean {close[0]}?" if close else "see .env.example."
             raise Failure(f"{name} in {folder / '.env'} is not a setting; {hint}")
     settings = Settings(folder, defaults | own)
-    if not settings.profile.is_dir():
-        known = ", ".join(sorted(path.name for path in PROFILES.iterdir() if path.is_dir()))
-        raise Failure(f"PROFILE={settings.variables['PROFILE']} is unknown; set it to one of: {known}.")
+    settings.with_profile(settings.variables["PROFILE"])
     taken: dict[int, str] = {}
     for service, port in settings.ports.items():
         if port in taken:

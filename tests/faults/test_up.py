@@ -37,3 +37,20 @@ def test_what_does_not_run_can_be_asked_and_stopped(tmp_path: Path) -> None:
     assert down.returncode == 0 and "was not running" in down.stdout
     logs = stack.run("logs")
     assert logs.returncode == 1 and "./run up" in logs.stderr
+
+
+def test_models_that_do_not_fit_are_refused_before_anything_is_installed(tmp_path: Path) -> None:
+    """A GPU of 24 GB, as its driver's tool would tell, and the models of one with 96 GB."""
+    smi = tmp_path / "bin" / "nvidia-smi"
+    smi.parent.mkdir()
+    smi.write_text("#!/bin/sh\necho 'NVIDIA GeForce RTX 4090, 24564, 410'\n")
+    smi.chmod(0o755)
+    stack = Stack(tmp_path / "home", PROFILE="blackwell-96gb")
+    stack.path = smi.parent
+    up = stack.run("up")
+    assert up.returncode == 1 and up.stderr.count("\n") == 1
+    assert "23.6 GiB that are free" in up.stderr and "both models need" in up.stderr
+    assert "./run plan --profile blackwell-96gb" in up.stderr
+    assert stack.processes() == []
+    shown = stack.run("plan")
+    assert shown.returncode == 1 and "NVIDIA GeForce RTX 4090 (24.0 GiB)" in shown.stdout

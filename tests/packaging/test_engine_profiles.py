@@ -3,10 +3,13 @@
 import json
 import re
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from services.stack import plan, settings
 from services.stack.environments import BY_NAME, ROOT
 
 PROFILES = sorted((ROOT / "config" / "engines").glob("*/*.yaml"))
@@ -43,7 +46,9 @@ def test_a_profile_serves_its_alias_within_bounds(parsed: Any, path: Any) -> Non
     arguments = parsed[str(path.relative_to(ROOT))]
     assert arguments["served_model_name"][0] == path.stem
     assert arguments["max_num_queued_reqs"] > arguments["max_num_seqs"]
-    assert arguments["kv_cache_memory_bytes"] > 0
+    assert arguments["kv_cache_memory_bytes"] == plan.size(
+        yaml.safe_load(path.read_text())["kv-cache-memory-bytes"]
+    )
     assert arguments["host"] is None, "where an engine listens is said at its start, not in a profile"
 
 
@@ -51,6 +56,32 @@ def test_both_engines_have_a_profile_everywhere() -> None:
     names: dict[str, set[str]] = {}
     for path in PROFILES:
         names.setdefault(path.parent.name, set()).add(path.stem)
-    assert {"cpu", "blackwell-96gb"} <= set(names)
+    assert {"cpu", "blackwell-96gb", "blackwell-96gb-dense", "ada-48gb", "ada-24gb"} <= set(names)
     assert all(found == {"coder", "general"} for found in names.values())
     assert all((ROOT / "config" / "engines" / name / "engine.env").exists() for name in names)
+
+
+# What nvidia-smi gives as the memory of such GPUs, in MiB.
+@pytest.mark.parametrize(
+    ("profile", "mib"),
+    [
+        ("blackwell-96gb", 97_887),  # RTX PRO 6000 Blackwell
+        ("blackwell-96gb-dense", 97_887),
+        ("ada-48gb", 49_140),  # RTX 6000 Ada
+        ("ada-48gb", 46_068),  # L40S
+        ("ada-24gb", 24_564),  # RTX 4090
+        ("ada-24gb", 23_034),  # L4
+    ],
+)
+def test_a_gpu_profile_fits_its_gpus(tmp_path: Path, profile: str, mib: int) -> None:
+    planned = plan.of(settings.load(tmp_path).with_profile(profile), mib * 2**20)
+    assert planned.problems() == []
+
+
+def test_every_hub_model_is_pinned_once() -> None:
+    known = yaml.safe_load((ROOT / "config" / "models.yaml").read_text())
+    for path in PROFILES:
+        values = yaml.safe_load(path.read_text())
+        if not (ROOT / values["model"]).is_dir():
+            assert re.fullmatch(r"[0-9a-f]{40}", values["revision"])
+            assert known[values["model"]]["revision"] == values["revision"]
