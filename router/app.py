@@ -46,8 +46,8 @@ def build(settings: Settings, litellm: FastAPI, shutdown: Shutdown) -> ASGIApp:
     readiness = Readiness(engines)
     tokenizer = Tokenizer(engines)
     admission = Admission({alias: engine.slots for alias, engine in engines.items()}, settings.queue_max)
-    metrics = Metrics(admission, readiness)
     log = RequestLog(settings.log_folder)
+    metrics = Metrics(admission, readiness, settings.log_folder)
 
     @asynccontextmanager
     async def running() -> AsyncIterator[None]:

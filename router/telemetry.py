@@ -1,9 +1,11 @@
 """What became of every request: one line in the log and the metrics. Never prompts, answers or keys."""
 
 import asyncio
+import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
@@ -39,16 +41,33 @@ _SECONDS = (
     120.0,
     300.0,
 )
+# What the promise calls a completion: an answer of so many tokens.
+_COMPLETION = range(50, 101)
+# A client that asked within so many seconds counts as a user.
+_ACTIVE_SECONDS = 300.0
+_MOST_CLIENTS = 10_000
+_TOKENS = ("prompt", "completion", "cached")
+# Reasons that config/prometheus/rules look at.
+_ALARMING = (
+    "queue_full",
+    "queue_timeout",
+    "engine_failed",
+    "engine_overloaded",
+    "deadline",
+    "internal",
+    "limits_down",
+)
 _ITL_SECONDS = (0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.2, 0.5, 2.0)
 
 
 class Metrics:
     """The metrics of the router, in a registry of their own: LiteLLM's would otherwise be among them."""
 
-    def __init__(self, admission: Admission, readiness: Readiness) -> None:
+    def __init__(self, admission: Admission, readiness: Readiness, log_folder: Path) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
-        self._registry.register(_Now(admission, readiness))
+        self.clients = ActiveClients()
+        self._registry.register(_Now(admission, readiness, log_folder, self.clients))
         register_gpus(self._registry)
         one = self._registry
         self.requests = Counter(
@@ -74,18 +93,64 @@ class Metrics:
         self.seconds = Histogram(
             "duoserve_request_seconds", "Whole requests", ["alias"], buckets=_SECONDS, registry=one
         )
+        self.completion = Histogram(
+            "duoserve_completion_seconds",
+            "Whole requests whose answer has 50 to 100 tokens",
+            ["alias"],
+            buckets=_SECONDS,
+            registry=one,
+        )
+
+        self._begin_at_zero(readiness.status)
+
+    def _begin_at_zero(self, aliases: Iterable[str]) -> None:
+        """Counters appear before their first event, since the jump from nothing to one is no increase."""
+        for alias in aliases:
+            for histogram in (self.queue_wait, self.ttft, self.itl, self.seconds, self.completion):
+                histogram.labels(alias)
+            for counter in (self.aborted, self.truncations):
+                counter.labels(alias)
+            for kind in _TOKENS:
+                self.tokens.labels(alias, kind)
+            for path in INFERENCE:
+                self.requests.labels(alias, path, "200")
+        for reason in _ALARMING:
+            self.rejections.labels(reason)
 
     def as_text(self) -> bytes:
         """Prometheus' text format."""
         return generate_latest(self._registry)
 
 
+class ActiveClients:
+    """The clients that asked within the last minutes."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, float] = {}  # by client, the latest last
+
+    def note(self, client: str) -> None:
+        """`client` asks now."""
+        self._last.pop(client, None)
+        self._last[client] = time.monotonic()
+        if len(self._last) > _MOST_CLIENTS:
+            del self._last[next(iter(self._last))]
+
+    def count(self) -> int:
+        """How many there are now."""
+        since = time.monotonic() - _ACTIVE_SECONDS
+        return sum(asked >= since for asked in self._last.values())
+
+
 class _Now(Collector):
     """What is true at the moment of the scrape."""
 
-    def __init__(self, admission: Admission, readiness: Readiness) -> None:
+    def __init__(
+        self, admission: Admission, readiness: Readiness, log_folder: Path, clients: ActiveClients
+    ) -> None:
         self._admission = admission
         self._readiness = readiness
+        self._log_folder = log_folder
+        self._clients = clients
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         running = GaugeMetricFamily("duoserve_in_flight", "Requests in a slot", labels=["alias"])
@@ -96,6 +161,12 @@ class _Now(Collector):
             waiting.add_metric([alias], self._admission.waiting(alias))
             ready.add_metric([alias], self._readiness.is_ready(alias))
         yield from (running, waiting, ready)
+        yield GaugeMetricFamily(
+            "duoserve_active_clients", "Clients that asked within 5 minutes", self._clients.count()
+        )
+        disk = shutil.disk_usage(self._log_folder)
+        yield GaugeMetricFamily("duoserve_log_disk_free_bytes", "Free on the disk of the logs", disk.free)
+        yield GaugeMetricFamily("duoserve_log_disk_total_bytes", "Size of the disk of the logs", disk.total)
 
 
 class Record:
@@ -184,16 +255,19 @@ class Record:
         self, exchange: Exchange, ttft: float | None, itl: float | None, seconds: float | None
     ) -> None:
         alias, metrics = exchange.alias, self._metrics
+        if exchange.client:
+            metrics.clients.note(exchange.client)
         observed: Mapping[Histogram, float | None] = {
             metrics.queue_wait: exchange.queue_wait,
             metrics.ttft: ttft,
             metrics.itl: itl,
             metrics.seconds: seconds,
+            metrics.completion: seconds if exchange.completion_tokens in _COMPLETION else None,
         }
         for histogram, value in observed.items():
             if value is not None:
                 histogram.labels(alias).observe(value)
-        for kind in ("prompt", "completion", "cached"):
+        for kind in _TOKENS:
             metrics.tokens.labels(alias, kind).inc(getattr(exchange, f"{kind}_tokens") or 0)
         if exchange.truncated_tokens:
             metrics.truncations.labels(alias).inc()

@@ -53,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, room, text in (
         ("test", "dev", "everything that needs no GPU and no Docker; takes pytest's arguments"),
         ("test-clients", "dev", "the coding agents, each really run; minutes long, and installs them (2 GB)"),
+        ("test-compose", "dev", "the containers on a real Docker engine; minutes long, 15 GB of disk"),
         ("loadtest", "loadtests", "load the running service; exit status 1 when a promise is missed"),
         ("bench", "loadtests", "measure, and write reports/TIME/report.html"),
         ("eval", "stack", "the share of small coding problems that a model solves"),
@@ -98,6 +99,9 @@ def _run(arguments: argparse.Namespace, rest: list[str]) -> int:
         case "test-clients":
             environments.ensure("dev", "aider")
             return _pytest(["tests/clients/test_agents.py", "-m", "slow", *rest])
+        case "test-compose":
+            environments.ensure("dev")
+            return _pytest(["tests/compose", "-m", "slow", "-s", *rest])
         case "loadtest":
             return _room("loadtests", ["loadtests", "run", *rest])
         case "bench":

@@ -1,6 +1,7 @@
 """compose.yaml as Compose itself reads it; no Docker engine is needed."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from services.stack.environments import BY_NAME, ROOT
 
@@ -20,7 +22,8 @@ def _config(folder: Path, profile: str, env: str = "LITELLM_MASTER_KEY=x\n") -> 
     shutil.copy(ROOT / ".env.example", folder)
     shutil.copytree(ROOT / "config", folder / "config", dirs_exist_ok=True)
     (folder / ".env").write_text(env)
-    command = [str(COMPOSE), "--profile", profile, "config", "--format", "json"]
+    profiles = [argument for name in profile.split() for argument in ("--profile", name)]
+    command = [str(COMPOSE), *profiles, "config", "--format", "json"]
     answer = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
     return json.loads(answer.stdout)["services"]
@@ -31,6 +34,7 @@ def test_a_profile_is_the_whole_service_and_publishes_only_router_and_ui(
     tmp_path: Path, profile: str
 ) -> None:
     services = _config(tmp_path, profile)
+    services.pop("gpu-exporter", None)  # has a test of its own
     assert set(services) == {f"coder-{profile}", f"general-{profile}", f"router-{profile}", "ui"}
     published = {
         name: [(port["host_ip"], port["published"]) for port in service.get("ports", [])]
@@ -65,3 +69,42 @@ def test_gpu_engines_are_the_release_that_is_locked(tmp_path: Path) -> None:
     image = _config(tmp_path, "gpu")["coder-gpu"]["image"]
     release = image.rpartition(":v")[2]
     assert f"\nvllm=={release} " in BY_NAME["engine-cuda"].lock.read_text()
+
+
+@pytest.mark.parametrize("profile", ["cpu", "gpu"])
+def test_monitoring_adds_prometheus_grafana_and_what_watches_the_gpu(tmp_path: Path, profile: str) -> None:
+    services = _config(tmp_path, f"{profile} monitoring")
+    added = {"prometheus", "grafana"} | ({"gpu-exporter"} if profile == "gpu" else set())
+    assert set(services) == {f"coder-{profile}", f"general-{profile}", f"router-{profile}", "ui"} | added
+    for name in added:
+        service = services[name]
+        assert service["read_only"] and service["init"] and service["cap_drop"] == ["ALL"]
+        assert re.search(r":v?\d+\.\d+\.\d+", service["image"]), "pinned by exact version"
+    # Grafana is for this machine whatever BIND_ADDRESS says, and Prometheus for Grafana.
+    assert [(p["host_ip"], p["published"]) for p in services["grafana"]["ports"]] == [("127.0.0.1", "3000")]
+    assert "ports" not in services["prometheus"]
+    assert set(services["prometheus"]["networks"]) == {"engines", "monitoring"}
+
+
+def test_prometheus_asks_the_services_under_names_that_compose_gives_them(tmp_path: Path) -> None:
+    services = _config(tmp_path, "gpu monitoring")
+    names = set(services) | {
+        alias
+        for service in services.values()
+        for network in (service["networks"].get("engines") or {},)
+        for alias in network.get("aliases", [])
+    }
+    scrape = yaml.safe_load((ROOT / "config/prometheus/compose.yml").read_text())["scrape_configs"]
+    targets = [t for job in scrape for group in job["static_configs"] for t in group["targets"]]
+    assert len(targets) == 4
+    assert {target.partition(":")[0] for target in targets} <= names
+
+
+def test_without_a_key_it_stops_and_names_it(tmp_path: Path) -> None:
+    """Else Grafana would take its own default password."""
+    shutil.copy(ROOT / "compose.yaml", tmp_path)
+    shutil.copy(ROOT / ".env.example", tmp_path)
+    (tmp_path / ".env").write_text("")
+    command = [str(COMPOSE), "--profile", "monitoring", "config", "-q"]
+    answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert answer.returncode != 0 and "LITELLM_MASTER_KEY" in answer.stderr and "./run setup" in answer.stderr

@@ -1,0 +1,211 @@
+"""The dashboard `Duoserve`: promises, users, queue, engines, GPU.
+
+What is changed here is written to config/grafana by `.envs/dev/bin/python -m services.monitoring`.
+"""
+
+from pathlib import Path
+from typing import TypeVar
+
+from grafana_foundation_sdk.builders import stat, timeseries
+from grafana_foundation_sdk.builders.common import GraphThresholdsStyleConfig
+from grafana_foundation_sdk.builders.dashboard import Dashboard, Row, ThresholdsConfig
+from grafana_foundation_sdk.builders.prometheus import Dataquery
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.common import GraphThresholdsStyleMode
+from grafana_foundation_sdk.models.dashboard import (
+    DashboardCursorSync,
+    DataSourceRef,
+    Threshold,
+    ThresholdsMode,
+)
+
+FILE = Path(__file__).resolve().parents[2] / "config" / "grafana" / "dashboards" / "overview.json"
+# The promises of loadtests/slo.toml, in seconds.
+TTFT, COMPLETION = 0.5, 2.0
+_SOURCE = DataSourceRef(type_val="prometheus", uid="prometheus")
+_WIDTH = 24  # of a dashboard, in Grafana's units
+
+Panel = stat.Panel | timeseries.Panel
+# A panel's queries: legend and PromQL.
+Queries = dict[str, str]
+
+
+def as_json() -> str:
+    """The dashboard as Grafana's provisioning reads it."""
+    encoder = JSONEncoder(sort_keys=True, indent=2)
+    return f"{encoder.encode(_overview().build())}\n"
+
+
+def _overview() -> Dashboard:
+    board = (
+        Dashboard("Duoserve")
+        .uid("duoserve")
+        .tags(["duoserve"])
+        .refresh("30s")
+        .time("now-1h", "now")
+        .timezone("browser")
+        .tooltip(DashboardCursorSync.CROSSHAIR)
+    )
+    for title, panels in (
+        ("Promises", _promises()),
+        ("Users", _users()),
+        ("Queue", _queue()),
+        ("Engines", _engines()),
+        ("GPU", _gpu()),
+    ):
+        board.with_row(Row(title))
+        for panel in panels:
+            board.with_panel(panel)
+    return board
+
+
+def _promises() -> list[Panel]:
+    ttft = {"{{alias}}": "alias:duoserve_ttft_seconds:p95_5m"}
+    completion = {"{{alias}}": "alias:duoserve_completion_seconds:p95_5m"}
+    return [
+        _stat("Models ready", {"{{alias}}": "min by (alias) (duoserve_ready)"}, "bool_yes_no", least=1),
+        _stat("Alerts", {"firing": 'count(ALERTS{alertstate="firing"}) or vector(0)'}, "none", most=1),
+        _stat("Failed requests", {"5 min": "duoserve:errors:ratio_5m"}, "percentunit", most=0.01),
+        _stat("p95 TTFT", ttft, "s", most=TTFT),
+        _stat("p95 of 50-100 tokens", completion, "s", most=COMPLETION),
+        _stat(
+            "Within the promises, 1 h",
+            {
+                "{{alias}} TTFT": "alias:duoserve_ttft_seconds:within_1h",
+                "{{alias}} 50-100 tokens": "alias:duoserve_completion_seconds:within_1h",
+            },
+            "percentunit",
+            least=0.95,
+        ),
+        _graph("TTFT: p95 against the promise", ttft, "s", width=8, promise=TTFT),
+        _graph("50-100 tokens: p95 against the promise", completion, "s", width=8, promise=COMPLETION),
+        _graph("TTFT: half of the requests", _quantile(0.5, "duoserve_ttft_seconds"), "s", width=8),
+    ]
+
+
+def _users() -> list[Panel]:
+    answers = 'duoserve_requests_total{path=~"/v1/.+"}[$__rate_interval]'
+    return [
+        _graph("Clients of the last 5 minutes", {"clients": "max(duoserve_active_clients)"}, "none", width=6),
+        _graph(
+            "Requests",
+            {"{{alias}}": 'sum by (alias) (rate(duoserve_requests_total{alias!="none"}[$__rate_interval]))'},
+            "reqps",
+            width=6,
+        ),
+        _graph(
+            "Answers by status",
+            {"{{status}}": f"sum by (status) (rate({answers}))"},
+            "reqps",
+            width=6,
+        ),
+        _graph(
+            "Tokens",
+            {
+                "{{alias}} {{kind}}": "sum by (alias, kind) (rate(duoserve_tokens_total[$__rate_interval]))",
+            },
+            "none",
+            width=6,
+        ),
+    ]
+
+
+def _queue() -> list[Panel]:
+    return [
+        _graph("Waiting for a slot", {"{{alias}}": "sum by (alias) (duoserve_waiting)"}, "none", width=6),
+        _graph("In a slot", {"{{alias}}": "sum by (alias) (duoserve_in_flight)"}, "none", width=6),
+        _graph("Wait for a slot: p95", _quantile(0.95, "duoserve_queue_wait_seconds"), "s", width=6),
+        _graph(
+            "Refused, failed, left",
+            {
+                "{{reason}}": "sum by (reason) (rate(duoserve_rejections_total[$__rate_interval]))",
+                "client left": "sum(rate(duoserve_aborted_total[$__rate_interval]))",
+            },
+            "reqps",
+            width=6,
+        ),
+    ]
+
+
+def _engines() -> list[Panel]:
+    hits, asked = (f"rate(vllm:prefix_cache_{what}_total[$__rate_interval])" for what in ("hits", "queries"))
+    return [
+        _graph(
+            "Running and waiting in vLLM",
+            {
+                "{{alias}} running": "sum by (alias) (vllm:num_requests_running)",
+                "{{alias}} waiting": "sum by (alias) (vllm:num_requests_waiting)",
+            },
+            "none",
+        ),
+        _graph("KV cache in use", {"{{alias}}": "max by (alias) (vllm:kv_cache_usage_perc)"}, "percentunit"),
+        _graph(
+            "Prompt tokens from the prefix cache",
+            {"{{alias}}": f"sum by (alias) ({hits}) / sum by (alias) ({asked})"},
+            "percentunit",
+        ),
+        _graph("Between tokens: p95", _quantile(0.95, "vllm:inter_token_latency_seconds"), "s"),
+        _graph(
+            "Preempted: the KV cache was full",
+            {"{{alias}}": "sum by (alias) (rate(vllm:num_preemptions_total[$__rate_interval]))"},
+            "reqps",
+        ),
+        _graph("Disk of the logs: free", {"free": "min(duoserve_log_disk_free_bytes)"}, "bytes"),
+    ]
+
+
+def _gpu() -> list[Panel]:
+    return [
+        _graph("Busy", {"GPU {{gpu}}": "gpu:duoserve_gpu:utilisation_ratio"}, "percentunit", width=6),
+        _graph(
+            "Memory in use", {"GPU {{gpu}}": "gpu:duoserve_gpu_memory:used_ratio"}, "percentunit", width=6
+        ),
+        _graph(
+            "Power (GPU exporter)", {"GPU {{gpu}}": "max by (gpu) (DCGM_FI_DEV_POWER_USAGE)"}, "watt", width=6
+        ),
+        _graph(
+            "Temperature (GPU exporter)",
+            {"GPU {{gpu}}": "max by (gpu) (DCGM_FI_DEV_GPU_TEMP)"},
+            "celsius",
+            width=6,
+        ),
+    ]
+
+
+def _quantile(share: float, histogram: str) -> Queries:
+    rates = f"sum by (alias, le) (rate({histogram}_bucket[$__rate_interval]))"
+    return {"{{alias}}": f"histogram_quantile({share}, {rates})"}
+
+
+def _stat(
+    title: str, queries: Queries, unit: str, most: float | None = None, least: float | None = None
+) -> stat.Panel:
+    """A figure for each series; red from `most` on, or below `least`."""
+    good, bad = Threshold(None, "green"), Threshold(most, "red")
+    if least is not None:
+        good, bad = Threshold(None, "red"), Threshold(least, "green")
+    panel = stat.Panel().thresholds(ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps([good, bad]))
+    return _filled(panel, title, queries, unit, width=_WIDTH // 6, height=4)
+
+
+def _graph(
+    title: str, queries: Queries, unit: str, width: int = 8, promise: float | None = None
+) -> timeseries.Panel:
+    """Lines over time, with a red one at `promise`."""
+    panel = timeseries.Panel().fill_opacity(8).axis_soft_min(0)
+    if promise is not None:
+        steps = [Threshold(None, "transparent"), Threshold(promise, "red")]
+        panel.thresholds(ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(steps))
+        panel.thresholds_style(GraphThresholdsStyleConfig().mode(GraphThresholdsStyleMode.LINE))
+    return _filled(panel, title, queries, unit, width, height=7)
+
+
+_P = TypeVar("_P", stat.Panel, timeseries.Panel)
+
+
+def _filled(panel: _P, title: str, queries: Queries, unit: str, width: int, height: int) -> _P:
+    panel.title(title).unit(unit).datasource(_SOURCE).span(width).height(height)
+    for letter, (legend, expression) in zip("ABC", queries.items(), strict=False):
+        query = Dataquery().datasource(_SOURCE).ref_id(letter).expr(expression).legend_format(legend)
+        panel.with_target(query)
+    return panel
