@@ -15,9 +15,9 @@ from router.body import Body, Tolerated
 from router.clients import Clients
 from router.edge import Edge
 from router.fim import Fim, FimPrompt, read_families
-from router.keys import Keys
+from router.keys import KeyRing, Keys
 from router.lifeline import Lifeline, Shutdown
-from router.limits import Limits, Rate, storage
+from router.limits import Limits, storage
 from router.logs import RequestLog, sweep_forever
 from router.prompt import Prompt
 from router.readiness import Readiness, ReadyOnly
@@ -37,7 +37,7 @@ def build(settings: Settings, litellm: FastAPI, shutdown: Shutdown) -> ASGIApp:
         BadSettings: the engine profile or the keys' file cannot be read.
     """
     engines = settings.engines()
-    keys = settings.keys()
+    keys = KeyRing(settings.keys, ROOT / settings.keys_file if settings.keys_file else None)
     names = published_names(engines, settings.model_aliases)
     families = read_families(ROOT / "config" / "fim.yaml")
     tolerated = Tolerated.read(ROOT / "config" / "parameters.yaml")
@@ -52,11 +52,12 @@ def build(settings: Settings, litellm: FastAPI, shutdown: Shutdown) -> ASGIApp:
     @asynccontextmanager
     async def running() -> AsyncIterator[None]:
         keep = (settings.log_folder, settings.log_days, settings.log_total_gb * 1e9)
-        sweeping = asyncio.create_task(sweep_forever(*keep))
+        background = [asyncio.create_task(sweep_forever(*keep)), asyncio.create_task(keys.watch())]
         async with litellm.router.lifespan_context(litellm), tokenizer, readiness:
             await warm_up(litellm, master_key)
             yield
-        sweeping.cancel()
+        for task in background:
+            task.cancel()
         log.close()
 
     app: ASGIApp = Relay(litellm, master_key)
@@ -68,11 +69,10 @@ def build(settings: Settings, litellm: FastAPI, shutdown: Shutdown) -> ASGIApp:
     app = Limits(
         app,
         storage(settings.redis_url),
-        {name: Rate(key.requests_per_minute, key.tokens_per_minute) for name, key in keys.items()},
-        Rate(settings.requests_per_minute, settings.tokens_per_minute),
+        keys,
         settings.limits_without_redis,
     )
-    app = Clients(app, several_keys=len(keys) > 1)
+    app = Clients(app, keys)
     app = ReadyOnly(app, readiness)
     app = Fim(app, engines, families, settings.vllm_max_stop_strings)
     app = Aliases(app, names)
@@ -80,9 +80,7 @@ def build(settings: Settings, litellm: FastAPI, shutdown: Shutdown) -> ASGIApp:
         app, settings.max_body_mb * 1_000_000, settings.max_n, settings.vllm_max_stop_strings, tolerated
     )
     app = Branch(app, own_routes(readiness, models_list(names, engines), metrics, running))
-    app = Keys(
-        app, {name: key.key.get_secret_value() for name, key in keys.items()}, settings.metrics_open_to
-    )
+    app = Keys(app, keys, settings.metrics_open_to)
     app = Routes(app)
     app = Edge(app)
     return Record(app, metrics, log)

@@ -3,6 +3,7 @@
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from router.exchange import Exchange, header
+from router.keys import KeyRing
 
 _LONGEST = 64
 
@@ -12,14 +13,14 @@ class Clients:
     what the request says of itself (`user`, X-Client-Id); else its address.
     """
 
-    def __init__(self, app: ASGIApp, several_keys: bool) -> None:
+    def __init__(self, app: ASGIApp, ring: KeyRing) -> None:
         self._app = app
-        self._several_keys = several_keys
+        self._ring = ring
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Raises nothing of its own."""
         exchange = Exchange.of(scope)
-        exchange.client = exchange.key_name if self._several_keys else self._said(scope, exchange)
+        exchange.client = exchange.key_name if len(self._ring.keys) > 1 else self._said(scope, exchange)
         await self._app(scope, receive, send)
 
     def _said(self, scope: Scope, exchange: Exchange) -> str:

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from router.errors import ApiError
 from router.exchange import Exchange
+from router.keys import KeyRing
 
 _log = logging.getLogger(__name__)
 
@@ -52,22 +53,22 @@ class Limits:
         self,
         app: ASGIApp,
         store: Storage,
-        rates: dict[str, Rate],
-        default: Rate,
+        ring: KeyRing,
         when_down: Literal["open", "closed"],
     ) -> None:
-        """`rates` by key name; `default` for the other keys. `when_down`: what to do without the storage."""
+        """`when_down`: what to do without the storage."""
         self._app = app
         self._limiter = FixedWindowRateLimiter(store)
-        self._rates = rates
-        self._default = default
+        self._ring = ring
         self._when_down = when_down
         self._down = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Raises ApiError 429, or 503 when the storage is down and limits fail closed."""
         exchange = Exchange.of(scope)
-        rate = self._rates.get(exchange.key_name, self._default)
+        key = self._ring.keys.get(exchange.key_name)
+        # A key that was taken away a moment ago has no limits any more, and no further request.
+        rate = Rate(key.requests_per_minute, key.tokens_per_minute) if key else Rate(0, 0)
         if rate == Rate(0, 0):
             await self._app(scope, receive, send)
             return

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 
-from services.stack import doctor, environments, lifecycle, plan
+from services.stack import doctor, environments, images, lifecycle, plan, unit
 from services.stack import settings as stack_settings
 from services.stack.environments import BY_NAME, ROOT
 from services.stack.failure import Failure
@@ -48,6 +48,10 @@ def _parser() -> argparse.ArgumentParser:
         "--vram", type=float, metavar="GB", help="memory to plan for (default: this machine's GPU)"
     )
     fits.add_argument("--write", action="store_true", help="put the largest split that fits into the profile")
+    tasks.add_parser("pin-images", help="write the digests of other people's images beside their versions")
+    service = tasks.add_parser("install-service", help="have systemd start it, at log-in or at boot")
+    service.add_argument("--system", action="store_true", help="for the whole machine, at boot; needs root")
+    service.add_argument("--uninstall", action="store_true", help="stop it and remove the unit")
     lock = tasks.add_parser("lock", help="write the locks from the requirements")
     lock.add_argument("--upgrade", action="store_true", help="to the newest versions allowed")
     for name, room, text in (
@@ -89,6 +93,12 @@ def _run(arguments: argparse.Namespace, rest: list[str]) -> int:
                 arguments.vram,
                 arguments.write,
             )
+        case "pin-images":
+            images.pin()
+        case "install-service" if arguments.uninstall:
+            unit.uninstall(arguments.system)
+        case "install-service":
+            unit.install(stack_settings.home(), arguments.system)
         case "lock":
             environments.lock(arguments.upgrade)
         case "test":

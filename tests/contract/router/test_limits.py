@@ -57,6 +57,15 @@ def test_each_key_has_its_own_limits(own_service: Callable[..., Service], tmp_pa
     service.record(service.post("/v1/chat/completions", chat()))  # the master key has none
     assert {record["client"] for record in service.records() if record["client"]} == {"ann", "bob", "master"}
 
+    # Keys are changed while the router runs: bob's is taken away, carol comes, and so does a new master key.
+    carol, master = "cAr0" + KEY[4:], "m4sT" + KEY[4:]
+    keys.write_text(f"ann: {ANN}\ncarol: {carol}\nmaster: {master}\n")
+    wait_for(lambda: ask(service, carol) == 200, 10, "the new key counts")
+    assert [ask(service, key) for key in (ANN, BOB, KEY, master)] == [200, 401, 401, 200]
+    keys.write_text("carol: [not, a, key]\n")
+    wait_for(lambda: "the keys stay as they are: KEYS_FILE" in service.log(), 10, "the log says why")
+    assert carol not in service.log() and ask(service, carol) == 200
+
 
 @pytest.mark.parametrize("when_down", ["open", "closed"])
 def test_limits_in_redis_and_without_it(

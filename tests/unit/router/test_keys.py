@@ -1,4 +1,5 @@
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -6,9 +7,15 @@ from starlette.types import Receive, Scope, Send
 
 from router.errors import ApiError
 from router.exchange import Exchange
-from router.keys import Keys
+from router.keys import KeyRing, Keys
+from router.settings import BadSettings, NamedKey
 
-KEYS = {"master": "m" * 40, "ann": "a" * 40}
+KEYS = {"master": "mQ7Zr3kX9vT2mB6nL8wY4dF1hJ5cG0sPa", "ann": "aQ7Zr3kX9vT2mB6nL8wY4dF1hJ5cG0sPa"}
+
+
+def named(keys: dict[str, str]) -> dict[str, NamedKey]:
+    limits = {"requests_per_minute": 0, "tokens_per_minute": 0}
+    return {name: NamedKey.model_validate({"key": key, **limits}) for name, key in keys.items()}
 
 
 async def ask(path: str, address: str = "10.0.0.9", **headers: str) -> str:
@@ -28,7 +35,7 @@ async def ask(path: str, address: str = "10.0.0.9", **headers: str) -> str:
         "client": (address, 1),
         "duoserve": Exchange(path),
     }
-    keys = Keys(app, KEYS, [ip_network("10.0.0.0/24")])
+    keys = Keys(app, KeyRing(lambda: named(KEYS), None), [ip_network("10.0.0.0/24")])
     await keys(scope, unused, unused)
     return seen[0]
 
@@ -69,3 +76,36 @@ async def test_metrics_are_open_only_to_the_networks_that_are_named() -> None:
         await ask("/metrics", address="10.0.1.9")
     with pytest.raises(ApiError):
         await ask("/v1/models")
+
+
+def test_a_changed_file_counts_once_it_is_whole_and_a_bad_one_changes_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "keys.yaml"
+    reads: list[str] = []
+
+    def read() -> dict[str, NamedKey]:
+        text = file.read_text()
+        reads.append(text)
+        if text == "broken":
+            raise BadSettings("not YAML")
+        return named({text: KEYS["ann"]})
+
+    file.write_text("ann")
+    ring = KeyRing(read, file)
+    ring.look()
+    assert reads == ["ann"]
+    file.write_text("bob-half-writ")
+    ring.look()
+    file.write_text("bob")
+    ring.look()
+    assert list(ring.keys) == ["ann"]
+    ring.look()
+    assert list(ring.keys) == ["bob"]
+    file.write_text("broken")
+    for _ in range(3):
+        ring.look()
+    assert list(ring.keys) == ["bob"] and reads == ["ann", "bob", "broken"]
+    file.unlink()
+    file.write_text("carol")
+    ring.look()
+    ring.look()
+    assert list(ring.keys) == ["carol"]
