@@ -25,6 +25,12 @@ _BASE = "duoserve/test-base:bookworm"
 _IN_BASE = (
     "python3.11,python3.11-venv,python3-pip-whl,python3-setuptools-whl,python3-distutils,ca-certificates"
 )
+_PROMETHEUS = "duoserve/test-prometheus"
+_PROMETHEUS_DOCKERFILE = f"""FROM {_BASE}
+RUN apt-get update && apt-get install -y --no-install-recommends prometheus wget
+RUN install -d -o nobody /prometheus
+USER nobody
+"""
 _REGISTRY_IMAGE = "python:3.11-slim-bookworm"
 _CLONE_NEWNET = 0x40000000  # linux/sched.h
 
@@ -38,11 +44,14 @@ def run(command: Sequence[str], seconds: float, **more: object) -> str:
 
 @dataclass
 class Docker:
-    """A Docker engine. `build_arguments` go to every build, `timings` holds seconds by step."""
+    """A Docker engine. `build_arguments` go to every build, `timings` holds seconds by step, `stand_ins` what
+    runs in place of a service's image.
+    """
 
     environment: dict[str, str]
     build_arguments: list[str] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
+    stand_ins: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, *arguments: str, seconds: float = 60) -> str:
         return run(["docker", *arguments], seconds, env=self.environment)
@@ -83,9 +92,9 @@ def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
             engine.build_arguments += ["--network", "host"]
             _base_image(engine, folder)
             _build(engine)
-            timings = engine.timings
+            built = engine
         with _engine(folder, namespace=True) as engine:
-            engine.timings = timings
+            engine.timings, engine.stand_ins = built.timings, built.stand_ins
             yield engine
     finally:
         shutil.rmtree(folder / "data", ignore_errors=True)
@@ -107,8 +116,20 @@ def _engine(folder: Path, *options: str, namespace: bool = False) -> Iterator[Do
     socket = f"unix://{folder}/docker.sock"
     command = ["dockerd", "--host", socket, "--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec"]
     command += ["--pidfile", f"{folder}/docker.pid", "--storage-driver", "overlay2", *options]
+    # What it mounts goes with it.
     if namespace:
-        command = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *command]
+        command = [
+            "unshare",
+            "--mount",
+            "--net",
+            "sh",
+            "-c",
+            'ip link set lo up && exec "$@"',
+            "sh",
+            *command,
+        ]
+    else:
+        command = ["unshare", "--mount", *command]
     docker = Docker({name: value for name, value in os.environ.items() if "DOCKER" not in name})
     docker.environment |= {"DOCKER_HOST": socket, "DOCKER_BUILDKIT": "0"}
     with (folder / "dockerd.log").open("ab") as log:
@@ -161,6 +182,10 @@ def _base_image(docker: Docker, folder: Path) -> None:
         assert archive.wait() == 0
     shutil.rmtree(root)
     docker.build_arguments += ["--build-arg", f"PYTHON_IMAGE={_BASE}"]
+    with docker.timed("Debian's Prometheus in place of the official image"):
+        command = ["docker", "build", "--quiet", "--network", "host", "-t", _PROMETHEUS, "-"]
+        run(command, 600, env=docker.environment, input=_PROMETHEUS_DOCKERFILE)
+    docker.stand_ins["prometheus"] = _PROMETHEUS
 
 
 def _mirror_variables(root: Path) -> dict[str, str]:

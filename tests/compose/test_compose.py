@@ -42,8 +42,17 @@ class Project:
         (folder / ".env").write_text(
             f"LITELLM_MASTER_KEY={KEY}\nROUTER_PORT={self.router_port}\nUI_PORT={self.ui_port}\n"
         )
+        stand_ins = {service: {"image": image} for service, image in docker.stand_ins.items()}
+        (folder / "stand-ins.yaml").write_text(json.dumps({"services": stand_ins}))
         self._command = [str(COMPOSE), "--project-directory", str(folder), "-p", "duoserve-test"]
-        self._command += ["--profile", "cpu"]
+        self._command += [
+            "-f",
+            f"{folder}/compose.yaml",
+            "-f",
+            f"{folder}/stand-ins.yaml",
+            "--profile",
+            "cpu",
+        ]
         self.url = f"http://127.0.0.1:{self.router_port}"
         self.ui_url = f"http://127.0.0.1:{self.ui_port}"
 
@@ -111,11 +120,16 @@ def test_from_nothing_to_an_answer_and_back_from_a_crash(project: Project, docke
     assert up.returncode == 0, output
     docker.timings["up: everything healthy"] = time.monotonic() - began
     assert "Paris" in project.ask("general").text
-    assert httpx.get(project.ui_url).status_code == 200
+    assert httpx.get(f"{project.ui_url}/_stcore/health").status_code == 200
+    assert (
+        httpx.get(project.ui_url).status_code == 401
+    )  # beyond loopback in its container, it asks for the key
     assert {project.container(name)["State"]["Health"]["Status"] for name in SERVICES} == {"healthy"}
 
     _nothing_else_is_reachable(project, before)
     _confined(project)
+
+    _prometheus_sees_all(project)
 
     # A killed engine comes back by itself, and the other model serves on.
     first = project.container("coder-cpu")["State"]
@@ -178,6 +192,22 @@ def _nothing_else_is_reachable(project: Project, before: set[int]) -> None:
         assert (
             "gaierror" in answer.stderr or "TimeoutError" in answer.stderr or "unreachable" in answer.stderr
         )
+
+
+def _prometheus_sees_all(project: Project) -> None:
+    """With the key that it got, over the private network; it is published nowhere."""
+    listening = _listening()
+    project("up", "--detach", "--wait", "--no-build", "prometheus", seconds=300)
+    assert _listening() == listening
+    query = "http://127.0.0.1:9090/api/v1/query?query=up"
+    for _ in eventually("Prometheus sees router and engines", 90):
+        answer = json.loads(project("exec", "-T", "prometheus", "wget", "-q", "-O", "-", query))
+        up = {
+            series["metric"]["instance"] for series in answer["data"]["result"] if series["value"][1] == "1"
+        }
+        if up == {"router:4000", "coder:8000", "general:8000"}:
+            break
+    project("rm", "--stop", "--force", "prometheus")
 
 
 def _address(project: Project, service: str) -> str:
