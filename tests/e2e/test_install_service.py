@@ -1,0 +1,83 @@
+"""A user's systemd starts the service, restarts it when it is killed, and stops it whole."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.running_stack import ROOT, Stack
+
+SYSTEMD = Path("/lib/systemd/systemd")
+# In a mount and process namespace of its own, so that machine and user know nothing of this systemd.
+SCRIPT = """
+set -e
+mount -t tmpfs none /run
+mkdir -p /run/systemd/system "$XDG_RUNTIME_DIR"
+chmod 700 "$XDG_RUNTIME_DIR"
+"$SYSTEMD" --user --log-target=console &
+until systemctl --user is-system-running >/dev/null 2>&1; do sleep 0.2; done
+./run install-service
+"$PYTHON" -c "$CHECK"
+./run install-service --uninstall
+systemctl --user is-active duoserve || true
+"""
+
+# Inside that namespace: the service serves; killed, it comes back as another process and serves again.
+CHECK = """
+import os, signal, subprocess
+from tests.running_stack import eventually
+
+def main_process():
+    shown = subprocess.run(
+        ["systemctl", "--user", "show", "--property", "MainPID", "--value", "duoserve"],
+        capture_output=True, text=True, check=True,
+    )
+    return int(shown.stdout)
+
+def status():
+    return subprocess.run(["./run", "status"], capture_output=True).returncode
+
+for _ in eventually("everything is ready", 120):
+    if status() == 0:
+        break
+first = main_process()
+os.kill(first, signal.SIGKILL)
+for _ in eventually("systemd started it again", 60):
+    if main_process() not in (0, first):
+        break
+for _ in eventually("everything is ready again", 120):
+    if status() == 0:
+        break
+print("killed and back", flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for a namespace of its own")
+@pytest.mark.skipif(not SYSTEMD.exists() or not shutil.which("systemctl"), reason="systemd is not installed")
+def test_systemd_starts_restarts_and_stops_it(own_stack: Stack, tmp_path: Path) -> None:
+    environment = own_stack.environment | {
+        "SYSTEMD": str(SYSTEMD),
+        "PYTHON": sys.executable,
+        "CHECK": CHECK,
+        "HOME": str(tmp_path),
+        "XDG_CONFIG_HOME": str(tmp_path / "config"),
+        "XDG_RUNTIME_DIR": "/run/user",
+    }
+    environment.pop("DBUS_SESSION_BUS_ADDRESS", None)
+    unshare = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    done = subprocess.run(
+        [*unshare, "bash", "-c", SCRIPT],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=290,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "killed and back" in done.stdout
+    assert done.stdout.rstrip().endswith("inactive")
+    assert own_stack.processes() == []
