@@ -26,6 +26,7 @@ for pid in filter(str.isdigit, os.listdir("/proc")):
 os.kill(sizes[max(sizes)], signal.SIGKILL)
 """
 KEY = "c7Zr3kX9vT2mB6nL8wY4dF1hJ5cG0sPa"
+MONITORING = ("--profile", "monitoring")
 SERVICES = ("coder-cpu", "general-cpu", "router-cpu", "ui")
 
 
@@ -98,7 +99,7 @@ def project(docker: Docker, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield project
     finally:
         print(f"\n{project('logs', '--tail', '15')}", flush=True)
-        project("down", "--volumes", "--timeout", "20")
+        project("--profile", "*", "down", "--volumes", "--timeout", "20")
 
 
 def test_from_nothing_to_an_answer_and_back_from_a_crash(project: Project, docker: Docker) -> None:
@@ -155,7 +156,7 @@ def test_from_nothing_to_an_answer_and_back_from_a_crash(project: Project, docke
     assert "Paris" in project.ask("coder").text
     assert project.container("coder-cpu")["State"]["StartedAt"] > first["StartedAt"]
 
-    project("down", "--volumes", "--timeout", "20")
+    project("--profile", "*", "down", "--volumes", "--timeout", "20")
     assert docker("ps", "-aq", "--filter", "label=com.docker.compose.project=duoserve-test") == ""
     assert _listening() == before
     for step, seconds in docker.timings.items():
@@ -197,17 +198,17 @@ def _nothing_else_is_reachable(project: Project, before: set[int]) -> None:
 def _prometheus_sees_all(project: Project) -> None:
     """With the key that it got, over the private network; it is published nowhere."""
     listening = _listening()
-    project("up", "--detach", "--wait", "--no-build", "prometheus", seconds=300)
+    project(*MONITORING, "up", "--detach", "--wait", "--no-build", "prometheus", seconds=300)
     assert _listening() == listening
     query = "http://127.0.0.1:9090/api/v1/query?query=up"
     for _ in eventually("Prometheus sees router and engines", 90):
-        answer = json.loads(project("exec", "-T", "prometheus", "wget", "-q", "-O", "-", query))
+        answer = json.loads(project(*MONITORING, "exec", "-T", "prometheus", "wget", "-q", "-O", "-", query))
         up = {
             series["metric"]["instance"] for series in answer["data"]["result"] if series["value"][1] == "1"
         }
         if up == {"router:4000", "coder:8000", "general:8000"}:
             break
-    project("rm", "--stop", "--force", "prometheus")
+    project(*MONITORING, "rm", "--stop", "--force", "prometheus")
 
 
 def _address(project: Project, service: str) -> str:
