@@ -135,15 +135,7 @@ def test_from_nothing_to_an_answer_and_back_from_a_crash(project: Project, docke
     # A killed engine comes back by itself, and the other model serves on.
     first = project.container("coder-cpu")["State"]
     killed = time.monotonic()
-    docker(
-        "exec",
-        "-u",
-        "0",
-        project.container("coder-cpu")["Id"],
-        "sh",
-        "-c",
-        "kill -9 $(pidof -s python3.11 vllm)",
-    )
+    docker("exec", project.container("coder-cpu")["Id"], "python3", "-c", KILL_WORKER)
     for _ in eventually("the router sees the model down", 60):
         if project.state("coder") == "down":
             break
