@@ -23,7 +23,7 @@ class Service:
     url: str
     key: str
     profile: str
-    engines: dict[str, str]  # alias -> the engine's own URL
+    engines: dict[str, str]  # alias -> its engine's own URL, the first where there are several
 
 
 def required(name: str) -> str:
@@ -50,7 +50,7 @@ def service() -> Service:
     """The service as the environment describes it. Raises SettingError."""
     profile = required("PROFILE")
     engines = {
-        alias: required(f"{alias.upper()}_URL").rstrip("/")
+        alias: required(f"{alias.upper()}_URL").partition(",")[0].strip().rstrip("/")
         for alias in sorted(path.stem for path in (PROFILES / profile).glob("*.yaml"))
     }
     return Service(router_url(), required("LITELLM_MASTER_KEY"), profile, engines)

@@ -11,13 +11,13 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from router.lifeline import Shutdown
+from router.litellm_config import written
 from router.settings import ROOT, BadSettings, Settings, read_settings
 
 _LAST_SECONDS = 3
 BAD_SETTINGS = 78  # EX_CONFIG of sysexits.h
 # LiteLLM asks the internet for prices and news, and logs requests, unless told not to.
 _LITELLM_ENVIRONMENT = {
-    "CONFIG_FILE_PATH": str(ROOT / "config" / "litellm.yaml"),
     "LITELLM_OFFLINE_MODE": "true",
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     "LITELLM_TELEMETRY_DISABLED": "true",
@@ -36,10 +36,16 @@ def main() -> int:
     shutdown = Shutdown()
     try:
         settings = read_settings()
-        app = _app(settings, shutdown)
+        replicas = [replica for engine in settings.engines().values() for replica in engine.replicas]
+        with written(ROOT / "config" / "litellm.yaml", replicas) as config:
+            os.environ["CONFIG_FILE_PATH"] = str(config)
+            return _serve(settings, _app(settings, shutdown), shutdown)
     except BadSettings as error:
         print(f"router: {error}", file=sys.stderr)
         return BAD_SETTINGS
+
+
+def _serve(settings: Settings, app: ASGIApp, shutdown: Shutdown) -> int:
     config = uvicorn.Config(
         app,
         host=str(settings.bind_address),
@@ -73,11 +79,8 @@ class _Server(uvicorn.Server):
 
 
 def _app(settings: Settings, shutdown: Shutdown) -> ASGIApp:
-    engines = settings.engines()
     settings.keys()
     os.environ.update(_LITELLM_ENVIRONMENT)
-    for engine in engines.values():
-        os.environ[f"{engine.alias.upper()}_URL"] = engine.url
     os.environ.pop("REDIS_URL", None)  # ours; LiteLLM would use it for itself
     # LiteLLM reads its environment when it is imported. Both take seconds, and bad settings are said before.
     from litellm.proxy.proxy_server import app as litellm

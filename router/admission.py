@@ -113,6 +113,10 @@ class Admission:
         """Requests in a slot of `alias`."""
         return self._engines[alias].running
 
+    def slots(self, alias: str) -> int:
+        """Slots of `alias`."""
+        return self._engines[alias].slots
+
     def waiting(self, alias: str) -> int:
         """Requests that wait for a slot of `alias`."""
         engine = self._engines[alias]
@@ -153,8 +157,13 @@ class Admission:
             engine.running -= 1
             self._released.append(self._clock())
         ticket.state = "gone"
-        while engine.running < engine.slots and (following := engine.pop(self._clock())):
-            self._run(following)
+        self._fill(engine)
+
+    def resize(self, alias: str, slots: int) -> None:
+        """From now on `alias` has so many slots. What runs stays; with fewer slots, the next wait for it."""
+        engine = self._engines[alias]
+        engine.slots = slots
+        self._fill(engine)
 
     def drain_seconds(self) -> float:
         """How long the waiting room takes to empty at the rate of the latest releases; 0 when unknown."""
@@ -162,6 +171,10 @@ class Admission:
             return 0.0
         span = self._clock() - self._released[0]
         return self.all_waiting() * span / len(self._released)
+
+    def _fill(self, engine: _Engine) -> None:
+        while engine.running < engine.slots and (following := engine.pop(self._clock())):
+            self._run(following)
 
     def _run(self, ticket: Ticket) -> None:
         ticket.state = "running"

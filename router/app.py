@@ -22,6 +22,7 @@ from router.logs import RequestLog, sweep_forever
 from router.prompt import Prompt
 from router.readiness import Readiness, ReadyOnly
 from router.relay import Relay, warm_up
+from router.replicas import Choose, Replicas
 from router.routes import Branch, Routes
 from router.service import own_routes
 from router.settings import ROOT, Settings
@@ -44,10 +45,17 @@ def build(settings: Settings, litellm: FastAPI, shutdown: Shutdown) -> ASGIApp:
     master_key = settings.litellm_master_key.get_secret_value()
 
     readiness = Readiness(engines)
-    tokenizer = Tokenizer(engines)
+    replicas = Replicas(readiness)
+    tokenizer = Tokenizer()
     admission = Admission({alias: engine.slots for alias, engine in engines.items()}, settings.queue_max)
     log = RequestLog(settings.log_folder)
-    metrics = Metrics(admission, readiness, settings.log_folder)
+    metrics = Metrics(admission, readiness, replicas, settings.log_folder)
+
+    def resize(alias: str) -> None:
+        # Nobody is let in while none serves; who waits then is told so.
+        admission.resize(alias, engines[alias].slots * max(1, len(readiness.ready(alias))))
+
+    readiness.watch(resize)
 
     @asynccontextmanager
     async def running() -> AsyncIterator[None]:
@@ -64,6 +72,7 @@ def build(settings: Settings, litellm: FastAPI, shutdown: Shutdown) -> ASGIApp:
     app = Usage(app)
     app = FimPrompt(app)
     app = Prompt(app, engines, tokenizer, settings.context_ratio, settings.truncate)
+    app = Choose(app, replicas)
     app = Admit(app, admission, readiness, settings.max_wait)
     app = Lifeline(app, settings.request_timeout, shutdown)
     app = Limits(

@@ -1,4 +1,4 @@
-"""What the router knows of each engine: where it is, and what its own configuration file says of it."""
+"""What the router knows of each model: where its engines are, and what their configuration file says."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,18 +7,34 @@ import yaml
 
 
 @dataclass(frozen=True)
-class Engine:
-    """One vLLM server. `slots` requests are decoded together; a context has `window` tokens."""
+class Replica:
+    """One vLLM server among those of `alias`, which are numbered from 1."""
 
     alias: str
+    number: int
     url: str
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The vLLM servers of one alias. They are alike: each decodes `slots` requests together, and its contexts
+    have `window` tokens.
+    """
+
+    alias: str
+    urls: tuple[str, ...]
     model: str
     slots: int
     window: int
 
+    @property
+    def replicas(self) -> tuple[Replica, ...]:
+        """The servers, in the order of their URLs."""
+        return tuple(Replica(self.alias, number, url) for number, url in enumerate(self.urls, 1))
 
-def read_engine(alias: str, url: str, profile: Path) -> Engine:
-    """The engine whose configuration is `profile`/`alias`.yaml (vLLM's own --config format).
+
+def read_engine(alias: str, urls: tuple[str, ...], profile: Path) -> Engine:
+    """The engines whose configuration is `profile`/`alias`.yaml (vLLM's own --config format).
 
     Raises:
         ValueError: the file is missing, is not YAML or lacks a key; the text names file and key.
@@ -35,4 +51,4 @@ def read_engine(alias: str, url: str, profile: Path) -> Engine:
     for key, kind in (("model", str), ("max-num-seqs", int), ("max-model-len", int)):
         if not isinstance(config.get(key), kind):
             raise ValueError(f"{path} lacks {key}")
-    return Engine(alias, url, config["model"], config["max-num-seqs"], config["max-model-len"])
+    return Engine(alias, urls, config["model"], config["max-num-seqs"], config["max-model-len"])

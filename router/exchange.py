@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.types import Scope
 
 if TYPE_CHECKING:
+    from router.engines import Replica
     from router.fim import Family
 
 
@@ -31,6 +32,8 @@ class Exchange:
     queue_wait: float | None = None
     queue_position: int | None = None
     in_flight: int | None = None
+    # The engine that answers, once it is chosen.
+    replica: "Replica | None" = None
     # Left out of the prompt so that it fits.
     truncated_messages: int = 0
     truncated_tokens: int = 0
@@ -48,6 +51,12 @@ class Exchange:
         """The exchange that the outermost layer put into `scope`."""
         exchange: Exchange = scope["duoserve"]
         return exchange
+
+    @property
+    def chosen(self) -> "Replica":
+        """The engine that answers. To be asked only inside `Choose` (replicas.py)."""
+        assert self.replica is not None  # noqa: S101 - for the type checker
+        return self.replica
 
 
 def header(scope: Scope, name: bytes) -> str:

@@ -87,17 +87,19 @@ class Prompt:
         return tokens
 
     def _counter(self, exchange: Exchange) -> Callable[[Messages], Awaitable[int]]:
-        body, alias = exchange.body, exchange.alias
+        body, replica = exchange.body, exchange.chosen
         if exchange.path == "/v1/messages":
-            return lambda messages: self._tokenizer.anthropic(alias, body, messages)
+            return lambda messages: self._tokenizer.anthropic(replica, body, messages)
         if exchange.path == "/v1/responses":
             tools = {"tools": [_chat_tool(tool) for tool in body["tools"]]} if body.get("tools") else {}
             first = [{"role": "system", "content": body["instructions"]}] if body.get("instructions") else []
-            return lambda items: self._tokenizer.chat(alias, tools, first + [_chat_message(i) for i in items])
-        return lambda messages: self._tokenizer.chat(alias, body, messages)
+            return lambda items: self._tokenizer.chat(
+                replica, tools, first + [_chat_message(i) for i in items]
+            )
+        return lambda messages: self._tokenizer.chat(replica, body, messages)
 
     async def _keep_text(self, exchange: Exchange, budget: int) -> int:
-        body, alias = exchange.body, exchange.alias
+        body, replica = exchange.body, exchange.chosen
         if exchange.fim is not None:
             return await self._keep_fim(exchange, exchange.fim, budget)
         prompts = body["prompt"] if isinstance(body["prompt"], list) else [body["prompt"]]
@@ -105,28 +107,28 @@ class Prompt:
             prompts = [prompts]
         longest = 0
         for prompt in prompts:
-            counted = await self._tokenizer.text(alias, prompt) if isinstance(prompt, str) else len(prompt)
+            counted = await self._tokenizer.text(replica, prompt) if isinstance(prompt, str) else len(prompt)
             longest = max(longest, counted)
         if longest > budget:
             raise too_long(longest, budget, "prompt")
         return longest
 
     async def _keep_fim(self, exchange: Exchange, family: Family, budget: int) -> int:
-        body, alias = exchange.body, exchange.alias
+        body, replica = exchange.body, exchange.chosen
         prefix, suffix = body["prompt"], body["suffix"]
-        total = tokens = await self._tokenizer.text(alias, family.render(prefix, suffix))
+        total = tokens = await self._tokenizer.text(replica, family.render(prefix, suffix))
         if total > budget and not self._truncate:
             raise too_long(total, budget, "prompt")
         # Each round aims a little lower, since a cut text does not have its share of the tokens exactly.
         aim = budget
         while tokens > budget:
             aim = aim * 95 // 100
-            before = await self._tokenizer.text(alias, prefix)
+            before = await self._tokenizer.text(replica, prefix)
             after = tokens - before
             for_suffix = max(min(after, int(aim * _SUFFIX_SHARE)), aim - before)
             prefix = last_part(prefix, (aim - min(for_suffix, after)) / max(before, 1))
             suffix = first_part(suffix, for_suffix / max(after, 1))
-            tokens = await self._tokenizer.text(alias, family.render(prefix, suffix))
+            tokens = await self._tokenizer.text(replica, family.render(prefix, suffix))
             if aim < 16:
                 raise too_long(tokens, budget, "prompt")
         body["prompt"], body["suffix"] = prefix, suffix

@@ -1,7 +1,7 @@
 """Which models serve: the engines' own /health, polled in the background."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -9,11 +9,12 @@ from typing import Any, Literal
 import aiohttp
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from router.engines import Engine
+from router.engines import Engine, Replica
 from router.errors import ApiError
 from router.exchange import Exchange
 
 State = Literal["ready", "loading", "down"]
+_ORDER: tuple[State, ...] = ("ready", "loading", "down")
 POLL_SECONDS = 0.25
 _ANSWER_SECONDS = 2.0
 # An engine that answers nothing for so long after it once served, or after the router's start, is down.
@@ -41,15 +42,18 @@ class Readiness:
     """Polls every engine's /health and remembers what it said.
 
     An engine that has not served yet is `loading`, since vLLM opens its port only when the model is loaded;
-    one that served and stopped answering is `down` until it serves again.
+    one that served and stopped answering is `down` until it serves again. A model is ready when at least one
+    of its engines is.
     """
 
     def __init__(self, engines: Mapping[str, Engine]) -> None:
-        now = datetime.now(UTC)
-        self._engines = engines
-        self._served: set[str] = set()
+        first = Status("loading", datetime.now(UTC), "the engine has not answered yet")
+        self._replicas = {alias: engine.replicas for alias, engine in engines.items()}
+        self.each = {replica: first for replicas in self._replicas.values() for replica in replicas}
+        self._served: set[Replica] = set()
         self._tasks: list[asyncio.Task[None]] = []
-        self.status = {alias: Status("loading", now, "the engine has not answered yet") for alias in engines}
+        self._watchers: list[Callable[[str], None]] = []
+        self.status = dict.fromkeys(engines, first)
         self._lost = {alias: asyncio.Event() for alias in engines}
         for event in self._lost.values():
             event.set()
@@ -57,7 +61,7 @@ class Readiness:
     async def __aenter__(self) -> "Readiness":
         """Starts to poll."""
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_ANSWER_SECONDS))
-        self._tasks = [asyncio.create_task(self._poll(engine)) for engine in self._engines.values()]
+        self._tasks = [asyncio.create_task(self._poll(replica)) for replica in self.each]
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -68,7 +72,7 @@ class Readiness:
         await self._session.close()
 
     def is_ready(self, alias: str) -> bool:
-        """Whether the model serves."""
+        """Whether the model is served."""
         return self.status[alias].state == "ready"
 
     async def lost(self, alias: str) -> None:
@@ -83,12 +87,20 @@ class Readiness:
             "models": {alias: status.as_json() for alias, status in self.status.items()},
         }
 
-    def observe(self, alias: str, healthy: bool, reason: str) -> None:
+    def ready(self, alias: str) -> list[Replica]:
+        """The engines of `alias` that serve."""
+        return [replica for replica in self._replicas[alias] if self.each[replica].state == "ready"]
+
+    def watch(self, changed: Callable[[str], None]) -> None:
+        """Call `changed` with the alias whenever one of its engines begins or ceases to serve."""
+        self._watchers.append(changed)
+
+    def observe(self, replica: Replica, healthy: bool, reason: str) -> None:
         """Take note of one answer of an engine's /health."""
-        state: State = "ready" if healthy else "down" if alias in self._served else "loading"
-        before = self.status[alias]
+        state: State = "ready" if healthy else "down" if replica in self._served else "loading"
+        before = self.each[replica]
         if healthy:
-            self._served.add(alias)
+            self._served.add(replica)
         elif (
             before.state == "loading"
             and (datetime.now(UTC) - before.since).total_seconds() > _LOADING_SECONDS
@@ -96,29 +108,43 @@ class Readiness:
             state, reason = "down", f"{reason}; not loaded after {_LOADING_SECONDS:.0f} s"
         elif before.state == "down":
             state = "down"
+        if (state, reason) == (before.state, before.reason):
+            return
+        since = before.since if state == before.state else datetime.now(UTC)
+        self.each[replica] = Status(state, since, reason)
+        self._sum_up(replica.alias)
         if state != before.state:
-            self.status[alias] = Status(state, datetime.now(UTC), reason)
-            (self._lost[alias].clear if state == "ready" else self._lost[alias].set)()
-        elif reason != before.reason:
-            self.status[alias] = Status(state, before.since, reason)
+            for changed in self._watchers:
+                changed(replica.alias)
 
-    async def _poll(self, engine: Engine) -> None:
+    def _sum_up(self, alias: str) -> None:
+        replicas, ready = self._replicas[alias], self.ready(alias)
+        # The best of them speaks for the model.
+        best = min((self.each[replica] for replica in replicas), key=lambda one: _ORDER.index(one.state))
+        few = best.state == "ready" and len(ready) < len(replicas)
+        reason = f"serving with {len(ready)} of {len(replicas)} engines" if few else best.reason
+        before = self.status[alias]
+        since = before.since if best.state == before.state else datetime.now(UTC)
+        self.status[alias] = Status(best.state, since, reason)
+        (self._lost[alias].clear if best.state == "ready" else self._lost[alias].set)()
+
+    async def _poll(self, replica: Replica) -> None:
         late = 0
         while True:
             try:
-                healthy, reason = await self._ask(engine)
+                healthy, reason = await self._ask(replica)
                 late = 0
             except TimeoutError:
                 late += 1
                 healthy, reason = False, f"the engine did not answer within {_ANSWER_SECONDS:.0f} s"
             # One late answer is that of a busy machine.
             if late != 1:
-                self.observe(engine.alias, healthy, reason)
+                self.observe(replica, healthy, reason)
             await asyncio.sleep(POLL_SECONDS)
 
-    async def _ask(self, engine: Engine) -> tuple[bool, str]:
+    async def _ask(self, replica: Replica) -> tuple[bool, str]:
         try:
-            async with self._session.get(f"{engine.url}/health") as response:
+            async with self._session.get(f"{replica.url}/health") as response:
                 if response.status == 200:
                     return True, "serving"
                 return False, f"the engine's health check answered {response.status}"

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from router.errors import ApiError
 from router.exchange import Exchange
+from router.litellm_config import endpoint
 
 # Headers of the engine's answer that a client may see.
 _PASSED_HEADERS = (b"content-type", b"content-length", b"cache-control")
@@ -22,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 
 class Relay:
-    """Runs LiteLLM's app on the exchange's body, at the pass-through endpoint of the exchange's alias."""
+    """Runs LiteLLM's app on the exchange's body, at the pass-through endpoint of the chosen engine."""
 
     def __init__(self, litellm: ASGIApp, master_key: str) -> None:
         self._litellm = litellm
@@ -32,7 +33,8 @@ class Relay:
         """Raises ApiError with the engine's refusal, or 503 when the engine breaks off."""
         exchange = Exchange.of(scope)
         body = orjson.dumps(exchange.body)
-        inner = {**scope, **_rewritten(f"/to/{exchange.alias}{exchange.path}", body, self._master_key)}
+        path = endpoint(exchange.chosen) + exchange.path
+        inner = {**scope, **_rewritten(path, body, self._master_key)}
         answer = _Answer(send)
         try:
             await self._litellm(inner, _receiver(body), answer)
@@ -54,7 +56,9 @@ async def warm_up(litellm: ASGIApp, master_key: str) -> None:
     body = b"{}"
     scope = {"type": "http", "method": "POST", "http_version": "1.1", "scheme": "http", "root_path": ""}
     with contextlib.suppress(Exception):
-        await litellm({**scope, **_rewritten("/to/coder/health", body, master_key)}, _receiver(body), ignore)
+        await litellm(
+            {**scope, **_rewritten("/to/coder/1/health", body, master_key)}, _receiver(body), ignore
+        )
 
 
 def _rewritten(path: str, body: bytes, master_key: str) -> dict[str, Any]:

@@ -72,8 +72,9 @@ class Settings(BaseSettings):
     profile: Annotated[str, Field(pattern=r"^[\w.-]+$|^/")]
     bind_address: IPvAnyAddress
     router_port: Annotated[int, Field(ge=1, le=65535)]
-    coder_url: Origin
-    general_url: Origin
+    # One URL for each engine of the alias: "http://127.0.0.1:8001,http://10.0.0.2:8001".
+    coder_url: Annotated[list[Origin], NoDecode, Field(min_length=1)]
+    general_url: Annotated[list[Origin], NoDecode, Field(min_length=1)]
     # Names that tools have built in, and the alias each stands for: "gpt-4o=general, gpt-4=coder".
     model_aliases: Annotated[dict[str, Literal["coder", "general"]], NoDecode]
     keys_file: str
@@ -108,9 +109,9 @@ class Settings(BaseSettings):
         pairs = [pair.partition("=") for pair in text.split(",") if pair.strip()]
         return {name.strip(): alias.strip() for name, _, alias in pairs}
 
-    @field_validator("metrics_open_to", mode="before")
+    @field_validator("metrics_open_to", "coder_url", "general_url", mode="before")
     @classmethod
-    def _networks(cls, text: str) -> list[str]:
+    def _list(cls, text: str) -> list[str]:
         return [part.strip() for part in text.split(",") if part.strip()]
 
     @property
@@ -171,7 +172,10 @@ class Settings(BaseSettings):
         profile = ROOT / "config" / "engines" / self.profile
         urls = {"coder": self.coder_url, "general": self.general_url}
         try:
-            return {alias: read_engine(alias, str(url).rstrip("/"), profile) for alias, url in urls.items()}
+            return {
+                alias: read_engine(alias, tuple(str(url).rstrip("/") for url in each), profile)
+                for alias, each in urls.items()
+            }
         except ValueError as error:
             raise BadSettings(str(error)) from None
 

@@ -18,6 +18,7 @@ from router.exchange import Exchange, header
 from router.gpu import register_gpus
 from router.logs import RequestLog
 from router.readiness import Readiness
+from router.replicas import Replicas
 from router.routes import INFERENCE, SERVED
 
 # The promises are 0.5 s to the first token and 2 s for a short completion: both are bucket limits.
@@ -63,11 +64,13 @@ _ITL_SECONDS = (0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0
 class Metrics:
     """The metrics of the router, in a registry of their own: LiteLLM's would otherwise be among them."""
 
-    def __init__(self, admission: Admission, readiness: Readiness, log_folder: Path) -> None:
+    def __init__(
+        self, admission: Admission, readiness: Readiness, replicas: Replicas, log_folder: Path
+    ) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
         self.clients = ActiveClients()
-        self._registry.register(_Now(admission, readiness, log_folder, self.clients))
+        self._registry.register(_Now(admission, readiness, replicas, log_folder, self.clients))
         register_gpus(self._registry)
         one = self._registry
         self.requests = Counter(
@@ -145,22 +148,37 @@ class _Now(Collector):
     """What is true at the moment of the scrape."""
 
     def __init__(
-        self, admission: Admission, readiness: Readiness, log_folder: Path, clients: ActiveClients
+        self,
+        admission: Admission,
+        readiness: Readiness,
+        replicas: Replicas,
+        log_folder: Path,
+        clients: ActiveClients,
     ) -> None:
         self._admission = admission
         self._readiness = readiness
+        self._replicas = replicas
         self._log_folder = log_folder
         self._clients = clients
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         running = GaugeMetricFamily("duoserve_in_flight", "Requests in a slot", labels=["alias"])
         waiting = GaugeMetricFamily("duoserve_waiting", "Requests that wait for a slot", labels=["alias"])
+        slots = GaugeMetricFamily("duoserve_slots", "Requests that may run at once", labels=["alias"])
         ready = GaugeMetricFamily("duoserve_ready", "Whether the model serves", labels=["alias"])
+        each = ["alias", "engine"]
+        engines = GaugeMetricFamily("duoserve_engine_ready", "Whether an engine serves", labels=each)
+        loads = GaugeMetricFamily("duoserve_engine_in_flight", "Requests in an engine", labels=each)
         for alias in self._readiness.status:
             running.add_metric([alias], self._admission.running(alias))
             waiting.add_metric([alias], self._admission.waiting(alias))
+            slots.add_metric([alias], self._admission.slots(alias))
             ready.add_metric([alias], self._readiness.is_ready(alias))
-        yield from (running, waiting, ready)
+        for replica, status in self._readiness.each.items():
+            labels = [replica.alias, str(replica.number)]
+            engines.add_metric(labels, status.state == "ready")
+            loads.add_metric(labels, self._replicas.running[replica])
+        yield from (running, waiting, slots, ready, engines, loads)
         yield GaugeMetricFamily(
             "duoserve_active_clients", "Clients that asked within 5 minutes", self._clients.count()
         )
@@ -232,6 +250,7 @@ class Record:
                 "client": exchange.client or None,
                 "key": exchange.key_name or None,
                 "alias": exchange.alias or None,
+                "engine": exchange.replica.number if exchange.replica else None,
                 "path": path,
                 "stream": exchange.stream,
                 "status": status or None,

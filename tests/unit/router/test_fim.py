@@ -68,7 +68,7 @@ async def asked(model: str, body: dict[str, Any]) -> Exchange:
         pass
 
     layers = Fim(
-        FimPrompt(engine), {"coder": Engine("coder", "", model, 1, 100)}, list(FAMILIES.values()), 24
+        FimPrompt(engine), {"coder": Engine("coder", (), model, 1, 100)}, list(FAMILIES.values()), 24
     )
     await layers({"duoserve": exchange}, None, None)  # type: ignore[arg-type]
     return exchange

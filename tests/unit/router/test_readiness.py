@@ -1,32 +1,36 @@
 from router.aliases import models_list, published_names
 from router.engines import Engine
 from router.readiness import Readiness
+from router.replicas import Replicas
 
 ENGINES = {
-    "coder": Engine("coder", "http://a", "Qwen/Qwen3-Coder-30B-A3B-Instruct-FP8", 8, 32768),
-    "general": Engine("general", "http://b", "models/smollm2", 8, 8192),
+    "coder": Engine("coder", ("http://a", "http://c"), "Qwen/Qwen3-Coder-30B-A3B-Instruct-FP8", 8, 32768),
+    "general": Engine("general", ("http://b",), "models/smollm2", 8, 8192),
 }
+
+FIRST, SECOND = ENGINES["coder"].replicas
+(ONLY,) = ENGINES["general"].replicas
 
 
 def test_loading_until_it_serves_then_down_until_it_serves_again() -> None:
     readiness = Readiness(ENGINES)
     seen = []
     for healthy in (False, True, False, False, True):
-        readiness.observe("coder", healthy, "because")
-        seen.append(readiness.status["coder"].state)
+        readiness.observe(ONLY, healthy, "because")
+        seen.append(readiness.status["general"].state)
     assert seen == ["loading", "ready", "down", "down", "ready"]
     assert readiness.as_json()["status"] == "ready"
-    assert readiness.as_json()["models"]["general"]["state"] == "loading"
+    assert readiness.as_json()["models"]["coder"]["state"] == "loading"
 
 
 def test_since_changes_with_the_state_only() -> None:
     readiness = Readiness(ENGINES)
-    readiness.observe("coder", True, "serving")
-    since = readiness.status["coder"].since
-    readiness.observe("coder", True, "serving")
-    assert readiness.status["coder"].since == since
-    readiness.observe("coder", False, "gone")
-    assert readiness.status["coder"].since > since
+    readiness.observe(ONLY, True, "serving")
+    since = readiness.status["general"].since
+    readiness.observe(ONLY, True, "serving")
+    assert readiness.status["general"].since == since
+    readiness.observe(ONLY, False, "gone")
+    assert readiness.status["general"].since > since
     assert readiness.as_json()["status"] == "unavailable"
 
 
@@ -40,3 +44,31 @@ def test_names_that_clients_may_use() -> None:
         "gpt-4o": "general",
     }
     assert {m["id"]: m["max_model_len"] for m in models_list(names, ENGINES)["data"]}["gpt-4o"] == 8192
+
+
+def test_a_model_is_what_the_best_of_its_engines_is() -> None:
+    readiness = Readiness(ENGINES)
+    changes: list[str] = []
+    readiness.watch(changes.append)
+    readiness.observe(SECOND, True, "serving")
+    assert readiness.status["coder"].reason == "serving with 1 of 2 engines"
+    assert readiness.ready("coder") == [SECOND]
+    readiness.observe(FIRST, True, "serving")
+    assert readiness.status["coder"].reason == "serving"
+    since = readiness.status["coder"].since
+    readiness.observe(SECOND, False, "gone")
+    assert readiness.status["coder"].state == "ready" and readiness.status["coder"].since == since
+    readiness.observe(FIRST, False, "gone too")
+    assert (readiness.status["coder"].state, readiness.status["coder"].reason) == ("down", "gone too")
+    readiness.observe(ONLY, True, "serving")
+    assert changes == ["coder"] * 4 + ["general"]
+
+
+def test_the_least_busy_engine_is_chosen_and_clients_are_spread_over_equals() -> None:
+    replicas = Replicas(Readiness(ENGINES))
+    both = ENGINES["coder"].replicas
+    first = {client: replicas.best(both, client) for client in map(str, range(40))}
+    assert {replica.number for replica in first.values()} == {1, 2}
+    assert all(replicas.best(both, client) is replica for client, replica in first.items())
+    replicas.running[FIRST] += 1
+    assert {replicas.best(both, client) for client in first} == {SECOND}
