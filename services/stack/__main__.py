@@ -9,7 +9,6 @@ from services.stack import doctor, environments, images, lifecycle, plan, unit
 from services.stack import settings as stack_settings
 from services.stack.environments import BY_NAME, ROOT
 from services.stack.failure import Failure
-from services.stack.supervision import SERVICES
 
 
 def main() -> int:
@@ -36,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     status = tasks.add_parser("status", help="state of every service and model")
     status.add_argument("--json", action="store_true")
     logs = tasks.add_parser("logs", help="the end of the logs")
-    logs.add_argument("service", nargs="?", choices=[*SERVICES, "supervisor"])
+    logs.add_argument("service", nargs="?", help="coder, general, router, ui ... (default: all)")
     logs.add_argument("-f", "--follow", action="store_true", help="go on with what is added")
     tasks.add_parser("down", help="stop")
     tasks.add_parser("doctor", help="check this machine and the installation")

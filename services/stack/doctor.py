@@ -16,8 +16,8 @@ from services.stack.settings import KEY, Settings
 from services.stack.supervision import Supervisor
 
 GB = 1_000_000_000
-# Two engines, router and chat app of the CPU profile use 6.5 GB at their peak.
-MEMORY = 7 * GB
+# At their peak, two engines, router and chat app of the CPU profile use 6.5 GB.
+MEMORY, MEMORY_ENGINE = 1 * GB, 3 * GB
 # Environments and model, and the installer's cache beside them.
 DISK_TO_INSTALL, DISK_TO_RUN = 10 * GB, 1 * GB
 CPU_FLAGS = Path("/proc/cpuinfo")
@@ -37,9 +37,9 @@ def machine(settings: Settings) -> Iterator[Check]:
     """Whether this machine can run the stack; `up` refuses to start while any of these has a problem."""
     if settings.engine == "cpu":
         yield _processor()
-        yield _memory()
+        yield _memory(len(settings.local_engines))
     else:
-        yield _gpu()
+        yield _gpu(settings)
         yield _gpu_memory(settings)
     yield _disk(settings)
     yield from (_port(service, port, settings) for service, port in settings.ports.items())
@@ -103,11 +103,15 @@ def _has_no_library(name: str) -> bool:
     return False
 
 
-def _gpu() -> Check:
+def _gpu(settings: Settings) -> Check:
     found = gpus.found()
     if not found:
         remedy = "install NVIDIA's driver, or run on the CPU: ./run up --engine cpu"
         return Check("GPU", "", f"No NVIDIA GPU found (nvidia-smi does not answer); {remedy}.")
+    for name, engine in settings.local_engines.items():
+        if (last := max(gpus.of_engine(settings, engine), default=0)) >= len(found):
+            setting = f"{engine.alias.upper()}_URL"
+            return Check("GPU", "", f"{name} needs GPU {last}, there are {len(found)}; shorten {setting}.")
     return Check("GPU", "; ".join(f"{gpu.name}, {gpu.total / plan.GIB:.1f} GiB" for gpu in found))
 
 
@@ -126,11 +130,12 @@ def _gpu_memory(settings: Settings) -> Check:
     return Check(subject, f"{free / plan.GIB:.1f} GiB free, enough for both models")
 
 
-def _memory() -> Check:
+def _memory(engines: int) -> Check:
+    needed = MEMORY + engines * MEMORY_ENGINE
     available = psutil.virtual_memory().available
     text = f"{available / GB:.1f} GB available"
-    if available < MEMORY:
-        return Check("memory", "", f"Only {text}, {MEMORY / GB:.0f} GB are needed; close other programs.")
+    if available < needed:
+        return Check("memory", "", f"Only {text}, {needed / GB:.0f} GB are needed; close other programs.")
     return Check("memory", text)
 
 
@@ -145,7 +150,8 @@ def _disk(settings: Settings) -> Check:
 
 
 def _port(service: str, port: int, settings: Settings) -> Check:
-    setting = {"coder": "CODER_URL", "general": "GENERAL_URL"}.get(service, f"{service.upper()}_PORT")
+    engine = settings.local_engines.get(service)
+    setting = f"{engine.alias.upper()}_URL" if engine else f"{service.upper()}_PORT"
     address = settings.variables["BIND_ADDRESS"] if service in ("router", "ui") else "127.0.0.1"
     with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

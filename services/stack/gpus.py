@@ -1,7 +1,12 @@
 """The NVIDIA GPUs of this machine, as its driver's own tool tells."""
 
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+import yaml
+
+from services.stack.settings import Engine, Settings
 
 _QUERY = ["nvidia-smi", "--query-gpu=name,memory.total,memory.used", "--format=csv,noheader,nounits"]
 
@@ -27,3 +32,24 @@ def found() -> list[Gpu]:
         if total.isdecimal() and used.isdecimal():
             gpus.append(Gpu(name, int(total) * 2**20, int(used) * 2**20))
     return gpus
+
+
+def of_engine(settings: Settings, engine: Engine) -> list[int]:
+    """The GPUs of a local engine, by number; empty when it sees all.
+
+    As long as coder and general have one engine here each, they share what there is. Where one has several,
+    the first of each share the first GPU, the second the second, and so on; an engine with
+    tensor-parallel-size N takes N.
+    """
+    alike = [other for other in settings.local_engines.values() if other.alias == engine.alias]
+    if all(count == 1 for count in _counts(settings)):
+        return []
+    values = yaml.safe_load((settings.profile / f"{engine.alias}.yaml").read_text())
+    each = int(values.get("tensor-parallel-size", 1))
+    first = alike.index(engine) * each
+    return list(range(first, first + each))
+
+
+def _counts(settings: Settings) -> Iterable[int]:
+    aliases = [engine.alias for engine in settings.local_engines.values()]
+    return (aliases.count(alias) for alias in set(aliases))

@@ -19,8 +19,8 @@ from services.stack import doctor, environments, health
 from services.stack import settings as stack_settings
 from services.stack.environments import BY_NAME, ROOT
 from services.stack.failure import Failure
-from services.stack.settings import KEY, Settings
-from services.stack.supervision import ENGINES, SERVICES, ServiceState, Supervisor
+from services.stack.settings import ALIASES, KEY, Settings
+from services.stack.supervision import ServiceState, Supervisor
 
 BAD_SETTINGS = 78  # a service's exit status when a setting is wrong (EX_CONFIG of sysexits.h)
 MAX_STARTS = 3  # a service that failed this often before it was ready once will not get there
@@ -128,7 +128,7 @@ def _status(
 ) -> tuple[dict[str, dict[str, object]], dict[str, str]]:
     known = {state.name: state for state in states or []}
     services: dict[str, dict[str, object]] = {}
-    for name in SERVICES:
+    for name in settings.services:
         state = known.get(name)
         services[name] = {
             "state": _state(name, state, settings),
@@ -136,7 +136,19 @@ def _status(
             "uptime_seconds": round(state.uptime, 1) if state else 0.0,
             "port": settings.ports[name],
         }
-    return services, {name: str(services[name]["state"]) for name in ENGINES}
+    return services, {alias: _model_state(alias, services, settings) for alias in ALIASES}
+
+
+def _model_state(alias: str, services: dict[str, dict[str, object]], settings: Settings) -> str:
+    """The best state of the alias' engines, those on other hosts too."""
+    states = {
+        str(services[engine.name]["state"])
+        if engine.name in services
+        else ("ready" if health.answers(f"{engine.url}/health") else "down")
+        for engine in settings.engines
+        if engine.alias == alias
+    }
+    return next(state for state in ("ready", "loading", "down") if state in states)
 
 
 def _state(name: str, state: ServiceState | None, settings: Settings) -> str:
@@ -149,15 +161,15 @@ def _wait_until_ready(supervisor: Supervisor, began: float) -> None:
     """Show each service's way to ready, line by line, and on a terminal what it is doing now."""
     settings = supervisor.settings
     ready: set[str] = set()
-    starts: dict[str, set[int]] = {name: set() for name in SERVICES}
+    starts: dict[str, set[int]] = {name: set() for name in settings.services}
     with Live(console=_console, transient=True, auto_refresh=False) as live:
-        while len(ready) < len(SERVICES):
+        while len(ready) < len(settings.services):
             states = _states(supervisor, began)
             for state in states:
                 _check_failed(state, starts[state.name], settings)
                 if state.name not in ready and state.pid and health.probe(state.name, settings):
                     ready.add(state.name)
-                    what = "model ready" if state.name in ENGINES else "ready"
+                    what = "model ready" if state.name in settings.local_engines else "ready"
                     _console.print(f"{time.monotonic() - began:5.0f} s  {state.name:8} {what}")
             if _console.is_terminal:
                 live.update(_progress(states, ready, settings), refresh=True)
@@ -187,7 +199,7 @@ def _progress(states: list[ServiceState], ready: set[str], settings: Settings) -
             doing = "[green]ready[/]"
         elif state.pid is None:
             doing = "[red]restarting[/]"
-        elif state.name in ENGINES:
+        elif state.name in settings.local_engines:
             doing = health.phase(settings.logs / f"{state.name}.log")
         else:
             doing = "starting"
@@ -242,7 +254,10 @@ def _pause(seconds: float) -> None:
 def follow_logs(service: str | None, follow: bool) -> int:
     """Print the end of one or all logs, and with `follow` what is added; returns the exit status."""
     settings = stack_settings.load(stack_settings.home())
-    names = [service] if service else [*SERVICES, "supervisor"]
+    known = [*settings.services, "supervisor"]
+    if service and service not in known:
+        raise Failure(f"{service} is no service; there are {', '.join(known)}.")
+    names = [service] if service else known
     paths = [str(path) for name in names if (path := settings.logs / f"{name}.log").exists()]
     if not paths:
         raise Failure(f"no logs in {settings.logs} yet; ./run up starts the service.")

@@ -20,11 +20,10 @@ from rich.table import Table
 from services.stack import gpus, models
 from services.stack.failure import Failure
 from services.stack.models import Model
-from services.stack.settings import Settings
+from services.stack.settings import ALIASES, Settings
 
 Kind = Literal["cpu", "cuda"]
 GIB = 2**30
-ALIASES = ("coder", "general")
 # Tokens in a block of the KV cache: vLLM allocates whole ones.
 BLOCK = 16
 # Bytes of one parameter or cached value by its type's name, in safetensors' and in vLLM's spelling.

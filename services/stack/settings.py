@@ -19,11 +19,29 @@ from services.stack.environments import ROOT
 from services.stack.failure import Failure
 
 KEY = "LITELLM_MASTER_KEY"
+ALIASES = ("coder", "general")
 PROFILES = ROOT / "config" / "engines"
 # The profile that `up --engine cpu|cuda` selects when .env names one for the other kind of machine.
 DEFAULT_PROFILE = {"cpu": "cpu", "cuda": "blackwell-96gb"}
 EXAMPLE = ROOT / ".env.example"
 _ASSIGNMENT = re.compile(rf"^{KEY}=.*$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One engine of `alias`, of which there may be several, numbered from 1. `port` is None for one that runs
+    on another host.
+    """
+
+    alias: str
+    number: int
+    url: str
+    port: int | None
+
+    @property
+    def name(self) -> str:
+        """The name of its service: `coder`, `coder-2` ..."""
+        return self.alias if self.number == 1 else f"{self.alias}-{self.number}"
 
 
 @dataclass(frozen=True)
@@ -64,11 +82,25 @@ class Settings:
         return PROFILES / self.variables["PROFILE"]
 
     @cached_property
+    def engines(self) -> tuple[Engine, ...]:
+        """All engines, those on other hosts too."""
+        return tuple(engine for alias in ALIASES for engine in _engines(alias, self.variables))
+
+    @property
+    def local_engines(self) -> dict[str, Engine]:
+        """The engines that run here, by the names of their services."""
+        return {engine.name: engine for engine in self.engines if engine.port is not None}
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        """The names of all that runs here, in the order in which it is shown."""
+        return (*self.local_engines, "router", "ui")
+
+    @cached_property
     def ports(self) -> dict[str, int]:
         """The port of each service that runs here, by the service's name."""
         return {
-            "coder": _local_port("CODER_URL", self.variables),
-            "general": _local_port("GENERAL_URL", self.variables),
+            **{name: engine.port for name, engine in self.local_engines.items() if engine.port},
             "router": _port("ROUTER_PORT", self.variables),
             "ui": _port("UI_PORT", self.variables),
         }
@@ -82,7 +114,7 @@ class Settings:
 
     def url(self, service: str) -> str:
         """Base URL of a service, as reached from this machine."""
-        host = "127.0.0.1" if service in ("coder", "general") else self.host
+        host = "127.0.0.1" if service in self.local_engines else self.host
         return f"http://{host}:{self.ports[service]}"
 
     def with_engine(self, engine: str | None) -> "Settings":
@@ -161,13 +193,26 @@ def _port(name: str, variables: dict[str, str]) -> int:
     return int(value)
 
 
-def _local_port(name: str, variables: dict[str, str]) -> int:
-    value = variables[name]
+def _engines(alias: str, variables: dict[str, str]) -> list[Engine]:
+    name = f"{alias.upper()}_URL"
+    urls = [url.strip() for url in variables[name].split(",") if url.strip()]
+    if len(set(urls)) < max(1, len(urls)):
+        raise Failure(f"{name} must hold one or more URLs, each once, as in http://127.0.0.1:8001.")
+    return [_engine(alias, number, url, name) for number, url in enumerate(urls, 1)]
+
+
+def _engine(alias: str, number: int, url: str, name: str) -> Engine:
     try:
-        parts = urlsplit(value)
-        port = parts.port
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
     except ValueError:
-        parts, port = urlsplit(""), None
-    if parts.scheme != "http" or parts.hostname != "127.0.0.1" or port is None:
-        raise Failure(f"{name}={value} must be http://127.0.0.1:PORT: engines listen on loopback only.")
-    return port
+        parts, host, port = urlsplit(""), "", None
+    if parts.scheme not in ("http", "https") or not host or parts.path not in ("", "/"):
+        raise Failure(f"{name}: {url} is not the URL of an engine, such as http://127.0.0.1:8001.")
+    if host == "127.0.0.1" and parts.scheme == "http":
+        if port is None:
+            raise Failure(f"{name}: {url} lacks the port that the engine is to listen on, as in {url}:8001.")
+        return Engine(alias, number, url, port)
+    if host in ("localhost", "0.0.0.0", "::", "::1") or host.startswith("127."):  # noqa: S104 - compared
+        raise Failure(f"{name}: {url} must be http://127.0.0.1:PORT: engines here listen on loopback only.")
+    return Engine(alias, number, url, None)

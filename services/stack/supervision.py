@@ -25,6 +25,7 @@ import psutil
 from dotenv import dotenv_values
 from supervisor.xmlrpc import SupervisorTransport
 
+from services.stack import gpus
 from services.stack.environments import BY_NAME, ROOT
 from services.stack.failure import Failure
 from services.stack.guard import GRACE, end_with_parent
@@ -32,10 +33,8 @@ from services.stack.processes import end, marked, marks
 from services.stack.settings import Settings
 
 SUPERVISOR = "supervisor"
-ENGINES = ("coder", "general")
-SERVICES = (*ENGINES, "router", "ui")
 # Seconds a service must live to count as started; one that ends sooner is restarted with back-off.
-START_SECONDS = {"coder": 120, "general": 120, "router": 20, "ui": 20}
+ENGINE_SECONDS, START_SECONDS = 120, 20
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ class Supervisor:
                 by_name[name]["exitstatus"],
                 max(0.0, by_name[name]["now"] - by_name[name]["start"]) if by_name[name]["pid"] else 0.0,
             )
-            for name in SERVICES
+            for name in self.settings.services
         ]
 
     def stop(self) -> bool:
@@ -152,13 +151,13 @@ class Supervisor:
             "[rpcinterface:supervisor]",
             "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface",
         ]
-        for priority, name in enumerate(SERVICES):
+        for priority, name in enumerate(self.settings.services):
             sections += [
                 f"[program:{name}]",
                 f"command={_escaped(shlex.join(self._guarded(name)))}",
                 f"directory={_escaped(ROOT)}",
                 f"priority={priority}",
-                f"startsecs={START_SECONDS[name]}",
+                f"startsecs={ENGINE_SECONDS if name in self.settings.local_engines else START_SECONDS}",
                 "startretries=1000000",  # waits a second longer each time, and never gives up
                 "autorestart=true",
                 f"stopwaitsecs={GRACE + 5}",
@@ -170,22 +169,24 @@ class Supervisor:
 
     def _guarded(self, name: str) -> list[str]:
         command = [sys.executable, "-m", "services.stack.guard", name]
-        if name in ENGINES:
+        if name in self.settings.local_engines:
             lock = self.settings.run / "engine-start.lock"
             command += ["--ready-url", f"{self.settings.url(name)}/health", "--start-lock", str(lock)]
         return [*command, "--", *self._command(name)]
 
     def _command(self, name: str) -> list[str]:
-        if name not in ENGINES:
+        engine = self.settings.local_engines.get(name)
+        if engine is None:
             return [str(BY_NAME[name].python), "-m", name]
         environment = BY_NAME["engine" if self.settings.engine == "cpu" else "engine-cuda"]
-        configuration = self.settings.profile / f"{name}.yaml"
+        configuration = self.settings.profile / f"{engine.alias}.yaml"
         vllm = environment.folder / "bin" / "vllm"
         address = ["--host", "127.0.0.1", "--port", str(self.settings.ports[name])]
         return [str(vllm), "serve", "--config", str(configuration.relative_to(ROOT)), *address]
 
     def _engine_environment(self, name: str) -> str:
-        if name not in ENGINES:
+        engines = self.settings.local_engines
+        if name not in engines:
             return ""
         variables = {
             # vLLM leaves files and sockets behind; this folder goes when the stack stops.
@@ -195,16 +196,18 @@ class Supervisor:
         }
         variables |= {k: v or "" for k, v in dotenv_values(self.settings.profile / "engine.env").items()}
         if self.settings.engine == "cpu":
-            variables["VLLM_CPU_OMP_THREADS_BIND"] = _cores(ENGINES.index(name))
+            variables["VLLM_CPU_OMP_THREADS_BIND"] = _cores(list(engines).index(name), len(engines))
+        elif chosen := gpus.of_engine(self.settings, engines[name]):
+            variables["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, chosen))
         return ",".join(f'{name}="{_escaped(value)}"' for name, value in variables.items())
 
 
-def _cores(share: int) -> str:
-    # Left alone, both engines would bind to the same cores.
+def _cores(index: int, engines: int) -> str:
+    # Left alone, all engines would bind to the same cores.
     cores = sorted(os.sched_getaffinity(0))
-    half = max(1, len(cores) // len(ENGINES))
-    chosen = cores[share * half :][:half] or cores
-    return ",".join(map(str, chosen))
+    each = max(1, len(cores) // engines)
+    first = index * each % len(cores)
+    return ",".join(map(str, cores[first : first + each]))
 
 
 def _escaped(value: object) -> str:

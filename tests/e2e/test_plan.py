@@ -9,7 +9,7 @@ from services.stack import plan, settings
 from tests.running_stack import Stack
 
 
-@pytest.mark.parametrize("number", [0, 1], ids=plan.ALIASES)
+@pytest.mark.parametrize("number", [0, 1], ids=settings.ALIASES)
 def test_the_planned_cache_is_the_one_that_vllm_reports(stack: Stack, number: int) -> None:
     loaded = settings.load(stack.home)
     engine = plan.of(loaded, 64 * plan.GIB).engines[number]

@@ -62,7 +62,7 @@ def test_activations_are_near_what_vllm_measured() -> None:
 def _pair(memory: float, **values: Any) -> Plan:
     name = "Qwen/Qwen2.5-7B-Instruct-AWQ"
     return Plan(
-        "cuda", int(memory * GIB), [_planned(name, memory, alias, **values) for alias in plan.ALIASES]
+        "cuda", int(memory * GIB), [_planned(name, memory, alias, **values) for alias in settings.ALIASES]
     )
 
 

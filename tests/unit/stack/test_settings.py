@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from services.stack import settings
+from services.stack import gpus, settings
 from services.stack.failure import Failure
 
 SAID: list[str] = []
@@ -34,7 +34,11 @@ def test_own_settings_win(tmp_path: Path) -> None:
         ("ROUTER_PORT=none", "ROUTER_PORT"),
         ("ROUTER_PORT=70000", "ROUTER_PORT"),
         ("UI_PORT=4000", "4000"),
-        ("CODER_URL=http://192.0.2.1:8001", "CODER_URL"),
+        ("CODER_URL=http://localhost:8001", "127.0.0.1:PORT"),
+        ("CODER_URL=http://127.0.0.1:8001,http://127.0.0.1:8001", "each once"),
+        ("CODER_URL=http://127.0.0.1:8001,http://127.0.0.1:8002", "coder-2"),
+        ("CODER_URL=,", "CODER_URL"),
+        ("CODER_URL=ftp://192.0.2.1:8001", "CODER_URL"),
         ("CODER_URL=http://127.0.0.1", "CODER_URL"),
         ("CODER_URL=http://[", "CODER_URL"),
     ],
@@ -78,3 +82,20 @@ def test_another_engine_takes_its_own_profile(tmp_path: Path) -> None:
     assert loaded.with_engine("cuda").profile.name == "blackwell-96gb"
     assert loaded.with_engine("cpu") is loaded
     assert loaded.with_engine(None) is loaded
+
+
+def test_several_urls_are_several_engines_here_and_elsewhere(tmp_path: Path) -> None:
+    urls = "http://192.0.2.1:8001, http://127.0.0.1:9001,http://127.0.0.1:9002"
+    loaded = settings.load(_home(tmp_path, f"CODER_URL={urls}\n"))
+    assert [engine.name for engine in loaded.engines] == ["coder", "coder-2", "coder-3", "general"]
+    assert loaded.services == ("coder-2", "coder-3", "general", "router", "ui")
+    assert loaded.ports["coder-3"] == 9002 and "coder" not in loaded.ports
+    assert loaded.url("coder-2") == "http://127.0.0.1:9001"
+
+
+def test_engines_of_one_model_get_gpus_of_their_own(tmp_path: Path) -> None:
+    one = settings.load(tmp_path).with_profile("ada-24gb")
+    assert [gpus.of_engine(one, engine) for engine in one.engines] == [[], []]
+    urls = "http://127.0.0.1:9001,http://127.0.0.1:9002"
+    two = settings.load(_home(tmp_path, f"PROFILE=ada-24gb\nCODER_URL={urls}\n"))
+    assert [gpus.of_engine(two, engine) for engine in two.engines] == [[0], [1], [0]]
