@@ -51,6 +51,10 @@ def _parser() -> argparse.ArgumentParser:
     service = tasks.add_parser("install-service", help="have systemd start it, at log-in or at boot")
     service.add_argument("--system", action="store_true", help="for the whole machine, at boot; needs root")
     service.add_argument("--uninstall", action="store_true", help="stop it and remove the unit")
+    downloads = tasks.add_parser("models", help="download what the GPU profiles serve")
+    verb = downloads.add_subparsers(dest="verb", required=True, metavar="VERB")
+    fetch = verb.add_parser("fetch", help="pinned revisions, with resume; every file's hash is checked")
+    fetch.add_argument("--profile", help="a folder under config/engines (default: PROFILE)")
     lock = tasks.add_parser("lock", help="write the locks from the requirements")
     lock.add_argument("--upgrade", action="store_true", help="to the newest versions allowed")
     for name, room, text in (
@@ -86,12 +90,9 @@ def _run(arguments: argparse.Namespace, rest: list[str]) -> int:
         case "setup":
             lifecycle.prepare(stack_settings.load(stack_settings.home()))
         case "plan":
-            settings = stack_settings.load(stack_settings.home())
-            return plan.report(
-                settings.with_profile(arguments.profile or settings.variables["PROFILE"]),
-                arguments.vram,
-                arguments.write,
-            )
+            return plan.report(_profile(arguments.profile), arguments.vram, arguments.write)
+        case "models":
+            lifecycle.fetch_models(_profile(arguments.profile))
         case "pin-images":
             images.pin()
         case "install-service" if arguments.uninstall:
@@ -122,6 +123,11 @@ def _run(arguments: argparse.Namespace, rest: list[str]) -> int:
         case "ui":
             return _room("ui", ["ui", *rest])
     return 0
+
+
+def _profile(name: str | None) -> stack_settings.Settings:
+    settings = stack_settings.load(stack_settings.home())
+    return settings.with_profile(name) if name else settings
 
 
 def _pytest(arguments: list[str]) -> int:

@@ -95,7 +95,22 @@ def prepare(settings: Settings) -> None:
         command = [str(BY_NAME["engine"].python), "-m", "services.engine.model", str(doctor.EMBEDDED_MODEL)]
         if subprocess.run(command, cwd=ROOT).returncode != 0:
             raise Failure("the embedded model could not be prepared, see above; ./run up tries again.")
+    if settings.engine == "cuda":
+        fetch_models(settings, only_missing=True)
     stack_settings.ensure_key(settings.home, say=_console.print)
+
+
+def fetch_models(settings: Settings, only_missing: bool = False) -> None:
+    """Download and check the models of the profile, or with `only_missing` nothing when they are there.
+
+    Raises:
+        Failure: they cannot be had.
+    """
+    # Imported where it is used: huggingface_hub takes half a second, and most tasks do without.
+    from services.stack import fetch
+
+    if not only_missing or fetch.missing(settings):
+        fetch.fetch(settings)
 
 
 def down() -> int:

@@ -1,6 +1,7 @@
 """What a model is made of, wherever that is known: on this disk, in config/models.yaml, or at the hub."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,8 @@ import yaml
 from services.stack.environments import ROOT
 from services.stack.failure import Failure
 
-# The layout of HF_HOME, so that the engines, and vLLM's own image, find what was downloaded.
-HOME = ROOT / "models"
+# Where huggingface_hub keeps its cache, and so the engines find what was downloaded.
+HOME = Path(os.environ.get("HF_HOME") or ROOT / "models")
 CACHE = HOME / "hub"
 _KNOWN = ROOT / "config" / "models.yaml"
 _TRIED = 10.0  # seconds for the hub to answer
@@ -35,13 +36,38 @@ def find(name: str, revision: str | None) -> Model:
     """
     if (ROOT / name).is_dir():
         return _local(name, ROOT / name)
-    snapshot = CACHE / f"models--{name.replace('/', '--')}" / "snapshots" / (revision or "")
-    if revision and (snapshot / "config.json").exists():
-        return _local(name, snapshot)
     known = yaml.safe_load(_KNOWN.read_text()).get(name)
     if known and known["revision"] == revision:
         return Model(name, known["config"], known["parameters"])
+    if (folder := snapshot(name, revision)) and is_whole(folder):
+        return _local(name, folder)
     return _remote(name, revision)
+
+
+def repository(name: str) -> Path:
+    """Where the cache keeps all of a hub's model."""
+    return CACHE / f"models--{name.replace('/', '--')}"
+
+
+def snapshot(name: str, revision: str | None) -> Path | None:
+    """The folder of one revision in the cache, whether it exists or not; None when the revision is not known
+    there.
+    """
+    reference = repository(name) / "refs" / (revision or "main")
+    commit = reference.read_text().strip() if reference.is_file() else revision
+    return repository(name) / "snapshots" / commit if commit else None
+
+
+def is_whole(folder: Path | None) -> bool:
+    """Whether all files that make a model are there."""
+    if folder is None or not (folder / "config.json").exists():
+        return False
+    if any(path.is_symlink() and not path.exists() for path in folder.rglob("*")):
+        return False
+    index = folder / "model.safetensors.index.json"
+    if not index.exists():
+        return (folder / "model.safetensors").exists()
+    return all((folder / name).exists() for name in set(json.loads(index.read_text())["weight_map"].values()))
 
 
 def _local(name: str, folder: Path) -> Model:
@@ -62,7 +88,9 @@ def _remote(name: str, revision: str | None) -> Model:
     import httpx
     from huggingface_hub import get_safetensors_metadata, hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, NotASafetensorsRepoError
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
+    disable_progress_bars()  # a few kilobytes
     try:
         path = hf_hub_download(name, "config.json", revision=revision, cache_dir=CACHE, etag_timeout=_TRIED)
         metadata = get_safetensors_metadata(name, revision=revision)

@@ -25,7 +25,7 @@ import psutil
 from dotenv import dotenv_values
 from supervisor.xmlrpc import SupervisorTransport
 
-from services.stack import gpus
+from services.stack import gpus, models
 from services.stack.environments import BY_NAME, ROOT
 from services.stack.failure import Failure
 from services.stack.guard import GRACE, end_with_parent
@@ -194,6 +194,8 @@ class Supervisor:
             "VLLM_CACHE_ROOT": str(self.settings.cache / "vllm"),
             "TORCHINDUCTOR_CACHE_DIR": str(self.settings.cache / "inductor"),
         }
+        # What the engines serve was fetched before they start.
+        variables |= {"HF_HOME": str(models.HOME), "HF_HUB_OFFLINE": "1"}
         variables |= {k: v or "" for k, v in dotenv_values(self.settings.profile / "engine.env").items()}
         if self.settings.engine == "cpu":
             variables["VLLM_CPU_OMP_THREADS_BIND"] = _cores(list(engines).index(name), len(engines))

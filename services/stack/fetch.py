@@ -1,0 +1,182 @@
+"""`./run models fetch`: downloads what a profile's engines serve, at pinned revisions, and checks every byte.
+
+The files go into huggingface_hub's own cache, where vLLM looks for them. That library names each file there
+by its hash, SHA-256 for large ones and git's for small ones, so what lies there can be checked without the
+hub. It would begin a large file anew after an interruption; here it goes on.
+"""
+
+import fcntl
+import hashlib
+import re
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import httpx
+import yaml
+from huggingface_hub import HfApi, RepoFile, constants, hf_hub_url, snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
+from huggingface_hub.file_download import http_get
+from huggingface_hub.utils._headers import build_hf_headers
+from rich.console import Console
+
+from services.stack import models
+from services.stack.environments import ROOT
+from services.stack.failure import Failure
+from services.stack.settings import ALIASES, Settings
+
+# Other formats of the same weights.
+_SKIPPED = ["*.bin", "*.pt", "*.pth", "*.gguf", "*.onnx", "*.h5", "*.msgpack", "original/*", "onnx/*"]
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_CHUNK = 2**22
+_console = Console(highlight=False, soft_wrap=True)
+
+
+def fetch(settings: Settings) -> None:
+    """Download and check the models of the settings' profile; what is there is only checked.
+
+    Raises:
+        Failure: the hub does not give them, the disk is too small, or a file is damaged.
+    """
+    models.CACHE.mkdir(parents=True, exist_ok=True)
+    with (models.CACHE / ".fetching").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # a second one waits, and then finds all there
+        _fetch(settings)
+
+
+def _fetch(settings: Settings) -> None:
+    for name, revision in dict.fromkeys(pinned(settings)):
+        try:
+            commit = revision if constants.HF_HUB_OFFLINE else _download(name, revision)
+        except GatedRepoError:
+            raise Failure(
+                f"{name} is for registered users: accept its terms at the hub, and set HF_TOKEN."
+            ) from None
+        except RepositoryNotFoundError:
+            raise Failure(f"the hub has no model {name}; mend `model` in the profile.") from None
+        except (HfHubHTTPError, LocalEntryNotFoundError, httpx.HTTPError, OSError) as error:
+            why = " ".join(str(error).split())[:200]
+            raise Failure(
+                f"the download of {name} stopped ({why}); the same command goes on from there."
+            ) from None
+        snapshot = models.snapshot(name, commit)
+        _require_whole(name, snapshot)
+        _verify(name, snapshot)
+
+
+def missing(settings: Settings) -> bool:
+    """Whether a model of the profile is not whole on this disk. Hashes are not looked at."""
+    return any(not models.is_whole(models.snapshot(name, revision)) for name, revision in pinned(settings))
+
+
+def pinned(settings: Settings) -> Iterator[tuple[str, str | None]]:
+    """Name and revision of the profile's models that come from the hub."""
+    for alias in ALIASES:
+        values = yaml.safe_load((settings.profile / f"{alias}.yaml").read_text())
+        if not (ROOT / values["model"]).is_dir():
+            yield values["model"], values.get("revision")
+
+
+def _download(name: str, revision: str | None) -> str:
+    """Bring everything of the model into the cache; returns the commit."""
+    hub = HfApi()
+    commit = revision or ""
+    if not _COMMIT.fullmatch(commit):
+        commit = str(hub.model_info(name, revision=revision).sha)
+        _console.print(f"{name} is not pinned: add `revision: {commit}` to the profile.")
+    tree = hub.list_repo_tree(name, recursive=True, revision=commit)
+    files = [file for file in tree if isinstance(file, RepoFile) and not _skipped(file.path)]
+    blobs = models.repository(name) / "blobs"
+    blobs.mkdir(parents=True, exist_ok=True)
+    large = [file for file in files if file.lfs and not (blobs / file.lfs.sha256).exists()]
+    _console.print(f"{name} at {commit[:12]}: {len(files)} files, {_gb(large)} of {_gb(files)} to download")
+    _require_space(blobs, large)
+    for file in large:
+        _console.print(f"  {file.path}, {_gb([file])}", markup=False)
+        _download_large(name, commit, file, blobs)
+    # Small files, and the links that make them all a snapshot.
+    snapshot_download(name, revision=commit, cache_dir=models.CACHE, ignore_patterns=_SKIPPED)
+    return commit
+
+
+def _download_large(name: str, commit: str, file: RepoFile, blobs: Path) -> None:
+    assert file.lfs is not None  # noqa: S101 - for the type checker
+    partial = blobs / f"{file.lfs.sha256}.part"
+    with partial.open("ab") as target:
+        http_get(
+            hf_hub_url(name, file.path, revision=commit),
+            target,
+            resume_size=target.tell(),
+            headers=build_hf_headers(),
+            expected_size=file.size,
+            displayed_filename=file.path,
+        )
+    partial.rename(blobs / file.lfs.sha256)
+
+
+def _require_space(folder: Path, files: Iterable[RepoFile]) -> None:
+    needed, free = sum(file.size for file in files), shutil.disk_usage(folder).free
+    if needed > free:
+        raise Failure(
+            f"{needed / 1e9:.1f} GB are to be downloaded to {folder}, and {free / 1e9:.1f} GB are free; free "
+            "some space, or set HF_HOME to a larger disk."
+        )
+
+
+def _skipped(path: str) -> bool:
+    return any(Path(path).match(pattern) for pattern in _SKIPPED)
+
+
+def _require_whole(name: str, snapshot: Path | None) -> None:
+    if models.is_whole(snapshot):
+        return
+    if not constants.HF_HUB_OFFLINE:
+        raise Failure(f"{name} has no config.json or no whole set of safetensors files; vLLM needs both.")
+    raise Failure(
+        f"{name} is not whole in {models.CACHE}, and HF_HUB_OFFLINE is set; copy that folder, with its "
+        "links, from a machine where ./run models fetch succeeded."
+    )
+
+
+def _verify(name: str, snapshot: Path | None) -> None:
+    """Compare every file with the hash that it is named by; damaged ones are removed."""
+    damaged = []
+    for path in sorted(snapshot.rglob("*") if snapshot else ()):
+        if not path.is_file():
+            continue
+        blob = path.resolve()
+        if len(blob.name) not in (40, 64) or not re.fullmatch("[0-9a-f]+", blob.name):
+            raise Failure(
+                f"{path} cannot be checked: copy {models.CACHE} with its links (cp -a, rsync -a, tar)."
+            )
+        if _hash(blob) != blob.name:
+            damaged.append(path.name)
+            path.unlink()
+            blob.unlink()
+    if damaged:
+        raise Failure(
+            f"{name}: {', '.join(damaged)} did not have the hash that the hub gives, and is removed; the "
+            "same command downloads it again."
+        )
+    _console.print(f"{name}: every file has its hash")
+
+
+def _hash(blob: Path) -> str:
+    """The hash of a file that is named by SHA-256, or as git names a blob (githashes(7))."""
+    size = blob.stat().st_size
+    found = (
+        hashlib.sha256() if len(blob.name) == 64 else hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    )
+    with blob.open("rb") as content:
+        while chunk := content.read(_CHUNK):
+            found.update(chunk)
+    return found.hexdigest()
+
+
+def _gb(files: Iterable[RepoFile]) -> str:
+    return f"{sum(file.size for file in files) / 1e9:.1f} GB"
