@@ -170,11 +170,12 @@ def of(settings: Settings, memory: int) -> Plan:
 
 def _engine(alias: str, values: Mapping[str, Any], model: Model, kind: Kind, memory: int) -> Engine:
     config = model.config.get("text_config", model.config)
-    gpus_each = values.get("tensor-parallel-size", 1)
+    # Each GPU holds a part of every layer, and each stage of the pipeline a part of the layers.
+    parts, stages = values.get("tensor-parallel-size", 1), values.get("pipeline-parallel-size", 1)
     dtype = values.get("dtype", "auto")
     if dtype == "auto":
         dtype = config.get("torch_dtype") or config.get("dtype") or "bfloat16"
-    weights = _weights(model, _size_of(dtype)) // gpus_each
+    weights = _weights(model, _size_of(dtype)) // (parts * stages)
     slots, window = values["max-num-seqs"], values["max-model-len"]
     default = _BATCHED_LARGE if kind == "cuda" and memory >= 70 * GIB else _BATCHED
     activations = _activations(config, values.get("max-num-batched-tokens", default), slots)
@@ -190,7 +191,7 @@ def _engine(alias: str, values: Mapping[str, Any], model: Model, kind: Kind, mem
         graphs=graphs,
         runtime=RUNTIME[kind],
         kv_cache=int(utilization * memory) - fixed if asked is None else size(asked),
-        kv_per_token=_kv_per_token(config, values.get("kv-cache-dtype", "auto"), dtype, gpus_each),
+        kv_per_token=_kv_per_token(config, values.get("kv-cache-dtype", "auto"), dtype, parts) // stages,
         slots=slots,
         window=window,
         utilization=utilization,
@@ -203,8 +204,8 @@ def _weights(model: Model, width: int) -> int:
     return sum(count * (width if plain else _size_of(kind)) for kind, count in model.parameters.items())
 
 
-def _kv_per_token(config: Mapping[str, Any], cache_dtype: str, dtype: str, gpus_each: int) -> int:
-    """Bytes of one token's keys and values in all layers.
+def _kv_per_token(config: Mapping[str, Any], cache_dtype: str, dtype: str, parts: int) -> int:
+    """Bytes of one token's keys and values in all layers, on one of `parts` GPUs that share its heads.
 
     Layers with a sliding window count in full, though their cache stops growing: an upper bound.
 
@@ -218,7 +219,7 @@ def _kv_per_token(config: Mapping[str, Any], cache_dtype: str, dtype: str, gpus_
     head: int = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     layers: int = config["num_hidden_layers"]
     width = _size_of(dtype if cache_dtype == "auto" else cache_dtype)
-    return 2 * layers * max(1, heads // gpus_each) * head * width
+    return 2 * layers * max(1, heads // parts) * head * width
 
 
 def _activations(config: Mapping[str, Any], batched: int, slots: int) -> int:

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import yaml
 from hypothesis import assume, given
@@ -16,11 +17,12 @@ from services.stack.models import Model
 from services.stack.plan import GIB, Engine, Plan
 
 REVISIONS = {name: entry["revision"] for name, entry in yaml.safe_load(models._KNOWN.read_text()).items()}
+MODELS = {name: models.find(name, revision) for name, revision in REVISIONS.items()}
 
 
 def _planned(name: str, memory: float = 96, alias: str = "coder", **values: Any) -> Engine:
     values = {"max-num-seqs": 16, "max-model-len": 32768, "kv-cache-memory-bytes": "8G"} | values
-    return plan._engine(alias, values, models.find(name, REVISIONS[name]), "cuda", int(memory * GIB))
+    return plan._engine(alias, values, MODELS[name], "cuda", int(memory * GIB))
 
 
 @pytest.mark.parametrize(
@@ -80,6 +82,7 @@ def test_too_little_memory_and_too_small_a_cache_are_named() -> None:
     assert [text for text in small if "less than one context of 32,768" in text] == small
 
 
+@hypothesis.settings(deadline=None)
 @given(memory=st.floats(22, 200), slots=st.integers(1, 64))
 def test_a_suggested_split_that_holds_a_context_fits(memory: float, slots: int) -> None:
     values: dict[str, Any] = {"max-num-seqs": slots, "max-model-len": 16384}
@@ -98,7 +101,7 @@ def test_sizes_are_read_as_vllm_reads_them(text: str | int, size: int) -> None:
 
 @pytest.mark.parametrize("more", [{"layer_types": ["linear_attention"]}, {"kv_lora_rank": 512}])
 def test_what_is_not_known_is_said_and_not_guessed(more: dict[str, Any]) -> None:
-    known = models.find("Qwen/Qwen2.5-14B-Instruct", REVISIONS["Qwen/Qwen2.5-14B-Instruct"])
+    known = MODELS["Qwen/Qwen2.5-14B-Instruct"]
     other = Model(known.name, {**known.config, **more}, known.parameters)
     with pytest.raises(ValueError, match="not known here"):
         plan._engine("coder", {"max-num-seqs": 1, "max-model-len": 1}, other, "cuda", GIB)
