@@ -8,6 +8,7 @@ cancelling the task that runs LiteLLM closes its connection to the engine in eve
 import asyncio
 import contextlib
 import logging
+import re
 from typing import Any
 
 import orjson
@@ -17,6 +18,8 @@ from router.errors import ApiError
 from router.exchange import Exchange
 from router.litellm_config import endpoint
 
+# An error of the engine inside a stream, in OpenAI's and in Anthropic's shape. A text has no such line.
+_ENGINE_ERROR = re.compile(rb'(?:^|\n)(?:data: \{"error":.*"code":\s*5\d\d|event: error)')
 # Headers of the engine's answer that a client may see.
 _PASSED_HEADERS = (b"content-type", b"content-length", b"cache-control")
 _log = logging.getLogger(__name__)
@@ -35,7 +38,7 @@ class Relay:
         body = orjson.dumps(exchange.body)
         path = endpoint(exchange.chosen) + exchange.path
         inner = {**scope, **_rewritten(path, body, self._master_key)}
-        answer = _Answer(send)
+        answer = _Answer(exchange, send)
         try:
             await self._litellm(inner, _receiver(body), answer)
         except Exception as error:
@@ -97,7 +100,8 @@ def _receiver(body: bytes) -> Receive:
 class _Answer:
     """Passes an answer on without the headers that tell of LiteLLM and the engine; keeps back a refusal."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, exchange: Exchange, send: Send) -> None:
+        self._exchange = exchange
         self._send = send
         self.refusal: int | None = None
         self.refusal_body = b""
@@ -126,6 +130,9 @@ class _Answer:
         elif self.refusal is not None:
             self.refusal_body += message.get("body", b"")
         else:
+            part = message.get("body", b"")
+            if b"error" in part and _ENGINE_ERROR.search(part):
+                self._exchange.reason = "engine_failed"
             await self._send(message)
             self.complete = not message.get("more_body", False)
 

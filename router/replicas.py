@@ -79,11 +79,15 @@ class Choose:
             try:
                 await self._app(scope, receive, send)
             except ApiError as error:
-                self._doubt(replica, error)
+                exchange.reason = error.reason
                 raise
+            finally:
+                if exchange.reason == "engine_failed":
+                    self._doubt(replica)
 
-    def _doubt(self, replica: Replica, error: ApiError) -> None:
-        # An engine that fails is soon the least busy. It gets no more until it has answered its health check.
+    def _doubt(self, replica: Replica) -> None:
+        # An engine that fails is soon the least busy, and may accept connections for a while. It gets no more
+        # until it has answered its health check.
         readiness = self._replicas.readiness
-        if error.reason == "engine_failed" and readiness.ready(replica.alias) != [replica]:
+        if readiness.ready(replica.alias) != [replica]:
             readiness.observe(replica, False, "the engine broke off an answer")

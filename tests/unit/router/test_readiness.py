@@ -1,7 +1,6 @@
 from router.aliases import models_list, published_names
 from router.engines import Engine
 from router.readiness import Readiness
-from router.replicas import Replicas
 
 ENGINES = {
     "coder": Engine("coder", ("http://a", "http://c"), "Qwen/Qwen3-Coder-30B-A3B-Instruct-FP8", 8, 32768),
@@ -62,13 +61,3 @@ def test_a_model_is_what_the_best_of_its_engines_is() -> None:
     assert (readiness.status["coder"].state, readiness.status["coder"].reason) == ("down", "gone too")
     readiness.observe(ONLY, True, "serving")
     assert changes == ["coder"] * 4 + ["general"]
-
-
-def test_the_least_busy_engine_is_chosen_and_clients_are_spread_over_equals() -> None:
-    replicas = Replicas(Readiness(ENGINES))
-    both = ENGINES["coder"].replicas
-    first = {client: replicas.best(both, client) for client in map(str, range(40))}
-    assert {replica.number for replica in first.values()} == {1, 2}
-    assert all(replicas.best(both, client) is replica for client, replica in first.items())
-    replicas.running[FIRST] += 1
-    assert {replicas.best(both, client) for client in first} == {SECOND}
