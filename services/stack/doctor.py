@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from services.stack import environments, gpus, plan
+from services.stack import environments, gpus, models, plan
 from services.stack.environments import ROOT
 from services.stack.failure import Failure
 from services.stack.settings import KEY, Settings
@@ -54,6 +54,11 @@ def installation(settings: Settings) -> Iterator[Check]:
     if settings.engine == "cpu":
         prepared = (EMBEDDED_MODEL / "model.safetensors").exists()
         yield Check("embedded model", "prepared" if prepared else "will be prepared by ./run up")
+    else:
+        absent = [
+            name for name, revision in models.pinned(settings.profile) if not models.here(name, revision)
+        ]
+        yield Check("models", f"will be fetched by ./run up: {', '.join(absent)}" if absent else "fetched")
     yield _key(settings)
 
 

@@ -9,11 +9,10 @@ import fcntl
 import hashlib
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import httpx
-import yaml
 from huggingface_hub import HfApi, RepoFile, constants, hf_hub_url, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -26,9 +25,8 @@ from huggingface_hub.utils._headers import build_hf_headers
 from rich.console import Console
 
 from services.stack import models
-from services.stack.environments import ROOT
 from services.stack.failure import Failure
-from services.stack.settings import ALIASES, Settings
+from services.stack.settings import Settings
 
 # Other formats of the same weights.
 _SKIPPED = ["*.bin", "*.pt", "*.pth", "*.gguf", "*.onnx", "*.h5", "*.msgpack", "original/*", "onnx/*"]
@@ -50,7 +48,7 @@ def fetch(settings: Settings) -> None:
 
 
 def _fetch(settings: Settings) -> None:
-    for name, revision in dict.fromkeys(pinned(settings)):
+    for name, revision in dict.fromkeys(models.pinned(settings.profile)):
         try:
             commit = revision if constants.HF_HUB_OFFLINE else _download(name, revision)
         except GatedRepoError:
@@ -67,19 +65,6 @@ def _fetch(settings: Settings) -> None:
         snapshot = models.snapshot(name, commit)
         _require_whole(name, snapshot)
         _verify(name, snapshot)
-
-
-def missing(settings: Settings) -> bool:
-    """Whether a model of the profile is not whole on this disk. Hashes are not looked at."""
-    return any(not models.is_whole(models.snapshot(name, revision)) for name, revision in pinned(settings))
-
-
-def pinned(settings: Settings) -> Iterator[tuple[str, str | None]]:
-    """Name and revision of the profile's models that come from the hub."""
-    for alias in ALIASES:
-        values = yaml.safe_load((settings.profile / f"{alias}.yaml").read_text())
-        if not (ROOT / values["model"]).is_dir():
-            yield values["model"], values.get("revision")
 
 
 def _download(name: str, revision: str | None) -> str:

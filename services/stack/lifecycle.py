@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from services.stack import doctor, environments, health
+from services.stack import doctor, environments, health, models
 from services.stack import settings as stack_settings
 from services.stack.environments import BY_NAME, ROOT
 from services.stack.failure import Failure
@@ -95,13 +95,13 @@ def prepare(settings: Settings) -> None:
         command = [str(BY_NAME["engine"].python), "-m", "services.engine.model", str(doctor.EMBEDDED_MODEL)]
         if subprocess.run(command, cwd=ROOT).returncode != 0:
             raise Failure("the embedded model could not be prepared, see above; ./run up tries again.")
-    if settings.engine == "cuda":
-        fetch_models(settings, only_missing=True)
+    if not all(models.here(name, revision) for name, revision in models.pinned(settings.profile)):
+        fetch_models(settings)
     stack_settings.ensure_key(settings.home, say=_console.print)
 
 
-def fetch_models(settings: Settings, only_missing: bool = False) -> None:
-    """Download and check the models of the profile, or with `only_missing` nothing when they are there.
+def fetch_models(settings: Settings) -> None:
+    """Download the models of the profile, and check them.
 
     Raises:
         Failure: they cannot be had.
@@ -109,8 +109,7 @@ def fetch_models(settings: Settings, only_missing: bool = False) -> None:
     # Imported where it is used: huggingface_hub takes half a second, and most tasks do without.
     from services.stack import fetch
 
-    if not only_missing or fetch.missing(settings):
-        fetch.fetch(settings)
+    fetch.fetch(settings)
 
 
 def down() -> int:

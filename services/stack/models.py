@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import yaml
 
 from services.stack.environments import ROOT
 from services.stack.failure import Failure
+from services.stack.settings import ALIASES
 
 # Where huggingface_hub keeps its cache, and so the engines find what was downloaded.
 HOME = Path(os.environ.get("HF_HOME") or ROOT / "models")
@@ -42,6 +43,19 @@ def find(name: str, revision: str | None) -> Model:
     if (folder := snapshot(name, revision)) and is_whole(folder):
         return _local(name, folder)
     return _remote(name, revision)
+
+
+def pinned(profile: Path) -> Iterator[tuple[str, str | None]]:
+    """Name and revision of a profile's models that come from the hub."""
+    for alias in ALIASES:
+        values = yaml.safe_load((profile / f"{alias}.yaml").read_text())
+        if not (ROOT / values["model"]).is_dir():
+            yield values["model"], values.get("revision")
+
+
+def here(name: str, revision: str | None) -> bool:
+    """Whether a hub's model is on this disk whole. Its hashes are not looked at."""
+    return is_whole(snapshot(name, revision))
 
 
 def repository(name: str) -> Path:
