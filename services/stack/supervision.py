@@ -20,6 +20,7 @@ import xmlrpc.client
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 from dotenv import dotenv_values
@@ -130,10 +131,16 @@ class Supervisor:
 
     def _environment(self) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
-        # A proxy that the user needs for the internet is not for what runs here.
-        direct = ",".join(
-            filter(None, [inherited.get("NO_PROXY"), "127.0.0.1", "localhost", self.settings.host])
-        )
+        # A proxy that the user needs for the internet is not for what runs here, nor for other engines.
+        engines = {urlsplit(engine.url).hostname for engine in self.settings.engines}
+        known = [
+            inherited.get("NO_PROXY"),
+            "127.0.0.1",
+            "localhost",
+            self.settings.host,
+            *sorted(engines, key=str),
+        ]
+        direct = ",".join(dict.fromkeys(filter(None, known)))
         fixed = {"PYTHONUNBUFFERED": "1", "NO_PROXY": direct, "no_proxy": direct}
         return inherited | self.settings.variables | fixed
 
