@@ -22,6 +22,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.file_download import http_get
 from huggingface_hub.utils._headers import build_hf_headers
+from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
 from rich.console import Console
 
 from services.stack import models
@@ -85,7 +86,9 @@ def _download(name: str, revision: str | None) -> str:
         _console.print(f"  {file.path}, {_gb([file])}", markup=False)
         _download_large(name, commit, file, blobs)
     # Small files, and the links that make them all a snapshot.
+    disable_progress_bars()
     snapshot_download(name, revision=commit, cache_dir=models.CACHE, ignore_patterns=_SKIPPED)
+    enable_progress_bars()
     return commit
 
 

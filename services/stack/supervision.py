@@ -189,7 +189,7 @@ class Supervisor:
         configuration = self.settings.profile / f"{engine.alias}.yaml"
         vllm = environment.folder / "bin" / "vllm"
         address = ["--host", "127.0.0.1", "--port", str(self.settings.ports[name])]
-        return [str(vllm), "serve", "--config", str(configuration.relative_to(ROOT)), *address]
+        return [str(vllm), "serve", "--config", os.path.relpath(configuration, ROOT), *address]
 
     def _engine_environment(self, name: str) -> str:
         engines = self.settings.local_engines
