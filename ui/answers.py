@@ -31,6 +31,7 @@ class Answer:
         self.message = earlier or Message(role="assistant", model=request.model)
         self._changed = threading.Condition()
         self._version = 0
+        self._came = self.started
 
     @property
     def ended(self) -> bool:
@@ -41,6 +42,11 @@ class Answer:
     def waited(self) -> float:
         """Seconds since it was asked for."""
         return time.monotonic() - self.started
+
+    @property
+    def silent(self) -> float:
+        """Seconds since something came last."""
+        return time.monotonic() - self._came
 
     def updates(self, idle: Callable[[], None]) -> Iterator[Message]:
         """The message each time more of it has come, the first time at once, until it has ended.
@@ -71,6 +77,7 @@ class Answer:
             self.message.text += text
             self.message.reasoning += reasoning
             self._version += 1
+            self._came = time.monotonic()
             self._changed.notify_all()
 
 

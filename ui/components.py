@@ -1,8 +1,10 @@
 """The three small pieces of JavaScript that Streamlit has no counterpart for."""
 
 from pathlib import Path
+from typing import Literal
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from ui.session import ChatSession
 
@@ -20,6 +22,16 @@ _copy = st.components.v2.component(
     """,
     js=(_HERE / "copy_button.js").read_text(),
 )
+
+
+def place_of_its_own(width: Literal["content", "stretch"] = "content") -> DeltaGenerator:
+    """A container for one fragment alone.
+
+    When a fragment runs before the page that it is part of has been sent, Streamlit (1.67) sends that page
+    without the fragment, and the browser closes the gap: what comes behind moves up, the next drawing misses
+    its place and leaves a blank page. In a container of its own a fragment has nothing behind it.
+    """
+    return st.container(width=width)
 
 
 @st.fragment

@@ -1,5 +1,7 @@
-// Leaves for `leave`, the sign-in page, when the session has ended. Puts the cursor where one types, when the page or another conversation opens (not on touch screens, where that
-// would open the keyboard). `focus` names what is open.
+// Leaves for `leave`, the sign-in page, when the session has ended. Puts the cursor where one types, when the page
+// or another conversation opens (not on touch screens, where that would open the keyboard, nor away from what
+// somebody has opened or types in meanwhile). `focus` names what is open.
+const OPEN = '[data-testid="stPopoverBody"], [role="dialog"]';
 let focused = null;
 
 // Code that is wider than the page scrolls; whoever has no mouse must be able to get there.
@@ -14,6 +16,7 @@ export default function ({ data }) {
   let tries = 20;
   const look = () => {
     const input = document.querySelector('[data-testid="stChatInputTextArea"]');
+    if (document.activeElement?.matches("input, textarea") || document.querySelector(OPEN)) return;
     if (input) input.focus();
     else if (tries--) setTimeout(look, 100);
   };

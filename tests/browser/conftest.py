@@ -1,7 +1,8 @@
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
@@ -15,7 +16,8 @@ _ARGUMENTS = [
     "--disable-sync",
     "--no-first-run",
 ]
-OpenChat = Callable[..., "Chat"]
+_PICTURES = Path(__file__).resolve().parents[2] / "reports" / "browser"
+_OPEN: dict[Page, "Chat"] = {}
 
 
 class Chat:
@@ -27,6 +29,9 @@ class Chat:
         self.complaints: list[str] = []
         self.foreign: list[str] = []
         page.on("console", lambda said: self.complaints.append(said.text) if said.type == "error" else None)
+        page.on("pageerror", lambda error: self.complaints.append(f"{error.message}\n{error.stack}"))
+        page.on("crash", lambda _: self.complaints.append("the page crashed"))
+        _OPEN[page] = self
         page.on("request", lambda request: self._note(request.url))
 
     def _note(self, url: str) -> None:
@@ -61,6 +66,22 @@ class Chat:
         expect(self.messages).to_have_count(2 * turns)
         expect(self.messages.last.get_by_text("tokens/s")).to_be_visible(timeout=seconds * 1000)
         expect(self.button("Stop")).to_have_count(0)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Any:
+    """Keep what the open pages showed when a test failed, in reports/browser."""
+    report = yield
+    browser = getattr(item, "funcargs", {}).get("browser")
+    if call.when == "call" and report.failed and browser:
+        _PICTURES.mkdir(parents=True, exist_ok=True)
+        pages = [page for context in browser.contexts for page in context.pages]
+        for number, page in enumerate(pages):
+            name = re.sub(r"\W+", "-", item.name)
+            page.screenshot(path=_PICTURES / f"{name}-{number}.png")
+            if chat := _OPEN.get(page):
+                report.sections.append((f"errors of page {number}", "\n".join(chat.complaints)))
+    return report
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import json
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from playwright.sync_api import Browser, BrowserContext, expect
 
 from tests.browser.conftest import Chat
 from tests.browser.service import KEY, ROOT, Service, fetch, wait_for
+from ui.conversation import Conversation, Message, export
 
 Open = Callable[[BrowserContext], Chat]
 WORDS = "first case def item error token next write list name close map from value index stop test self"
@@ -185,20 +187,23 @@ def test_two_tabs_do_not_overwrite_each_other(open_chat: Open, context: BrowserC
     expect(two.messages).to_have_count(2)
     one.ask(staged(text="from the first tab", itl_ms=150))
     two.ask(staged(text="from the second tab", itl_ms=150))
-    one.answered(2)
-    two.answered(2)
-    sidebar = one.page.get_by_test_id("stSidebar")
-    expect(sidebar.get_by_text(re.compile("Shared question"))).to_have_count(2)
+    for tab in (one, two):  # whichever saved first, the other's version is kept beside it, or follows it
+        expect(tab.messages.last.get_by_text("tokens/s")).to_be_visible()
+        expect(tab.button("Stop")).to_have_count(0)
+    conversations = one.page.get_by_test_id("stSidebar").get_by_text(re.compile("Shared question"))
+    expect(conversations).to_have_count(2)
     one.page.reload()
-    expect(sidebar.get_by_text(re.compile("Shared question"))).to_have_count(2)
-    texts = []
+    expect(conversations).to_have_count(2)
+    texts = ""
     for title in ("Shared question", "Shared question (other tab)"):
         one.button("New chat").click()
-        expect(one.messages).to_have_count(0)
-        sidebar.get_by_text(title, exact=True).click()
-        expect(one.messages).to_have_count(4)
-        texts.append(one.messages.last.inner_text())
-    assert "first tab" in "".join(texts) and "second tab" in "".join(texts)
+        expect(one.page.get_by_text("What are you working on?")).to_be_visible()
+        one.page.get_by_test_id("stSidebar").get_by_text(title, exact=True).click()
+        expect(one.messages.first).to_contain_text("Shared question")
+        expect(one.messages.last.get_by_text("tokens/s")).to_be_visible()
+        texts += "\n".join(one.messages.all_inner_texts())
+    for answer in ("from the first tab", "from the second tab"):
+        assert re.search(rf"^{answer}$", texts, re.M)
 
 
 def test_a_tab_s_conversations_can_end_with_it(open_chat: Open, context: BrowserContext) -> None:
@@ -224,6 +229,7 @@ def test_rename_pin_search_delete_and_undo(chat: Chat) -> None:
         expect(chat.messages).to_have_count(0)
     sidebar = chat.page.get_by_test_id("stSidebar")
     sidebar.get_by_text("About apples").click()
+    expect(chat.messages.first).to_contain_text("About apples")
     chat.button("More").click()
     chat.page.get_by_label("Title").fill("Fruit <b>notes</b> [x](javascript:alert(1))")
     chat.page.keyboard.press("Enter")
@@ -333,6 +339,7 @@ def test_older_turns_that_no_longer_fit_are_named(chat: Chat, service: Service) 
         ({"error_at": 5}, "The model went away in the middle of this answer"),
         ({"drop_at": 5}, "The model went away in the middle of this answer"),
         ({"status": 500}, "Try again"),
+        ({"status": 404}, "no model named"),
         ({"no_done": True, "drop_at": 3}, "The model went away in the middle of this answer"),
     ],
 )
@@ -347,34 +354,131 @@ def test_an_engine_that_fails_is_a_sentence_and_a_retry(
     chat.answered()
 
 
-def test_a_full_queue_counts_down_and_then_answers(chat: Chat, service: Service) -> None:
+@pytest.fixture
+def crowd(service: Service) -> Iterator[Callable[[int], None]]:
+    """Other people's requests: as many wait behind those that take every slot of the coder."""
     slots = 8  # max-num-seqs of the engine's profile
-    service.staged("coder", ttft_ms=1500)
     others = []
 
     def occupy() -> None:
         body = {"model": "coder", "messages": [{"role": "user", "content": "busy"}], "user": "others"}
         fetch(f"{service.url('router')}/v1/chat/completions", body)
 
-    for _ in range(slots + 2):
-        others.append(threading.Thread(target=occupy))
-        others[-1].start()
-    wait_for(
-        lambda: (
-            service.staged("coder")["running"] == slots
-            and re.search(r'duoserve_waiting\{alias="coder"\} 2', fetch(f"{service.url('router')}/metrics"))
-        ),
-        "the queue did not fill",
-    )
+    def come(waiting: int) -> None:
+        for _ in range(slots + waiting):
+            others.append(threading.Thread(target=occupy))
+            others[-1].start()
+        wait_for(
+            lambda: (
+                service.staged("coder")["running"] == slots
+                and re.search(
+                    rf'duoserve_waiting\{{alias="coder"\}} {waiting}\b',
+                    fetch(f"{service.url('router')}/metrics"),
+                )
+            ),
+            "the queue did not fill",
+        )
+
+    yield come
+    for other in others:
+        other.join()
+
+
+def test_a_full_queue_counts_down_and_then_answers(
+    chat: Chat, service: Service, crowd: Callable[[int], None]
+) -> None:
+    service.staged("coder", ttft_ms=1500)
+    crowd(2)
     chat.ask("Me, too")
     expect(chat.messages.last).to_contain_text("the queue is full")
     expect(chat.page.get_by_role("button", name=re.compile(r"Try again in \d+ s"))).to_be_disabled()
     service.staged("coder", ttft_ms=0)
-    for other in others:
-        other.join()
     expect(chat.button("Try again")).to_be_enabled()
     chat.button("Try again").click()
     chat.answered()
+
+
+def test_the_queue_is_said_while_a_question_waits(
+    chat: Chat, service: Service, crowd: Callable[[int], None]
+) -> None:
+    service.staged("coder", ttft_ms=6000)
+    crowd(0)
+    service.staged("coder", ttft_ms=0)
+    chat.ask("Me, too")
+    expect(chat.messages.last).to_contain_text(
+        re.compile(r"Waiting for a free place: 1 in the queue \(\d s\)")
+    )
+    chat.answered()
+
+
+def test_an_answer_that_stalls_says_so_and_goes_on(chat: Chat) -> None:
+    chat.ask(staged(text=WORDS, stall_at=6, stall_ms=7000))
+    expect(chat.messages.last).to_contain_text(re.compile(r"first case def.*Nothing has come for \d s", re.S))
+    chat.answered()
+    expect(chat.messages.last).not_to_contain_text("Nothing has come")
+
+
+def test_what_the_service_will_not_carry_is_a_sentence(chat: Chat, service: Service, tmp_path: Path) -> None:
+    sources = [tmp_path / f"part{number}.txt" for number in range(5)]
+    for source in sources:
+        source.write_text("word " * 50_000)
+    chat.page.locator('[data-testid="stChatInput"] input[type=file]').set_input_files(sources)
+    expect(chat.page.get_by_test_id("stChatInput").get_by_text("part4.txt")).to_be_visible()
+    chat.input.fill("Sum this up")
+    chat.button("Send message").click()
+    expect(chat.messages.last).to_contain_text("The question is too large for the service")
+    expect(chat.messages.first).to_contain_text("Sum this up")
+    assert service.staged("coder")["requests"] == []
+
+
+def test_presets_are_edited_and_applied(chat: Chat, service: Service) -> None:
+    def choose(label: str, option: str) -> None:
+        chat.page.get_by_label(label, exact=False).first.click()
+        chat.page.get_by_role("option", name=option).click()
+
+    chat.button("Options").click()
+    chat.button("Edit presets").click()
+    choose("Preset to edit", "A new one")
+    expect(chat.page.get_by_role("textbox", name="Name")).to_have_value("")
+    chat.page.get_by_role("textbox", name="Name").fill("Pirate")
+    chat.page.get_by_label("Text of the preset").fill("You talk like a pirate.")
+    chat.button("Save").click()
+    expect(chat.page.get_by_role("dialog")).to_have_count(0)
+    chat.page.reload()  # presets belong to the browser
+    chat.page.get_by_text("Import, export").wait_for(state="attached")
+    chat.button("Options").click()
+    choose("Preset", "Pirate")
+    expect(chat.page.get_by_label("System prompt")).to_have_value("You talk like a pirate.")
+    chat.page.keyboard.press("Escape")
+    chat.ask("Hello")
+    chat.answered()
+    assert last_body(service)["messages"][0] == {"role": "system", "content": "You talk like a pirate."}
+
+
+def test_a_very_long_conversation_stays_fluent(chat: Chat, tmp_path: Path) -> None:
+    def seconds_to_answer(turns: int) -> float:
+        before = time.monotonic()
+        chat.ask(staged(text="Here it is.", ttft_ms=0))
+        expect(chat.messages).to_have_count(turns)
+        expect(chat.messages.last.get_by_text("tokens/s")).to_be_visible()
+        return time.monotonic() - before
+
+    short = seconds_to_answer(2)
+    conversation = Conversation(title="Very long")
+    for number in range(400):
+        conversation.ask(f"Question {number}")
+        conversation.answered(Message(role="assistant", text=f"Answer {number}: " + ANSWER, model="coder"))
+    exported = tmp_path / "long.json"
+    exported.write_text(export([conversation]))
+    chat.button("Import, export").click()
+    chat.page.locator('[data-testid="stFileUploader"] input[type=file]').set_input_files(exported)
+    expect(chat.page.get_by_text("1 imported.")).to_be_visible()
+    chat.page.keyboard.press("Escape")
+    chat.page.get_by_test_id("stSidebar").get_by_text("Very long").click()
+    expect(chat.messages.last).to_contain_text("Answer 399")
+    expect(chat.messages).to_have_count(40)
+    expect(chat.page.get_by_text("Show 760 earlier messages")).to_be_visible()
+    assert seconds_to_answer(40) < 5 * short + 2
 
 
 def test_waiting_for_a_place_is_said(chat: Chat, service: Service) -> None:

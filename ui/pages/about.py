@@ -6,7 +6,7 @@ from collections.abc import Callable
 import altair as alt
 import streamlit as st
 
-from ui import ide, slo
+from ui import components, ide, slo
 from ui.client import Readiness
 from ui.markdown import plain
 from ui.session import ChatSession
@@ -25,7 +25,8 @@ def _page() -> None:
         "Two language models on a machine of our own, behind one address that speaks the OpenAI API. "
         "What you ask stays on that machine, and your conversations stay in your browser."
     )
-    _live()
+    with components.place_of_its_own("stretch"):
+        _live()
     _editors()
 
 

@@ -11,6 +11,7 @@ from ui.markdown import plain, presentable
 from ui.session import ChatSession
 from ui.storage import Preset
 
+_SILENT = 5  # seconds without a token after which a growing answer says so
 _SHOWN = 40  # messages of a long conversation that are drawn at first
 _SIGN = {"ready": ":green[●]", "loading": ":orange[◐]", "down": ":red[○]"}
 _PURPOSE = {
@@ -39,7 +40,8 @@ def _page() -> None:
         bar = st.container(horizontal=True, vertical_alignment="center", key="bar")
         _input()
     # Behind the input, so that a question is kept and listed before its answer is there.
-    components.keep_in_browser(chat)
+    with components.place_of_its_own():
+        components.keep_in_browser(chat)
     sidebar.draw(chat)
     if chat.current.messages:
         st.query_params["c"] = chat.current.id
@@ -109,7 +111,8 @@ def _header(models: list[str]) -> None:
             label_visibility="collapsed",
             help=" · ".join(f"**{name}**: {_PURPOSE[name]}" for name in models if name in _PURPOSE) or None,
         )
-        _state()
+        with components.place_of_its_own():
+            _state()
         st.space("stretch")
         _options(chat.current)
         if chat.current.id in chat.storage.conversations:
@@ -230,25 +233,30 @@ def _options(conversation: Conversation) -> None:
             _edit_presets()
 
 
-@st.dialog("Presets", width="large")
+@st.dialog("Presets")
 def _edit_presets() -> None:
-    rows = st.data_editor(
-        [preset.model_dump() for preset in chat.storage.preferences.presets],
-        num_rows="dynamic",
-        column_config={
-            "name": st.column_config.TextColumn("Name", required=True, max_chars=60),
-            "system": st.column_config.TextColumn(
-                "System prompt", required=True, max_chars=20_000, width="large"
-            ),
-        },
-        hide_index=True,
+    presets = chat.storage.preferences.presets
+    at = st.selectbox(
+        "Preset to edit",
+        range(len(presets) + 1),
+        format_func=lambda at: presets[at].name if at < len(presets) else "A new one",
     )
-    if st.button("Save"):
-        chat.storage.preferences.presets = [
-            Preset(name=row["name"], system=row["system"])
-            for row in rows
-            if row.get("name") and row.get("system")
-        ]
+    old = presets[at] if at < len(presets) else Preset(name="", system="")
+    name = st.text_input("Name", old.name, max_chars=60, key=f"preset-name-{at}").strip()
+    system = st.text_area(
+        "Text of the preset", old.system, max_chars=20_000, height=160, key=f"preset-system-{at}"
+    ).strip()
+    with st.container(horizontal=True):
+        save = st.button("Save", type="primary")
+        delete = at < len(presets) and st.button("Delete preset", type="tertiary")
+    others = presets[:at] + presets[at + 1 :]
+    if save and not (name and system):
+        st.error("A preset needs a name and a text.")
+    elif save and name in [other.name for other in others]:
+        st.error("Another preset has this name.")
+    elif save or delete:
+        kept = [Preset(name=name, system=system)] if save else []
+        chat.storage.preferences.presets = presets[:at] + kept + presets[at + 1 :]
         chat.storage.save_preferences()
         st.rerun()
 
@@ -455,17 +463,19 @@ def _failure(message: Message, last: bool) -> None:
     @st.fragment(run_every=1.0 if waiting else None)
     def retry() -> None:
         left = round(message.retry_at - time.time())
-        st.button(
+        again = st.button(
             f"Try again in {left} s" if left > 0 else "Try again",
             icon=":material/refresh:",
             disabled=left > 0,
             key="retry",
-            on_click=chat.retry,
         )
-        if waiting and left <= 0:
+        if again:
+            chat.retry()
+        if again or (waiting and left <= 0):
             st.rerun()
 
-    retry()
+    with components.place_of_its_own():
+        retry()
 
 
 def _unanswered() -> None:
@@ -533,11 +543,12 @@ def _waiting(answer: Answer) -> str:
     model = plain(answer.request.model)
     if answer.phase == "loading":
         return f":material/hourglass_top: {model} is loading and your question waits ({seconds} s)."
+    if answer.phase == "answering":
+        silent = int(answer.silent)
+        return f":material/hourglass_top: Nothing has come for {silent} s." if silent >= _SILENT else ""
     queue = chat.service.waiting(answer.request.model)
     if seconds >= 2 and queue:
         return f":material/hourglass_top: Waiting for a free place: {queue} in the queue ({seconds} s)."
-    if answer.phase == "answering":
-        return ""
     return f":material/hourglass_top: {model} is reading … {seconds} s" if seconds else ""
 
 

@@ -8,6 +8,7 @@ from streamlit.testing.v1 import AppTest
 from ui.client import Failure, Readiness
 from ui.conversation import Message
 from ui.markdown import plain
+from ui.service import Service
 from ui.session import ChatSession
 
 APP = Path(__file__).parents[3] / "ui" / "app.py"
@@ -73,8 +74,9 @@ def test_an_example_is_asked_of_its_model(app: AppTest, monkeypatch: pytest.Monk
             for name in ("coder", "general")
         },
     }
-    app.run()
-    session(app).service.readiness = Readiness.model_validate(ready)
+    # Fixed, because the service goes on looking for its router, which is not there.
+    known = property(lambda _: Readiness.model_validate(ready), lambda _, state: None)
+    monkeypatch.setattr(Service, "readiness", known, raising=False)
     app.run()
     next(button for button in app.button if "release note" in button.label).click().run()
     assert session(app).current.options.model == "general"
