@@ -99,7 +99,7 @@ def test_pods_are_confined(layer: str) -> None:
         assert name == "redis" or container["startupProbe"]
 
 
-@pytest.mark.parametrize("layer", [layer for layer in LAYERS if layer != "overlays/autoscaling"])
+@pytest.mark.parametrize("layer", LAYERS)
 def test_the_router_accepts_its_settings(layer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     manifests = rendered(layer)
     (router,) = (pod for name, pod in pods(manifests) if name == "router")
