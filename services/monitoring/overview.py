@@ -113,7 +113,15 @@ def _users() -> list[Panel]:
 def _queue() -> list[Panel]:
     return [
         _graph("Waiting for a slot", {"{{alias}}": "sum by (alias) (duoserve_waiting)"}, "none", width=6),
-        _graph("In a slot", {"{{alias}}": "sum by (alias) (duoserve_in_flight)"}, "none", width=6),
+        _graph(
+            "In a slot, of how many",
+            {
+                "{{alias}}": "sum by (alias) (duoserve_in_flight)",
+                "{{alias}} slots": "max by (alias) (duoserve_slots)",
+            },
+            "none",
+            width=6,
+        ),
         _graph("Wait for a slot: p95", _quantile(0.95, "duoserve_queue_wait_seconds"), "s", width=6),
         _graph(
             "Refused, failed, left",
