@@ -30,7 +30,16 @@ class Edge:
             await send({"type": "websocket.close", "code": 1008})
             return
         exchange = Exchange.of(scope)
-        started = False
+        started, read = False, False
+
+        async def receiving() -> Message:
+            nonlocal read
+            message = await receive()
+            read = not message.get("more_body", False)
+            return message
+
+        async def rest() -> Message:
+            return {"type": "http.request"} if read else await receiving()
 
         async def sending(message: Message) -> None:
             nonlocal started
@@ -42,7 +51,7 @@ class Edge:
             await send(message)
 
         try:
-            await self._app(scope, receive, sending)
+            await self._app(scope, receiving, sending)
             return
         except ClientGone:
             exchange.aborted = True
@@ -60,7 +69,7 @@ class Edge:
             )
         exchange.reason = failure.reason
         if not started:
-            await send_error(failure, exchange.path, sending)
+            await send_error(failure, exchange.path, rest, sending)
         elif exchange.stream:
             event = {"type": "http.response.body", "body": error_event(failure, exchange.path)}
             with contextlib.suppress(TimeoutError):

@@ -1,10 +1,12 @@
 """Errors as the client's own library expects them."""
 
+import asyncio
+import contextlib
 import json
 from collections.abc import Mapping
 from typing import Any
 
-from starlette.types import Message, Send
+from starlette.types import Message, Receive, Send
 
 ANTHROPIC_PATHS = ("/v1/messages", "/v1/messages/count_tokens")
 
@@ -19,6 +21,10 @@ _ANTHROPIC_TYPES = {
     503: "overloaded_error",
     504: "timeout_error",
 }
+
+# How much of a refused request's body is thrown away, and for how long, before the connection is closed.
+_LINGER_BYTES = 64_000_000
+_LINGER_SECONDS = 2.0
 
 
 class ApiError(Exception):
@@ -78,8 +84,12 @@ def error_event(error: ApiError, path: str) -> bytes:
     return b"data: " + json.dumps(error_object(error, path)).encode() + b"\n\ndata: [DONE]\n\n"
 
 
-async def send_error(error: ApiError, path: str, send: Send) -> None:
-    """Answer with `error` as a whole response."""
+async def send_error(error: ApiError, path: str, receive: Receive, send: Send) -> None:
+    """Answer with `error` as a whole response.
+
+    A client that is still sending its body gets some time to notice: were the connection closed on unread
+    data, TCP would reset it and the answer be lost on its way (RFC 9112, section 9.6).
+    """
     body = json.dumps(error_object(error, path)).encode()
     headers = {"content-type": "application/json", "content-length": str(len(body)), **error.headers}
     start: Message = {
@@ -88,4 +98,10 @@ async def send_error(error: ApiError, path: str, send: Send) -> None:
         "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
     }
     await send(start)
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    unread = _LINGER_BYTES
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER_SECONDS):
+            while unread > 0 and (message := await receive()).get("more_body", False):
+                unread -= len(message.get("body", b""))
+    await send({"type": "http.response.body", "body": b""})

@@ -238,6 +238,18 @@ def test_a_body_over_the_limit_is_refused_without_being_read(service: Service) -
         assert connection.recv(100).startswith(b"HTTP/1.1 413")
 
 
+@pytest.mark.parametrize(("size", "key", "status"), [(30_000_000, KEY, 413), (10_000_000, "sk-wrong", 401)])
+def test_a_refusal_reaches_a_client_that_is_still_sending(
+    service: Service, size: int, key: str, status: int
+) -> None:
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nx-api-key: {key}\r\nContent-Length: {size}\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", service.port), timeout=20) as connection:
+        connection.sendall(head.encode() + b" " * size)
+        assert connection.recv(100).startswith(f"HTTP/1.1 {status}".encode())
+
+
 def test_a_request_is_one_line_of_the_log_without_its_text(service: Service) -> None:
     answer = service.post(
         "/v1/chat/completions", chat("a secret plan", stream=True, user="ann"), **{"x-request-id": "theirs"}
