@@ -21,7 +21,7 @@ from router.limits import Limits, storage
 from router.logs import RequestLog, sweep_forever
 from router.prompt import Prompt
 from router.readiness import Readiness, ReadyOnly
-from router.relay import Relay, warm_up
+from router.relay import Relay
 from router.replicas import Choose, Replicas
 from router.routes import Branch, Routes
 from router.service import own_routes
@@ -62,14 +62,15 @@ def build(settings: Settings, litellm: FastAPI, shutdown: Shutdown) -> ASGIApp:
         keep = (settings.log_folder, settings.log_days, settings.log_total_gb * 1e9)
         background = [asyncio.create_task(sweep_forever(*keep)), asyncio.create_task(keys.watch())]
         async with litellm.router.lifespan_context(litellm), tokenizer, readiness:
-            await warm_up(litellm, master_key)
+            relay.open(litellm)
+            await relay.warm_up()
             yield
         for task in background:
             task.cancel()
         log.close()
 
-    app: ASGIApp = Relay(litellm, master_key)
-    app = Usage(app)
+    relay = Relay(master_key)
+    app: ASGIApp = Usage(relay)
     app = FimPrompt(app)
     app = Prompt(app, engines, tokenizer, settings.context_ratio, settings.truncate)
     app = Choose(app, replicas)
