@@ -1,4 +1,4 @@
-"""`python -m loadtests`: prove the promises (run), measure everything (bench), render a report anew."""
+"""`python -m loadtests`: prove the promises (run), measure everything (bench), and what each part costs."""
 
 from gevent import monkey
 
@@ -11,7 +11,7 @@ from collections.abc import Sequence  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import NoReturn  # noqa: E402
 
-from loadtests import bench, crosscheck, gate, report, results, slo  # noqa: E402
+from loadtests import bench, crosscheck, gate, report, results, slo, ways  # noqa: E402
 from loadtests.settings import ROOT, SettingError  # noqa: E402
 from loadtests.suites import SUITES  # noqa: E402
 
@@ -105,6 +105,14 @@ def parser() -> argparse.ArgumentParser:
     )
     again.add_argument("results", type=Path)
     again.add_argument("--compare", type=Path, metavar="OLD.json")
+    beside = commands.add_parser(
+        "ways",
+        help="direct, vllm-router, plain LiteLLM and the router side by side",
+        description=ways.__doc__,
+    )
+    beside.add_argument("--rounds", type=int, default=3, help="more rounds, surer figures (default 3)")
+    beside.add_argument("--engine", metavar="URL", help="a running engine instead of the staged one")
+    beside.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE too")
     commands.add_parser("crosscheck", help="measure the same load with `vllm bench serve` too")
     return top
 
@@ -117,6 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return gate.run(options)
         if options.command == "bench":
             return bench.run(options)
+        if options.command == "ways":
+            return ways.run(options)
         if options.command == "crosscheck":
             return crosscheck.run(options)
         old = results.read(options.compare) if options.compare else None

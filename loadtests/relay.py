@@ -1,12 +1,12 @@
-"""How much the router costs: the same requests direct and through it, in turns; and how much it can relay."""
+"""What a relay between clients and an engine costs: the same requests by several ways, in turns."""
 
 from __future__ import annotations
 
 import json
 import socket
 import time
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from random import Random
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,46 +26,106 @@ STREAMS = 32
 CHUNKS = 2000
 
 
+@dataclass(frozen=True)
+class Way:
+    """One way to an engine; `pid` is the relay's process, None without one or where it is not looked at."""
+
+    name: str
+    url: str
+    key: str = ""
+    pid: int | None = None
+
+    def cpu_seconds(self) -> float:
+        """Seconds of CPU that the relay has used."""
+        return sum(t.user + t.system for t in (process.cpu_times() for process in self._family()))
+
+    def memory_mb(self) -> float:
+        """Megabytes that the relay holds now."""
+        return sum(process.memory_info().rss for process in self._family()) / 1e6
+
+    def _family(self) -> list[psutil.Process]:
+        if self.pid is None:
+            return []
+        process = psutil.Process(self.pid)
+        return [process, *process.children(recursive=True)]
+
+
+@dataclass
+class Turns:
+    """What one way gave: every request, and for every turn tokens a second and the relay's CPU (ms)."""
+
+    samples: list[Sample] = field(default_factory=list)
+    speeds: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+
+
+def in_turns(
+    ways: Sequence[Way],
+    streams: int,
+    rounds: int,
+    request: Callable[[int, int], Request],
+    progress: Progress,
+) -> dict[str, Turns]:
+    """So many requests at once by each way in turn, `rounds` times.
+
+    The way that goes first changes every round, so that drift of the machine hits all alike. `request` makes
+    the request of a round's (from -1, which warms the connections) n-th stream. Raises ConnectionError when a
+    request fails.
+    """
+    measured = {way.name: Turns() for way in ways}
+    clients = {way.name: [Client(way.url, way.key, target=way.name) for _ in range(streams)] for way in ways}
+    for number in range(-1, rounds):
+        progress(f"side by side, {streams} at once, round {max(0, number) + 1} of {rounds}")
+        for way in ways if number % 2 else ways[::-1]:
+            requests = [request(number, n) for n in range(streams)]
+            began, before = time.monotonic(), way.cpu_seconds()
+            jobs = [
+                gevent.spawn(client.measure, request)
+                for client, request in zip(clients[way.name], requests, strict=True)
+            ]
+            samples = [job.get() for job in jobs]
+            elapsed, cpu = time.monotonic() - began, way.cpu_seconds() - before
+            failed = [sample for sample in samples if not sample.ok]
+            if failed:
+                raise ConnectionError(
+                    f"{way.name}: {len(failed)} of {streams} requests failed, the first: {failed[0].detail}"
+                )
+            if number >= 0:
+                turns = measured[way.name]
+                turns.samples += samples
+                turns.speeds.append(sum(sample.events for sample in samples) / elapsed)
+                turns.cpu.append(cpu * 1000)
+    for client in (client for group in clients.values() for client in group):
+        client.close()
+    progress("")
+    return measured
+
+
 def overhead(
     service: Service, alias: str, rounds: dict[int, int], seed: int, progress: Progress
 ) -> list[dict[str, Any]]:
     """Direct and through the router, for each number of streams; `rounds` says how often each is measured.
 
-    Both get the same prompts, kept out of each other's prefix cache. The way that goes first changes every
-    round, so that drift of the machine hits both alike.
+    Both get the same prompts, kept out of each other's prefix cache.
     """
+    ways = [Way("direct", service.engines[alias]), Way("router", service.url, service.key)]
     rng = Random(f"{seed}/overhead")  # noqa: S311 - repeatable, not secret
-    results = []
-    for streams, count in rounds.items():
-        measured: dict[str, list[Sample]] = {"direct": [], "router": []}
-        speeds: dict[str, list[float]] = {"direct": [], "router": []}
-        clients = {
-            "direct": [Client(service.engines[alias], "", target="direct") for _ in range(streams)],
-            "router": [Client(service.url, service.key) for _ in range(streams)],
+
+    def request(number: int, n: int) -> Request:
+        return new_prompt(alias, f"{seed}/{number}/{n}", rng)
+
+    return [
+        {
+            "streams": streams,
+            "rounds": count,
+            "metrics": _compared(in_turns(ways, streams, count, request, progress)),
         }
-        for number in range(-1, count):  # the first round warms the connections
-            progress(f"router against direct, {streams} at once, round {max(0, number) + 1} of {count}")
-            for way in ("direct", "router") if number % 2 else ("router", "direct"):
-                requests = [_request(alias, f"{seed}/{number}/{n}", rng) for n in range(streams)]
-                began = time.monotonic()
-                jobs = [
-                    gevent.spawn(client.measure, request)
-                    for client, request in zip(clients[way], requests, strict=True)
-                ]
-                samples = [job.get() for job in jobs]
-                elapsed = time.monotonic() - began
-                if number >= 0:
-                    measured[way] += samples
-                    speeds[way].append(sum(s.events for s in samples if s.ok) / elapsed)
-        for client in clients["direct"] + clients["router"]:
-            client.close()
-        results.append({"streams": streams, "rounds": count, "metrics": _compared(measured, speeds)})
-    progress("")
-    return results
+        for streams, count in rounds.items()
+    ]
 
 
-def _request(alias: str, prompt: str, rng: Random) -> Request:
-    """The same prompt for both ways, but for a number at its start that keeps it out of the prefix cache."""
+def new_prompt(alias: str, prompt: str, rng: Random) -> Request:
+    """The same prompt for every way, but for a number at its start that keeps it out of the prefix cache."""
     messages = Conversation(Random(prompt)).messages  # noqa: S311 - repeatable, not secret
     messages[0]["content"] = f"{rng.randrange(10**9):09d} {messages[0]['content']}"
     body = {
@@ -81,18 +141,15 @@ def _request(alias: str, prompt: str, rng: Random) -> Request:
     return Request("overhead", "/v1/chat/completions", body, TOKENS)
 
 
-def _compared(measured: dict[str, list[Sample]], speeds: dict[str, list[float]]) -> dict[str, Any]:
-    failed = [s for way in measured.values() for s in way if not s.ok]
-    if failed:
-        raise ConnectionError(f"side by side: {len(failed)} requests failed, the first: {failed[0].detail}")
-    series: dict[str, tuple[Callable[[str], list[float]], str]] = {
-        "TTFT, median": (lambda way: [s.ttft or 0.0 for s in measured[way]], "ms"),
-        "end to end, median": (lambda way: [s.total or 0.0 for s in measured[way]], "ms"),
-        "tokens a second": (lambda way: speeds[way], "tokens/s"),
+def _compared(measured: dict[str, Turns]) -> dict[str, Any]:
+    series: dict[str, tuple[Callable[[Turns], list[float]], str]] = {
+        "TTFT, median": (lambda turns: [s.ttft or 0.0 for s in turns.samples], "ms"),
+        "end to end, median": (lambda turns: [s.total or 0.0 for s in turns.samples], "ms"),
+        "tokens a second": (lambda turns: turns.speeds, "tokens/s"),
     }
     compared = {}
     for name, (values, unit) in series.items():
-        direct, router = values("direct"), values("router")
+        direct, router = values(measured["direct"]), values(measured["router"])
         compared[name] = {
             "direct": stats.percentile(direct, 0.5).value,
             "router": stats.percentile(router, 0.5).value,
@@ -110,49 +167,37 @@ def capacity(progress: Progress) -> list[dict[str, Any]]:
     """
     measured = []
     options = ("--model", "coder,general", "--completion-tokens", str(CHUNKS), "--itl-ms", "1")
-    with staged_engine(*options) as engine_url:
-        progress("relay capacity, direct")
-        _flood(engine_url, "", None, chunks=100)
-        speed, _ = _flood(engine_url, "", None)
-        measured.append({"name": "direct", "chunks_per_second": speed, "cpu_ms_per_1000": 0.0})
-        with router_before(engine_url, _most_slots()) as (service, pid):
-            progress("relay capacity, through the router")
-            _flood(service.url, service.key, pid, chunks=100)
-            speed, cpu = _flood(service.url, service.key, pid)
-            measured.append(
-                {"name": "through the router", "chunks_per_second": speed, "cpu_ms_per_1000": cpu}
-            )
+    with staged_engine(*options) as engine_url, router_before(engine_url, most_slots()) as (service, pid):
+        for way in (Way("direct", engine_url), Way("through the router", service.url, service.key, pid)):
+            progress(f"relay capacity, {way.name}")
+            flood(way, chunks=100)
+            speed, cpu = flood(way)
+            measured.append({"name": way.name, "chunks_per_second": speed, "cpu_ms_per_1000": cpu})
     progress("")
     return measured
 
 
-def _most_slots() -> str:
+def most_slots() -> str:
     """The profile whose engines take the most requests at once: there the relay is the bottleneck."""
     names = [path.name for path in PROFILES.iterdir() if path.is_dir()]
     return max(names, key=lambda name: int(str(engine_config(name, "coder").get("max-num-seqs", 0))))
 
 
-def _flood(url: str, key: str, pid: int | None, chunks: int = CHUNKS) -> tuple[float, float]:
-    """Chunks a second over STREAMS streams, and the process's milliseconds of CPU for 1,000 chunks."""
-    before = _cpu_seconds(pid)
-    began = time.monotonic()
-    jobs = [gevent.spawn(_drain, url, key, chunks, number) for number in range(STREAMS)]
+def flood(way: Way, chunks: int = CHUNKS, text: str = "Hello") -> tuple[float, float]:
+    """Chunks a second over STREAMS streams, each asking `text`, and the relay's milliseconds of CPU for 1,000
+    chunks.
+    """
+    began, before = time.monotonic(), way.cpu_seconds()
+    jobs = [gevent.spawn(_drain, way.url, way.key, chunks, number, text) for number in range(STREAMS)]
     received = sum(job.get() for job in jobs)
     elapsed = time.monotonic() - began
-    return received / elapsed, (_cpu_seconds(pid) - before) * 1e6 / max(1, received)
+    return received / elapsed, (way.cpu_seconds() - before) * 1e6 / max(1, received)
 
 
-def _cpu_seconds(pid: int | None) -> float:
-    if pid is None:
-        return 0.0
-    times = psutil.Process(pid).cpu_times()
-    return float(times.user + times.system)
-
-
-def _drain(url: str, key: str, chunks: int, number: int) -> int:
+def _drain(url: str, key: str, chunks: int, number: int, text: str) -> int:
     """Read one stream to its end; only counts events, so that the client is no bottleneck."""
     parts = urlsplit(url)
-    message = {"role": "user", "content": f"Stream {number}"}
+    message = {"role": "user", "content": text}
     content = {
         "model": ("coder", "general")[number % 2],
         "messages": [message],

@@ -1,262 +1,209 @@
-"""Four ways to an engine, side by side in one run: what each relay costs, and how much it can carry.
+"""`python -m loadtests ways`: what each kind of relay costs, side by side in one run.
 
-    .envs/dev/bin/python -m loadtests.ways [--rounds 5] [--json FILE]
-
-Ways: direct; vllm-router (Rust, the mark to chase) where the program is on the PATH; plain LiteLLM on its
-chat path; and the router. The engine is a staged one with exact timing, so what differs is the relay. Ways
-take turns in every round, so that drift of the machine hits all alike. Client, engine and relay share the
-machine's cores.
+Ways to the engine: direct; vllm-router (Rust, the mark to chase) where the program is on the PATH; plain
+LiteLLM on its chat path; and the router. The engine is a staged one, 100 tokens at 60 a second after 30 ms,
+so that what differs is the relay; or a running one (`--engine URL`). Client, engine and relays share the
+machine.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import shutil
-import signal
-import socket
-import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from random import Random
 
-import psutil
 from dotenv import dotenv_values
 
-from loadtests.settings import ROOT
+from loadtests import relay, stats
+from loadtests.client import Request, get_json
+from loadtests.load import Progress
+from loadtests.own_service import free_ports, router_before, staged_engine
+from loadtests.relay import Turns, Way
+from loadtests.settings import ROOT, engine_config
 
-KEY = "m3asureT9xQ2vL7kR4wZ8nB1cJ6hF0dG5s"
-TTFT_MS, TOKENS, PER_SECOND = 30, 100, 60
-FLOOD_STREAMS, FLOOD_PER_SECOND, FLOOD_TOKENS = 32, 1000, 1500
+STAGED = (
+    *("--model", "coder,general", "--max-model-len", "65536"),
+    *("--ttft-ms", "30", "--itl-ms", "16.667", "--completion-tokens", "100"),
+)
+AT_ONCE: dict[str, float] = {"ttft_ms": 0, "itl_ms": 0, "completion_tokens": 1}
+FLOOD: dict[str, float] = {"ttft_ms": 0, "itl_ms": 1, "completion_tokens": relay.CHUNKS}
 LITELLM = """
 model_list:
   - {model_name: coder, litellm_params: {model: hosted_vllm/coder, api_base: "%s/v1", api_key: none}}
+  - {model_name: general, litellm_params: {model: hosted_vllm/general, api_base: "%s/v1", api_key: none}}
 general_settings: {master_key: os.environ/LITELLM_MASTER_KEY, cancel_on_disconnect: true}
 router_settings: {disable_cooldowns: true, num_retries: 0}
-litellm_settings: {callbacks: []}
 """
+# How often each number of streams is measured in one round: fewer streams give fewer figures each time.
+REPEATS = {1: 6, 5: 2, 16: 1}
+
+Figures = dict[str, dict[str, float]]
 
 
-@dataclass
-class Way:
-    """One way to the engine; `process` is the relay, None for the direct way."""
+def run(options: argparse.Namespace) -> int:
+    """Measure, print the table, and write the figures if asked. Raises ConnectionError."""
+    progress = Progress()
+    with ExitStack() as started:
+        engine = options.engine or started.enter_context(staged_engine(*STAGED))
+        profile = os.environ.get("PROFILE", "cpu") if options.engine else relay.most_slots()
+        ways = started.enter_context(relays(engine, profile))
+        figures: dict[str, Figures] = {way.name: {} for way in ways}
+        rng = Random("ways")  # noqa: S311 - repeatable, not secret
 
-    name: str
-    port: int
-    process: psutil.Process | None
+        def answer(number: int, n: int) -> Request:
+            if options.engine:
+                return relay.new_prompt("coder", f"{number}/{n}", rng)
+            return _request("Hello.", tokens=100)
 
+        for streams, repeats in REPEATS.items():
+            turns = relay.in_turns(ways, streams, repeats * options.rounds, answer, progress)
+            for name, found in turns.items():
+                figures[name] |= _at(streams, found)
 
-@dataclass
-class Answer:
-    """Seconds from sending to the first content and to the end; events counts what was streamed."""
+        def singly(label: str, request: Request, some: Sequence[Way]) -> None:
+            turns = relay.in_turns(some, 1, 10 * options.rounds, lambda *_: request, progress)
+            for name, found in turns.items():
+                figures[name][label] = _pair([s.ttft or s.total or 0.0 for s in found.samples])
 
-    first: float
-    total: float
-    events: int
-
-
-async def ask(port: int, stream: bool, tokens: int, staged: dict[str, float]) -> Answer:
-    """One chat request on a connection of its own, with the engine's timing in `staged`."""
-    knobs = staged | {"completion_tokens": tokens}
-    message = {"role": "user", "content": f"staged:{json.dumps(knobs)}"}
-    content = {"model": "coder", "messages": [message], "max_tokens": tokens, "stream": stream}
-    body = json.dumps(content).encode()
-    head = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {KEY}\r\n"
-        f"Content-Type: application/json\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 20)
-    began = time.perf_counter()
-    writer.write(head.encode() + body)
-    first, events, tail = 0.0, 0, b""
-    while data := await reader.read(1 << 18):
-        both = tail + data
-        if not first and b'"content":"' in both.replace(b'"content":""', b"").replace(b": ", b":"):
-            first = time.perf_counter() - began
-        events += both.count(b"data: ") - tail.count(b"data: ")
-        tail = both[-32:]
-        if (b"[DONE]" in tail) if stream else (tail.endswith(b"}")):
-            break
-    else:
-        raise ConnectionError(f"port {port} closed early: {tail!r}")
-    total = time.perf_counter() - began
-    writer.close()
-    return Answer(first, total, events)
-
-
-def cpu(way: Way) -> float:
-    """Seconds of CPU that the relay has used."""
-    if way.process is None:
-        return 0.0
-    family = [way.process, *way.process.children(recursive=True)]
-    return float(sum(t.user + t.system for t in (p.cpu_times() for p in family)))
+        knobs = "" if options.engine else f" staged:{json.dumps(AT_ONCE)}"
+        # As many bytes as the budget has tokens: from there on the router has to count.
+        words = round(_budget(profile) / len("word ") * 1.1)
+        short, long = "word " * 50 + knobs, "word " * words + knobs
+        singly("1 token, not streamed, ms", _request(short, stream=False), ways)
+        singly("short prompt, TTFT, ms", _request(short), ways)
+        singly("prompt that has to be counted, TTFT, ms", _request(long), ways)
+        cut = _request(*(["word " * (words // 4)] * 24), knobs or "Well?")
+        singly("conversation that has to be cut, TTFT, ms", cut, ways[-1:])
+        if not options.engine:
+            text = f"staged:{json.dumps(FLOOD)}"
+            for way in ways:
+                progress(f"flood by {way.name}")
+                relay.flood(way, chunks=50, text=text)
+                speed, cpu = relay.flood(way, text=text)
+                figures[way.name]["32 streams at 1,000/s, chunks a second"] = {"p50": speed}
+                figures[way.name]["32 streams at 1,000/s, CPU a chunk, ms"] = {"p50": cpu / 1000}
+        for way in ways:
+            figures[way.name]["memory, MB"] = {"p50": way.memory_mb()}
+    print(table(figures))
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+    return 0
 
 
-async def measure(ways: Sequence[Way], rounds: int, say: Any = print) -> dict[str, dict[str, Any]]:
-    """Every figure of every way."""
-    series: dict[str, dict[str, list[float]]] = {way.name: {} for way in ways}
+def _budget(profile: str) -> float:
+    ratio = float(dotenv_values(ROOT / ".env.example")["CONTEXT_RATIO"] or 1)
+    return float(str(engine_config(profile, "coder")["max-model-len"])) * ratio
 
-    def add(way: Way, name: str, *values: float) -> None:
-        series[way.name].setdefault(name, []).extend(values)
 
-    timing = {"ttft_ms": TTFT_MS, "itl_ms": 1000 / PER_SECOND}
-    quick: dict[str, float] = {"ttft_ms": 0, "itl_ms": 0}
-    flood = {"ttft_ms": 0, "itl_ms": 1000 / FLOOD_PER_SECOND}
-    for number in range(-1, rounds):  # the first round only warms up
-        say(f"round {max(number, 0) + 1} of {rounds}")
-        for way in ways if number % 2 else ways[::-1]:
-            for streams in (1, 5, 16):
-                before = cpu(way)
-                answers = await asyncio.gather(*(ask(way.port, True, TOKENS, timing) for _ in range(streams)))
-                spent = (cpu(way) - before) * 1000
-                if number < 0:
-                    continue
-                add(way, f"ttft_ms_{streams}", *(1000 * answer.first for answer in answers))
-                add(way, f"total_ms_{streams}", *(1000 * answer.total for answer in answers))
-                add(way, f"cpu_ms_a_request_{streams}", spent / streams)
-                add(way, f"cpu_ms_a_chunk_{streams}", spent / sum(answer.events for answer in answers))
-            singles = [await ask(way.port, False, 1, quick) for _ in range(20)]
-            first = [await ask(way.port, True, 1, quick) for _ in range(20)]
-            if number < 0:
-                continue
-            add(way, "non_streaming_ms", *(1000 * answer.total for answer in singles))
-            add(way, "ttft_ms_at_once", *(1000 * answer.first for answer in first))
-            began, before = time.perf_counter(), cpu(way)
-            asking = (ask(way.port, True, FLOOD_TOKENS, flood) for _ in range(FLOOD_STREAMS))
-            events = sum(answer.events for answer in await asyncio.gather(*asking))
-            add(way, "chunks_a_second", events / (time.perf_counter() - began))
-            add(way, "cpu_ms_a_chunk_flood", (cpu(way) - before) * 1000 / events)
+def _request(*turns: str, stream: bool = True, tokens: int = 1) -> Request:
+    """A request for an answer of at most so many tokens to an odd number of turns."""
+    messages = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(turns)]
+    body = {"model": "coder", "messages": messages, "stream": stream, "temperature": 0, "max_tokens": tokens}
+    return Request("ways", "/v1/chat/completions", body)
+
+
+def _pair(values: Sequence[float]) -> dict[str, float]:
+    return {"p50": stats.percentile(values, 0.5).value, "p95": stats.percentile(values, 0.95).value}
+
+
+def _at(streams: int, turns: Turns) -> Figures:
+    """The figures of one way at so many streams."""
+    chunks = sum(sample.events for sample in turns.samples)
+    label = f"{streams} stream{'s' if streams > 1 else ''}"
     return {
-        way.name: {
-            name: {"p50": statistics.median(values), "p95": sorted(values)[int(0.95 * (len(values) - 1))]}
-            for name, values in series[way.name].items()
-        }
-        | {"rss_mb": {"p50": way.process.memory_info().rss / 1e6 if way.process else 0.0}}
-        for way in ways
+        f"{label}: TTFT, ms": _pair([s.ttft or 0.0 for s in turns.samples]),
+        f"{label}: end to end, ms": _pair([s.total or 0.0 for s in turns.samples]),
+        f"{label}: CPU a request, ms": {"p50": sum(turns.cpu) / len(turns.samples)},
+        f"{label}: CPU a chunk, ms": {"p50": sum(turns.cpu) / chunks},
     }
 
 
-def table(figures: dict[str, dict[str, Any]]) -> str:
-    """A Markdown table: a row a figure, a column a way; p50, and p95 where it says more."""
+def table(figures: dict[str, Figures]) -> str:
+    """A Markdown table: a row a figure, a column a way; p50, and p95 where there is one."""
     names = list(figures)
-    lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    lines = ["| p50 / p95 | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for figure in figures[names[-1]]:
         cells = []
         for name in names:
-            found = figures[name].get(figure, {})
-            p50, p95 = found.get("p50", 0.0), found.get("p95")
-            digits = 0 if p50 >= 1000 else 1 if p50 >= 10 else 3
-            show_p95 = p95 is not None and figure.split("_ms")[0] in ("ttft", "total", "non_streaming")
-            cells.append(f"{p50:.{digits}f}" + (f" / {p95:.{digits}f}" if show_p95 else ""))
+            found = figures[name].get(figure)
+            if found is None:
+                cells.append("–")
+                continue
+            digits = 0 if found["p50"] >= 1000 else 1 if found["p50"] >= 10 else 3
+            cells.append(" / ".join(f"{value:,.{digits}f}" for value in found.values()))
         lines.append(f"| {figure} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextmanager
-def _running(arguments: list[str], port: int, environment: dict[str, str]) -> Iterator[psutil.Process]:
-    with tempfile.TemporaryFile() as output:
-        child = subprocess.Popen(
-            arguments, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
-        )
-        try:
-            until = time.monotonic() + 90
-            while True:
-                try:
-                    socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                    break
-                except OSError:
-                    if child.poll() is not None or time.monotonic() > until:
-                        output.seek(0)
-                        raise SystemExit(output.read().decode()[-2000:]) from None
-                    time.sleep(0.1)
-            yield psutil.Process(child.pid)
-        finally:
-            child.terminate()
-            try:
-                child.wait(10)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
-
-
-@contextmanager
-def the_ways() -> Iterator[list[Way]]:
-    """Starts the engine and every relay on ports of their own."""
+def relays(engine: str, profile: str) -> Iterator[list[Way]]:
+    """The ways to the engine at this URL, each relay started on a port of its own; the router is the last."""
     with ExitStack() as started:
-        folder = Path(started.enter_context(tempfile.TemporaryDirectory(prefix="duoserve-ways-")))
-        engine, plain, ours, rust = (_free_port() for _ in range(4))
-        url = f"http://127.0.0.1:{engine}"
-        environment = dict(os.environ)
-        staged = [sys.executable, "-m", "loadtests.staged", "--port", str(engine), "--model", "coder,general"]
-        started.enter_context(_running(staged, engine, environment))
-        ways = [Way("direct", engine, None)]
-
-        program = shutil.which("vllm-router")
-        if program:
-            command = [program, "--worker-urls", url, "--port", str(rust), "--policy", "round_robin"]
-            ways.append(Way("vllm-router", rust, started.enter_context(_running(command, rust, environment))))
-
-        (folder / "litellm.yaml").write_text(LITELLM % url)
-        quiet = {
-            "LITELLM_OFFLINE_MODE": "true",
-            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-            "LITELLM_LOG": "ERROR",
-        }
-        config = {"CONFIG_FILE_PATH": str(folder / "litellm.yaml"), "LITELLM_MASTER_KEY": KEY}
-        command = [sys.executable, "-m", "uvicorn", "litellm.proxy.proxy_server:app", "--port", str(plain)]
-        command += ["--log-level", "error", "--no-access-log"]
-        relay = started.enter_context(_running(command, plain, environment | quiet | config))
-        ways.append(Way("plain LiteLLM", plain, relay))
-
-        for alias in ("coder", "general"):
-            # Slots for every stream of the flood: what is measured is the relay, not the waiting room.
-            text = json.dumps({"model": alias, "max-num-seqs": 64, "max-model-len": 8192})
-            (folder / f"{alias}.yaml").write_text(text)
-        example = {name: value or "" for name, value in dotenv_values(ROOT / ".env.example").items()}
-        own = {
-            "LITELLM_MASTER_KEY": KEY,
-            "ROUTER_PORT": str(ours),
-            "PROFILE": str(folder),
-            "CODER_URL": url,
-            "GENERAL_URL": url,
-            "DUOSERVE_HOME": str(folder),
-        }
-        command = [sys.executable, "-m", "router"]
-        ways.append(
-            Way("router", ours, started.enter_context(_running(command, ours, environment | example | own)))
-        )
-        time.sleep(1)  # the router polls the engine's health
+        ways = [Way("direct", engine)]
+        if program := shutil.which("vllm-router"):
+            (port,) = free_ports(1)
+            command = [program, "--worker-urls", engine, "--port", str(port), "--policy", "round_robin"]
+            ways.append(started.enter_context(_started("vllm-router", command, port, {})))
+        ways.append(started.enter_context(_plain_litellm(engine)))
+        service, pid = started.enter_context(router_before(engine, profile))
+        ways.append(Way("router", service.url, service.key, pid))
         yield ways
 
 
-def main() -> int:
-    """Measure, print the table, and write the figures if asked."""
-    parser = argparse.ArgumentParser(prog="python -m loadtests.ways", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
-    with the_ways() as ways:
-        figures = asyncio.run(measure(ways, arguments.rounds, lambda text: print(text, file=sys.stderr)))
-    print(table(figures))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=1))
-    return 0
+@contextmanager
+def _plain_litellm(engine: str) -> Iterator[Way]:
+    (port,), key = free_ports(1), "sk-" + os.urandom(24).hex()
+    python = ROOT / ".envs" / "router" / "bin" / "python"
+    with tempfile.TemporaryDirectory(prefix="duoserve-ways-") as folder:
+        config = Path(folder) / "litellm.yaml"
+        config.write_text(LITELLM % (engine, engine))
+        environment = {
+            "CONFIG_FILE_PATH": str(config),
+            "LITELLM_MASTER_KEY": key,
+            "LITELLM_OFFLINE_MODE": "true",
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+            "LITELLM_LOG": "ERROR",
+            # Its guard against a model that repeats itself would end the flood of like chunks.
+            "REPEATED_STREAMING_CHUNK_LIMIT": "1000000",
+        }
+        command = [str(python), "-m", "uvicorn", "litellm.proxy.proxy_server:app", "--port", str(port)]
+        command += ["--log-level", "error", "--no-access-log"]
+        with _started("plain LiteLLM", command, port, environment, key) as way:
+            yield way
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+@contextmanager
+def _started(
+    name: str, command: list[str], port: int, environment: dict[str, str], key: str = ""
+) -> Iterator[Way]:
+    """A relay as a process, as soon as it answers. Raises ConnectionError with the end of what it said."""
+    with (
+        tempfile.TemporaryFile("w+") as output,
+        subprocess.Popen(
+            command, cwd=ROOT, env=os.environ | environment, stdout=output, stderr=subprocess.STDOUT
+        ) as process,
+    ):
+        way = Way(name, f"http://127.0.0.1:{port}", key, process.pid)
+        deadline = time.monotonic() + 90
+        try:
+            while True:
+                try:
+                    get_json(f"{way.url}/v1/models", key)
+                    break
+                except OSError:
+                    if process.poll() is not None or time.monotonic() > deadline:
+                        output.seek(0)
+                        end = "\n".join(output.read().splitlines()[-5:])
+                        raise ConnectionError(f"{name} did not start:\n{end}") from None
+                    time.sleep(0.1)
+            yield way
+        finally:
+            process.terminate()
