@@ -1,5 +1,6 @@
 """The router in front of real vLLM: every API, cancellation, context keeping and structured answers."""
 
+import itertools
 import json
 import re
 import time
@@ -160,6 +161,17 @@ def test_the_embedded_model_goes_on_from_the_prompt_and_says_that_it_ignored_the
     assert "x-duoserve-suffix" not in without.headers
     assert with_suffix.json()["choices"][0]["text"] == without.json()["choices"][0]["text"]
     assert "the model of 'coder' does not fill in the middle" in stack.logs()
+
+
+def test_no_route_of_vllm_is_reached_without_a_key_or_with_a_wrong_one(stack: Stack) -> None:
+    routes = httpx.get(f"{stack.engines['coder']}/openapi.json").json()["paths"]
+    assert len(routes) > 20
+    with httpx.Client(base_url=stack.url) as client:
+        for path in {*routes, "/openapi.json", "/docs", "/metrics", "/v1/models"} - {"/health"}:
+            for method, key in itertools.product(("GET", "POST"), ("", "wrong")):
+                answer = client.request(method, path, headers={"x-api-key": key})
+                assert answer.status_code in (401, 404, 405), f"{method} {path}"
+                assert "vllm" not in answer.text.replace(path, "").lower()
 
 
 def test_a_prompt_that_cannot_fit_is_refused_before_vllm_sees_it(stack: Stack) -> None:

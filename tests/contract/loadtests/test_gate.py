@@ -27,9 +27,13 @@ def settings(url: str) -> dict[str, str]:
 
 def judged(done: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
     """What was judged; a machine too busy to measure on gives no verdict, and so no test."""
-    if "saturated" in done.stdout:
-        pytest.skip("the load generator was saturated: this machine is too busy to measure on")
+    skip_if_saturated(done.stdout)
     return done
+
+
+def skip_if_saturated(stdout: str) -> None:
+    if "saturated" in stdout:
+        pytest.skip("the load generator was saturated: this machine is too busy to measure on")
 
 
 def loadtest(url: str, report: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -75,6 +79,7 @@ def test_failures_fail_the_gate(tmp_path: Path) -> None:
         wait_for_requests(staged, 30)  # the warm-up is over, the load has begun
         staged.control("POST", {"error_at": 5})
         stdout, _ = process.communicate(timeout=120)
+    skip_if_saturated(stdout)
     assert process.returncode == 1, stdout
     assert "failed requests" in stdout
     assert "error_event" in stdout
@@ -120,6 +125,7 @@ def test_burst_counts_refusals_apart(tmp_path: Path) -> None:
         wait_for_requests(staged, 30)
         staged.control("POST", {"status": 429, "retry_after": "1"})
         stdout, _ = process.communicate(timeout=120)
+    skip_if_saturated(stdout)
     (folder,) = tmp_path.iterdir()
     data = json.loads((folder / "results.json").read_text())
     verdicts = {v["name"]: v["verdict"] for v in data["verdicts"]}
@@ -162,42 +168,112 @@ def test_open_loop_shows_the_queue_that_closed_loop_hides(tmp_path: Path) -> Non
     assert times[-1] > times[0] + 1000  # the first of them have queued since the ramp
 
 
-@pytest.mark.parametrize("mode", [(), ("--processes", "2")])
-def test_locusts_own_command_judges_too(mode: tuple[str, ...]) -> None:
-    with staged_engine("--ttft-ms", "20", "--itl-ms", "1", "--completion-tokens", "200") as staged:
-        command = [sys.executable, "-m", "locust", "--config", "loadtests/locust.conf", "--headless", *mode]
-        command += ["--suite", "completion", "--think", "0", "-u", "8", "-r", "8", "-t", "5s"]
-        done = subprocess.run(
-            command, cwd=ROOT, env=settings(staged.url), capture_output=True, text=True, timeout=120
-        )
+@pytest.mark.slow
+def test_a_soak_shows_that_the_service_becomes_slower(tmp_path: Path) -> None:
+    soak = ("--suite", "soak", "--users", "5", "--duration", "60", "--patience", "1", "--think", "0.2")
+    with (
+        staged_engine("--ttft-ms", "20", "--itl-ms", "1", "--completion-tokens", "200") as staged,
+        running_loadtest(staged, tmp_path, *soak) as process,
+    ):
+        wait_for_requests(staged, 250)  # about half of them
+        staged.control("POST", {"itl_ms": 3})
+        stdout, _ = process.communicate(timeout=180)
+    skip_if_saturated(stdout)
+    assert process.returncode == 1, stdout
+    (folder,) = tmp_path.iterdir()
+    data = json.loads((folder / "results.json").read_text())
+    verdicts = {v["name"]: v for v in data["verdicts"]}
+    drift = verdicts["drift of p95 latency, last quarter / first quarter"]
+    assert drift["verdict"] == "missed"
+    assert drift["estimate"]["value"] > 1.5
+    assert verdicts["growth of memory, last quarter / first quarter"]["verdict"] == "met"
+
+
+LOCUST = (sys.executable, "-m", "locust", "--config", "loadtests/locust.conf")
+FAST = ("--ttft-ms", "20", "--itl-ms", "1", "--completion-tokens", "200")
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def locust(url: str, *mode: str) -> None:
+    """Locust's own command judges as `./run loadtest` does."""
+    command = [*LOCUST, "--headless", *mode, "--suite", "completion", "--think", "0", "-u", "8", "-r", "8"]
+    done = subprocess.run(
+        [*command, "-t", "5s"], cwd=ROOT, env=settings(url), capture_output=True, text=True, timeout=120
+    )
     assert "p95 time to first token, streaming" in done.stdout
     assert judged(done).returncode == 0, done.stdout + done.stderr
     assert "MISSED" not in done.stdout
 
 
-def test_locusts_web_page_starts_a_suite() -> None:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
-    with staged_engine("--ttft-ms", "20", "--itl-ms", "1", "--completion-tokens", "200") as staged:
-        command = [sys.executable, "-m", "locust", "--config", "loadtests/locust.conf"]
-        with subprocess.Popen(
-            [*command, "--web-port", str(port)],
+@pytest.mark.parametrize("mode", [(), ("--processes", "2")])
+def test_locusts_own_command_judges_too(mode: tuple[str, ...]) -> None:
+    with staged_engine(*FAST) as staged:
+        locust(staged.url, *mode)
+
+
+def test_a_master_judges_what_its_workers_measured() -> None:
+    port = str(free_port())
+    with (
+        staged_engine(*FAST) as staged,
+        subprocess.Popen(
+            [*LOCUST, "--worker", "--master-host", "127.0.0.1", "--master-port", port],
             cwd=ROOT,
             env=settings(staged.url),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-        ) as process:
-            try:
-                page = ask(port, "GET", "/")
-                assert "suite" in page
-                form = "user_count=2&spawn_rate=2&suite=chat&think=0"
-                assert json.loads(ask(port, "POST", "/swarm", form))["success"]
-                wait_for_requests(staged, 20)
-                assert {r["path"] for r in staged.control()["requests"][-5:]} == {"/v1/chat/completions"}
-                assert "TTFT" in ask(port, "GET", "/stats/requests")
-            finally:
-                process.terminate()
+        ) as worker,
+    ):
+        try:
+            locust(staged.url, "--master", "--master-bind-port", port, "--expect-workers", "1")
+            assert worker.wait(30) == 0
+        finally:
+            worker.kill()
+
+
+def test_a_slower_service_is_called_slower_than_before(tmp_path: Path) -> None:
+    results: list[Path] = []
+    for itl in ("1", "3"):
+        with staged_engine("--ttft-ms", "20", "--itl-ms", itl, "--completion-tokens", "200") as staged:
+            loadtest(staged.url, tmp_path / itl, *QUICK)
+        results += (tmp_path / itl).glob("*/results.json")
+    before, after = results
+    command = [sys.executable, "-m", "loadtests", "report", str(after), "--compare", str(before)]
+    subprocess.run(command, cwd=ROOT, env=settings(""), check=True, capture_output=True, timeout=60)
+    (line,) = (
+        line
+        for line in after.with_name("report.md").read_text().splitlines()
+        if line.startswith("| completion end to end, median, 8 users |")
+    )
+    assert line.endswith("| SLOWER |")
+
+
+def test_locusts_web_page_starts_a_suite() -> None:
+    port = free_port()
+    with (
+        staged_engine(*FAST) as staged,
+        subprocess.Popen(
+            [*LOCUST, "--web-port", str(port)],
+            cwd=ROOT,
+            env=settings(staged.url),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as process,
+    ):
+        try:
+            page = ask(port, "GET", "/")
+            assert "suite" in page
+            form = "user_count=2&spawn_rate=2&suite=chat&think=0"
+            assert json.loads(ask(port, "POST", "/swarm", form))["success"]
+            wait_for_requests(staged, 20)
+            assert {r["path"] for r in staged.control()["requests"][-5:]} == {"/v1/chat/completions"}
+            assert "TTFT" in ask(port, "GET", "/stats/requests")
+        finally:
+            process.terminate()
 
 
 def ask(port: int, method: str, path: str, form: str | None = None) -> str:

@@ -1,3 +1,4 @@
+import itertools
 import json
 import socket
 import subprocess
@@ -81,7 +82,7 @@ def test_no_route_but_ours_is_reached_without_a_key_or_with_a_wrong_one(service:
         "/v1/models/",
         "/health/../docs",
     }:
-        for method, headers in (("GET", {}), ("POST", {"authorization": "Bearer wrong"})):
+        for method, headers in itertools.product(("GET", "POST"), ({}, {"authorization": "Bearer wrong"})):
             answer = ASK.request(method, f"{service.url}{path}", headers=headers)
             if path in OPEN and method == "GET":
                 assert answer.status_code == 200
