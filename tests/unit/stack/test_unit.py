@@ -1,4 +1,4 @@
-"""The systemd unit, as systemd itself reads it; that it starts and stops the service was not tried."""
+"""The systemd unit, as systemd itself reads it; tests/e2e/test_install_service.py runs it."""
 
 import shutil
 import subprocess
