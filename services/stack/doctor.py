@@ -21,7 +21,7 @@ MEMORY, MEMORY_ENGINE = 1 * GB, 3 * GB
 # Environments and model, and the installer's cache beside them.
 DISK_TO_INSTALL, DISK_TO_RUN = 10 * GB, 1 * GB
 CPU_FLAGS = Path("/proc/cpuinfo")
-EMBEDDED_MODEL = ROOT / "models" / "smollm2-135m-instruct"
+EMBEDDED_MODEL = ROOT / "models" / "smollm2-135m-instruct-w8a8"
 
 
 @dataclass(frozen=True)

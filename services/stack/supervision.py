@@ -205,18 +205,12 @@ class Supervisor:
         variables |= {"HF_HOME": str(models.HOME), "HF_HUB_OFFLINE": "1"}
         variables |= {k: v or "" for k, v in dotenv_values(self.settings.profile / "engine.env").items()}
         if self.settings.engine == "cpu":
-            variables["VLLM_CPU_OMP_THREADS_BIND"] = _cores(list(engines).index(name), len(engines))
+            # An equal share each; left alone, each would use all cores, and wait for the others.
+            share = max(1, len(os.sched_getaffinity(0)) // len(engines))
+            variables["OMP_NUM_THREADS"] = str(share)
         elif chosen := gpus.of_engine(self.settings, engines[name]):
             variables["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, chosen))
         return ",".join(f'{name}="{_escaped(value)}"' for name, value in variables.items())
-
-
-def _cores(index: int, engines: int) -> str:
-    # Left alone, all engines would bind to the same cores.
-    cores = sorted(os.sched_getaffinity(0))
-    each = max(1, len(cores) // engines)
-    first = index * each % len(cores)
-    return ",".join(map(str, cores[first : first + each]))
 
 
 def _escaped(value: object) -> str:
