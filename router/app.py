@@ -5,6 +5,7 @@ last.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp
@@ -41,7 +42,7 @@ def build(settings: Settings, litellm: FastAPI, shutdown: Shutdown) -> ASGIApp:
     keys = KeyRing(settings.keys, ROOT / settings.keys_file if settings.keys_file else None)
     names = published_names(engines, settings.model_aliases)
     families = read_families(ROOT / "config" / "fim.yaml")
-    tolerated = Tolerated.read(ROOT / "config" / "parameters.yaml")
+    tolerated = Tolerated.read(ROOT / "config" / "parameters.yaml", Path(settings.profile).name)
     master_key = settings.litellm_master_key.get_secret_value()
 
     readiness = Readiness(engines)

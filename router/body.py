@@ -23,13 +23,18 @@ class Tolerated:
 
     dropped: frozenset[str]
     unset: dict[str, Any]  # the value that stands for "not set", by name
+    unable: frozenset[str]  # part of the API, but more than the engines of this profile can take
 
     @classmethod
-    def read(cls, path: Path) -> "Tolerated":
+    def read(cls, path: Path, profile: str) -> "Tolerated":
         """Raises ValueError: the file cannot be read or an entry is incomplete."""
         try:
             table = yaml.safe_load(path.read_text())
-            return cls(frozenset(table["dropped"]), {name: e["value"] for name, e in table["unset"].items()})
+            return cls(
+                frozenset(table["dropped"]),
+                {name: e["value"] for name, e in table["unset"].items()},
+                frozenset(table["unable"].get(profile, {})),
+            )
         except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"{path} cannot be used: {type(error).__name__} {error}") from None
 
@@ -57,6 +62,10 @@ class Body:
         exchange = Exchange.of(scope)
         body = self._tolerated.without(parse(await self._read(scope, receive)))
         exchange.body = check(body, exchange.path, self._max_n, self._max_stop)
+        if unable := sorted(self._tolerated.unable & exchange.body.keys()):
+            for name in unable:
+                del exchange.body[name]
+            exchange.headers["x-duoserve-ignored"] = ", ".join(unable)
         exchange.stream = exchange.body.get("stream") is True
         await self._app(scope, receive, send)
 

@@ -50,6 +50,10 @@ _QUEUE_HEADERS = {
         "string",
         "`ignored`: the model does not fill in the middle, and only continued `prompt`; absent: used.",
     ),
+    "x-duoserve-ignored": (
+        "string",
+        "Parameters that the engines of this profile cannot take, which the answer therefore does without.",
+    ),
     "x-ratelimit-limit-requests": ("integer", "Requests a minute; with limits only. The same for `-tokens`."),
     "x-ratelimit-remaining-requests": ("integer", "What is left of them. The same for `-tokens`."),
     "x-ratelimit-reset-requests": ("string", "When they are renewed, as in 42s. The same for `-tokens`."),

@@ -77,6 +77,11 @@ def _parameters() -> str:
         f"| `{name}` = {entry['value']} | {entry['sent_by']} | {entry['why']} |"
         for name, entry in table["unset"].items()
     ]
+    rows += [
+        f"| `{name}` | anyone (profile `{profile}`) | {entry['why']}; said in `x-duoserve-ignored` |"
+        for profile, entries in table["unable"].items()
+        for name, entry in entries.items()
+    ]
     return "\n".join(rows) + "\n"
 
 

@@ -1,16 +1,18 @@
 """The requests of editors and agents against real engines, and what becomes of one that is superseded."""
 
 import time
+from pathlib import Path
 
 import httpx
 import pytest
 import yaml
 
 from services.ide import check
-from tests.running_stack import Stack, eventually
+from tests.running_stack import ROOT, Stack, eventually
 
 NAMES = list(yaml.safe_load(check.REQUESTS.read_text()))
-FIM_MODEL = "smollm2-135m-instruct"
+PROFILE = yaml.safe_load((ROOT / "config" / "engines" / "cpu" / "coder.yaml").read_text())
+FIM_MODEL = Path(PROFILE["model"]).name  # the name by which FIM clients know their template
 
 
 @pytest.mark.parametrize("name", NAMES)

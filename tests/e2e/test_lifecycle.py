@@ -56,9 +56,9 @@ def test_serves_early_recovers_and_leaves_nothing(own_stack: Stack) -> None:
 
     # A killed engine process takes its service down whole; it comes back, and the other serves on.
     before = _pids(own_stack, first)
-    worker = max(own_stack.processes(first), key=lambda p: p.memory_info().rss)
-    assert "VLLM::Worker" in worker.cmdline()[0]
-    worker.kill()
+    engine = max(own_stack.processes(first), key=lambda p: p.memory_info().rss)
+    assert "VLLM::EngineCore" in engine.cmdline()[0]
+    engine.kill()
     for _ in eventually("the router sees the model down", 30):
         if _state(own_stack, first) != "ready":
             break

@@ -106,6 +106,15 @@ def test_a_tool_call_and_its_result(stack: Stack) -> None:
         assert after.choices[0].message.content
 
 
+def test_a_seeded_prompt_of_many_steps_leaves_the_engine_alive(stack: Stack) -> None:
+    body = {"model": "coder", "prompt": "one two three " * 400, "max_tokens": 5, "seed": 7}
+    with httpx.Client(timeout=60, headers=stack.headers) as client:
+        for _ in range(2):
+            answer = client.post(f"{stack.url}/v1/completions", json=body)
+            assert answer.status_code == 200, answer.text
+            assert answer.headers["x-duoserve-ignored"] == "seed"
+
+
 @pytest.mark.parametrize(
     ("stream", "wait_for_token"),
     [

@@ -6,7 +6,7 @@ from router.body import Tolerated
 from router.requests import BY_PATH
 from router.settings import ROOT
 
-TOLERATED = Tolerated.read(ROOT / "config" / "parameters.yaml")
+TOLERATED = Tolerated.read(ROOT / "config" / "parameters.yaml", "cpu")
 
 
 def test_what_clients_send_for_other_servers_is_left_out() -> None:
@@ -24,8 +24,13 @@ def test_no_parameter_of_an_api_is_in_the_table() -> None:
         assert not TOLERATED.dropped & set(model.model_fields), path
 
 
+def test_only_the_profile_whose_engines_cannot_take_a_parameter_does_without_it() -> None:
+    assert TOLERATED.unable == {"seed"}
+    assert Tolerated.read(ROOT / "config" / "parameters.yaml", "blackwell-96gb").unable == set()
+
+
 def test_a_broken_table_is_named(tmp_path: Path) -> None:
     path = tmp_path / "parameters.yaml"
     path.write_text("dropped: {a: {}}")
     with pytest.raises(ValueError, match=r"parameters\.yaml"):
-        Tolerated.read(path)
+        Tolerated.read(path, "cpu")
