@@ -1,4 +1,8 @@
-"""The Streamlit script: what every page shares. Pages are in `pages/`."""
+"""The Streamlit script: what every page shares. Pages are in `views/`.
+
+Not in `pages/`: from a folder of that name Streamlit serves each file by itself, without this script, to a
+browser that comes back to a server which has just started.
+"""
 
 from pathlib import Path
 
@@ -48,8 +52,8 @@ for answer in chat.answers.values():
 
 page = st.navigation(
     [
-        st.Page("pages/chat.py", title="Chat", default=True),
-        st.Page("pages/about.py", title="About this service", url_path="about"),
+        st.Page("views/chat.py", title="Chat", default=True),
+        st.Page("views/about.py", title="About this service", url_path="about"),
     ],
     position="hidden",
 )

@@ -39,7 +39,7 @@ def draw(chat: ChatSession) -> None:
             with st.container(horizontal=True, gap="small"):
                 _import(chat)
                 _preferences(chat)
-        st.page_link("pages/about.py", label="About this service", icon=":material/monitoring:")
+        st.page_link("views/about.py", label="About this service", icon=":material/monitoring:")
         if not chat.service.settings.only_this_machine:
             st.button("Sign out", icon=":material/logout:", type="tertiary", on_click=_sign_out, args=(chat,))
 

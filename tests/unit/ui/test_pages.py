@@ -107,7 +107,7 @@ def test_titles_are_shown_as_they_are(app: AppTest) -> None:
 
 
 def test_the_about_page_hides_the_key_until_it_is_asked_for(app: AppTest) -> None:
-    app.run().switch_page("pages/about.py").run()
+    app.run().switch_page("views/about.py").run()
     assert not app.exception
     shown = "".join(code.value for code in app.code)
     assert "http://127.0.0.1:4000/v1" in shown and "k" * 40 not in shown

@@ -340,7 +340,7 @@ def _welcome() -> None:
                 width="stretch",
                 key=f"try-{question}",
             )
-    st.page_link("pages/about.py", label="Use both models in your editor", icon=":material/code:")
+    st.page_link("views/about.py", label="Use both models in your editor", icon=":material/code:")
 
 
 def _messages() -> None:

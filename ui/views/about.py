@@ -19,7 +19,7 @@ chat: ChatSession = st.session_state.chat
 def _page() -> None:
     chat.collect()
     with st.sidebar:
-        st.page_link("pages/chat.py", label="Back to the chat", icon=":material/arrow_back:")
+        st.page_link("views/chat.py", label="Back to the chat", icon=":material/arrow_back:")
     st.title("About this service", anchor=False)
     st.markdown(
         "Two language models on a machine of our own, behind one address that speaks the OpenAI API. "
