@@ -135,6 +135,8 @@ def test_a_command_that_is_stopped_goes_on_the_next_time(hub: Hub, user: User) -
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell's background job, as which the tests may run, ignores it and hands that down.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert hub.stalled.wait(60)
     blobs = user.snapshot.parents[1] / "blobs"
