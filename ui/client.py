@@ -48,7 +48,7 @@ class Request:
 
     model: str
     messages: list[ChatCompletionMessageParam]
-    temperature: float | None  # None: the engine's own, which is set from the model's card
+    temperature: float | None  # None: as the model is served
     top_p: float | None
     max_tokens: int
     user: str  # an opaque name for whoever asks, so that the router can be fair between them

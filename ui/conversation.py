@@ -70,7 +70,7 @@ class Options(BaseModel):
 
     model: str = ""
     system: str = ""
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None  # None: as the model's card advises
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None  # None: as the model is served
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     max_tokens: Annotated[int, Field(ge=16, le=32768)] = 2048
 

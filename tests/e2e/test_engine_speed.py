@@ -30,10 +30,10 @@ def five_at_once(stack: Stack, **more: object) -> float:
         return time.monotonic() - began
 
 
-def test_the_sampling_that_clients_get_by_default_is_not_what_a_step_spends_its_time_on(stack: Stack) -> None:
+def test_sampling_is_not_what_a_step_spends_its_time_on(stack: Stack) -> None:
     # Measured: 1.1. With top_p, which sorts the vocabulary, 1.6 and more.
-    rounds = [(five_at_once(stack), five_at_once(stack, temperature=0)) for _ in range(4)]
-    assert min(default for default, _ in rounds) < 1.4 * min(greedy for _, greedy in rounds)
+    rounds = [(five_at_once(stack, temperature=0.7), five_at_once(stack)) for _ in range(4)]
+    assert min(sampled for sampled, _ in rounds) < 1.4 * min(greedy for _, greedy in rounds)
 
 
 def test_a_client_that_leaves_before_the_first_token_frees_the_engine(stack: Stack) -> None:

@@ -11,7 +11,7 @@ from openai.types.chat import ChatCompletionMessageParam
 from tests.running_stack import Stack
 
 QUESTION: list[ChatCompletionMessageParam] = [
-    {"role": "user", "content": "What is the capital of France? Answer in one sentence."}
+    {"role": "user", "content": "What is the capital of France?"}  # as in the README, and sampled as it comes
 ]
 
 
@@ -25,7 +25,6 @@ def test_answers_a_question(client: openai.OpenAI, model: str) -> None:
     answer = client.chat.completions.create(
         model=model,
         messages=QUESTION,
-        temperature=0,
         max_tokens=40,
     )
     assert "Paris" in (answer.choices[0].message.content or "")
@@ -38,7 +37,6 @@ def test_streams_the_same_answer_piece_by_piece(client: openai.OpenAI, model: st
         client.chat.completions.create(
             model=model,
             messages=QUESTION,
-            temperature=0,
             max_tokens=40,
             stream=True,
             stream_options={"include_usage": True},

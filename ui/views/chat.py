@@ -193,7 +193,7 @@ def _options(conversation: Conversation) -> None:
             options.temperature is not None,
             key=f"own-{this}",
             on_change=sample,
-            help="Otherwise temperature and top p are those that the model's makers advise.",
+            help="Otherwise temperature and top p are those that the model is served with.",
         )
         if own:
             st.slider(
