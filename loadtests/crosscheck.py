@@ -1,32 +1,43 @@
-"""`python -m loadtests crosscheck`: the same load measured by `vllm bench serve`, an independent tool."""
+"""`python -m loadtests crosscheck`: the same load measured by `vllm bench serve`, an independent tool.
+
+The same prompts, in the same order, sent at the same even pace. Not so many at a time, each after the last:
+then equal answers end in the same step of the engine, their successors arrive together, and microseconds
+between the tools decide whether a prompt is read in that step or in the next. The tools take turns, and each
+figure is the median of the rounds', so that a moment when the machine does something else decides nothing.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import gevent
 from gevent.pool import Pool
+from gevent.queue import Queue
 
 from loadtests import gate, stats
-from loadtests.client import Request, Sample
+from loadtests.client import Client, Request, Sample
 from loadtests.load import Progress
 from loadtests.material import Conversation
 from loadtests.settings import ROOT, Service, engine_config, service
 from loadtests.suites import LoadTest
 
 TOLERANCE = 0.10
-CONCURRENCY = 4
+RATE = 3.0  # requests a second
+CONNECTIONS = 8  # more than are ever under way
 PROMPTS = 40
 TOKENS = 32
-ROUNDS = 3
+ROUNDS = 5
 
 
 @dataclass(frozen=True)
@@ -70,47 +81,56 @@ def compare(target: Service, test: LoadTest, progress: Progress) -> list[Row]:
     prompts = [Conversation(rng).messages[-1]["content"] for _ in range(PROMPTS)]
     alias = test.model_for("chat")
     _ours(test, alias, prompts)
-    ours: list[Sample] = []
-    theirs: dict[str, list[float]] = {"ttfts": [], "e2els": [], "output_lens": [], "input_lens": []}
+    ours: list[list[Sample]] = []
+    theirs: list[dict[str, list[float]]] = []
     for number in range(ROUNDS):
         progress(f"round {number + 1} of {ROUNDS}, this tool")
-        ours += _ours(test, alias, prompts)
+        ours.append(_ours(test, alias, prompts))
         progress(f"round {number + 1} of {ROUNDS}, vllm bench serve")
-        for name, values in _theirs(target, alias, prompts).items():
-            theirs[name] += values
+        theirs.append(_theirs(target, alias, prompts))
     progress("")
+
+    def median(rounds: Iterable[list[float]], quantile: float) -> float:
+        return statistics.median(stats.percentile(values, quantile).value for values in rounds)
+
     rows = []
     for name, mine, other in (
-        ("TTFT", [s.ttft or 0.0 for s in ours], theirs["ttfts"]),
-        ("end to end", [s.total or 0.0 for s in ours], theirs["e2els"]),
+        ("TTFT", [[s.ttft or 0.0 for s in r] for r in ours], [r["ttfts"] for r in theirs]),
+        ("end to end", [[s.total or 0.0 for s in r] for r in ours], [r["e2els"] for r in theirs]),
     ):
         for quantile in (0.5, 0.95):
-            found = (stats.percentile(mine, quantile).value, stats.percentile(other, quantile).value * 1000)
+            found = (median(mine, quantile), median(other, quantile) * 1000)
             rows.append(Row(f"{name}, p{quantile * 100:.0f}, ms", *found))
-    rows.append(
-        Row("answer tokens", sum(s.completion_tokens or 0 for s in ours), sum(theirs["output_lens"]), True)
-    )
-    rows.append(
-        Row("prompt tokens", sum(s.prompt_tokens or 0 for s in ours), sum(theirs["input_lens"]), True)
-    )
+    samples = [s for r in ours for s in r]
+    answers, asked = (sum(sum(r[n]) for r in theirs) for n in ("output_lens", "input_lens"))
+    rows.append(Row("answer tokens", sum(s.completion_tokens or 0 for s in samples), answers, True))
+    rows.append(Row("prompt tokens", sum(s.prompt_tokens or 0 for s in samples), asked, True))
     return rows
 
 
 def _ours(test: LoadTest, alias: str, prompts: Sequence[str]) -> list[Sample]:
-    queue = list(reversed(prompts))
+    clients: Queue[Client] = Queue()
+    for _ in range(CONNECTIONS):
+        clients.put(test.connect())
     samples: list[Sample] = []
 
-    def work() -> None:
-        client = test.connect()
-        client.measure(_request(alias, prompts[0]))  # not counted: theirs warms up as well
-        while queue:
-            samples.append(client.measure(_request(alias, queue.pop())))
-        client.close()
+    def ask(prompt: str, due: float | None = None) -> Sample:
+        client: Client = clients.get()
+        sample = client.measure(_request(alias, prompt), due=due)
+        clients.put(client)
+        return sample
 
-    pool = Pool(CONCURRENCY)
-    for _ in range(CONCURRENCY):
-        pool.spawn(work)
+    for _ in range(CONNECTIONS):
+        ask(prompts[0])  # connects and is not counted: theirs warms up as well
+    pool = Pool()
+    began = time.monotonic()
+    for number, prompt in enumerate(prompts):
+        due = began + number / RATE
+        gevent.sleep(max(0.0, due - time.monotonic()))
+        pool.spawn(lambda prompt=prompt, due=due: samples.append(ask(prompt, due)))
     pool.join()
+    while not clients.empty():
+        clients.get().close()
     failed = [s for s in samples if not s.ok]
     if failed:
         raise ConnectionError(
@@ -147,7 +167,7 @@ def _theirs(target: Service, alias: str, prompts: Sequence[str]) -> dict[str, li
             *("--endpoint", "/v1/chat/completions", "--model", model, "--served-model-name", alias),
             *("--dataset-name", "sharegpt", "--dataset-path", str(dataset), "--disable-shuffle"),
             *("--sharegpt-output-len", str(TOKENS), "--num-prompts", str(len(prompts))),
-            *("--max-concurrency", str(CONCURRENCY), "--num-warmups", str(CONCURRENCY)),
+            *("--request-rate", str(RATE), "--burstiness", "inf", "--num-warmups", str(CONNECTIONS)),
             *("--temperature", "0", "--ignore-eos"),
             *("--save-result", "--save-detailed", "--result-dir", name, "--result-filename", "result.json"),
             "--disable-tqdm",
