@@ -10,6 +10,9 @@ from ui.conversation import Attachment, Conversation, Message, new_id
 from ui.service import Service
 from ui.storage import Storage
 
+# A model that is served greedily would say the same again.
+_REGENERATE_TEMPERATURE = 0.7
+
 
 @dataclass
 class Undo:
@@ -64,12 +67,13 @@ class ChatSession:
         self._send()
 
     def retry(self) -> None:
-        """Answer the last question anew."""
+        """Answer the last question anew. Where there was an answer already, ask for another one."""
         self._end_running()
         before = self._snapshot()
-        had_text = any(message.text for message in self.current.messages[-1:] if message.role == "assistant")
+        last = self.current.messages[-1]
+        had_text = last.role == "assistant" and bool(last.text)
         self.current.forget_last_answer()
-        self._send()
+        self._send(temperature=_REGENERATE_TEMPERATURE if had_text and last.ending != "failed" else None)
         self.undoable = self._restore("Answer replaced.", before) if had_text else None
 
     def go_on(self) -> None:
@@ -173,12 +177,13 @@ class ChatSession:
         else:
             self.new()
 
-    def _send(self, earlier: Message | None = None) -> None:
+    def _send(self, earlier: Message | None = None, temperature: float | None = None) -> None:
+        """Ask; `earlier` is an answer to continue, `temperature` what holds where the options have none."""
         options = self.current.options
         request = Request(
             model=options.model,
             messages=self.current.prompt(),
-            temperature=options.temperature,
+            temperature=temperature if options.temperature is None else options.temperature,
             top_p=options.top_p,
             max_tokens=options.max_tokens,
             user=self.name,

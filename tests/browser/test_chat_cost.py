@@ -3,6 +3,7 @@
 import json
 import re
 import statistics
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -52,28 +53,42 @@ def ttft(service: Service) -> tuple[float, float]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("people", [1, 8])
+@pytest.mark.parametrize(
+    ("people", "at_once"), [(1, True), (8, False), (8, True)], ids=["one", "eight", "eight at once"]
+)
 def test_cost(
-    service: Service, browser: Browser, people: int, record_property: Callable[[str, object], None]
+    service: Service,
+    browser: Browser,
+    people: int,
+    at_once: bool,
+    record_property: Callable[[str, object], None],
 ) -> None:
+    """All have an answer streaming all the time. They ask evenly spread over its time, or in one instant."""
     process = psutil.Process(service.processes["ui"].pid)
     chats = [Chat(browser.new_context().new_page(), service.url("ui")).open() for _ in range(people)]
     memory, before = process.memory_info().rss, ttft(service)
     for chat in chats:
         chat.page.evaluate(WATCH)
-    cpu = sum(process.cpu_times()[:2])
+
+    def answered(chat: Chat, answers: int) -> bool:
+        return chat.messages.count() == 2 * answers and bool(
+            chat.messages.last.get_by_text("tokens/s").count()
+        )
+
+    cpu, due = sum(process.cpu_times()[:2]), time.monotonic()
     for number in range(ANSWERS):
         text = f"TOKEN{number}x " + "word " * (TOKENS - 1)
+        if at_once:
+            for chat in chats:
+                wait_for(lambda chat=chat, number=number: answered(chat, number), "no answer")
         for chat in chats:
+            if not at_once:
+                wait_for(lambda chat=chat, number=number: answered(chat, number), "no answer")
+                time.sleep(max(0.0, due - time.monotonic()))
+                due = time.monotonic() + TOKENS * ITL_MS / 1000 / people
             chat.ask(f"Question {number}. staged:{json.dumps({'text': text})}")
-        for chat in chats:
-            wait_for(
-                lambda chat=chat, number=number: (
-                    chat.messages.count() == 2 * number + 2
-                    and chat.messages.last.get_by_text("tokens/s").count()
-                ),
-                "no answer",
-            )
+    for chat in chats:
+        wait_for(lambda chat=chat: answered(chat, ANSWERS), "no answer")
     cpu = sum(process.cpu_times()[:2]) - cpu
     after = ttft(service)
     routers = (after[0] - before[0]) / (after[1] - before[1])
@@ -81,6 +96,7 @@ def test_cost(
     streamed = people * ANSWERS * TOKENS * ITL_MS / 1000
     figures = {
         "sessions": people,
+        "at_once": at_once,
         "first_token_on_screen_ms": round(statistics.median(shown)),
         "router_ttft_ms": round(routers),
         "added_ms": round(statistics.median(shown) - routers),

@@ -98,6 +98,24 @@ def test_regenerate_and_undo(chat: ChatSession, service: StagedService) -> None:
     assert texts(chat) == ["one", "first answer"] and service.stopped == [service.asked[1]]
 
 
+def test_regenerate_asks_for_another_answer_and_try_again_for_the_same(
+    chat: ChatSession, service: StagedService
+) -> None:
+    turn(chat, service, "one")
+    chat.retry()
+    assert service.asked[0].request.temperature is None
+    assert service.asked[1].request.temperature == 0.7
+    end(service.asked[1], "half", "failed")
+    chat.collect()
+    chat.retry()
+    assert service.asked[2].request.temperature is None
+    chat.current.options.temperature = 0.2
+    end(service.asked[2])
+    chat.collect()
+    chat.retry()
+    assert service.asked[3].request.temperature == 0.2
+
+
 def test_edit_asks_again_and_undo_brings_everything_back(chat: ChatSession, service: StagedService) -> None:
     turn(chat, service, "one")
     turn(chat, service, "two")
