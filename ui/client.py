@@ -107,6 +107,7 @@ class Router:
         self._api = openai.AsyncOpenAI(
             base_url=f"{self._url}/v1", api_key=key, max_retries=0, timeout=TIMEOUT
         )
+        self._api.chat.completions  # noqa: B018 - imported when first named: not while somebody waits for an answer
         self._http = httpx.AsyncClient(
             base_url=self._url, headers={"Authorization": f"Bearer {key}"}, timeout=_PROBE
         )
