@@ -104,19 +104,6 @@ async function make(session, change) {
   await place().put({ ...conversation, id: copy, title: `${conversation.title} (other tab)` }, []);
 }
 
-// Not at once: Streamlit (1.67) answers with a run of the fragment, and when that begins in the moment in which the
-// page's own run has ended but is not yet sent, it throws away what is left of the page. The answer would seem to
-// grow for ever.
-const ACKNOWLEDGE_AFTER_MS = 500;
-let acknowledging = 0;
-function acknowledge(nonce, session) {
-  clearTimeout(acknowledging);
-  acknowledging = setTimeout(
-    () => latest.setStateValue("acknowledged", { nonce, sequence: session.done }),
-    ACKNOWLEDGE_AFTER_MS,
-  );
-}
-
 async function work(nonce) {
   const session = sessions.get(nonce);
   const { data } = latest;
@@ -130,7 +117,7 @@ async function work(nonce) {
     changed = true;
   }
   if (changed) channel?.postMessage(tabId);
-  if (changed) acknowledge(nonce, session);
+  if (changed) latest.setStateValue("acknowledged", { nonce, sequence: session.done });
   if (!session.told) {
     session.told = true;
     latest.setTriggerValue("snapshot", {

@@ -1,5 +1,7 @@
-"""The three small pieces of JavaScript that Streamlit has no counterpart for."""
+"""What Streamlit has no counterpart for: three pieces of JavaScript, and fragments that lose nothing."""
 
+import threading
+import time
 from pathlib import Path
 from typing import Literal
 
@@ -34,6 +36,41 @@ def place_of_its_own(width: Literal["content", "stretch"] = "content") -> DeltaG
     return st.container(width=width)
 
 
+# Seconds; longer than Streamlit's event loop lags behind its scripts, shorter than a fragment's `run_every`.
+_SURELY_SENT = 1.5
+
+
+def page_begins() -> bool:
+    """Note that the page is being drawn. Returns whether it has to show the end of an answer."""
+    st.session_state.drawn = None
+    return bool(st.session_state.pop("show_end", False))
+
+
+def page_ends(shows_end: bool) -> None:
+    """Note that all of the page was drawn; with `shows_end` the end of an answer, which must not be lost."""
+    if shows_end:
+        st.session_state.drawn = threading.current_thread(), time.monotonic()
+
+
+def draw_end() -> None:
+    """Draw the page anew, with the end of an answer."""
+    st.session_state.show_end = True
+    st.rerun()
+
+
+def draw_end_if_lost() -> None:
+    """Draw the page once more where the run of a fragment that calls this may have cost the end of an answer.
+
+    A fragment's run that begins when the page's script has ended, but not all of it was sent, has a thread of
+    its own, and Streamlit (1.67, AppSession) then ignores what is left of the other: the answer would seem to
+    grow for ever.
+    """
+    if drawn := st.session_state.get("drawn"):
+        thread, when = drawn
+        if threading.current_thread() is not thread and time.monotonic() - when < _SURELY_SENT:
+            draw_end()
+
+
 @st.fragment
 def keep_in_browser(chat: ChatSession) -> None:
     """Exchange what is new with the browser's storage; a fragment, so that an acknowledgement is cheap."""
@@ -54,6 +91,7 @@ def keep_in_browser(chat: ChatSession) -> None:
             "This browser does not keep conversations: its storage is full or switched off. "
             "Export what you need."
         )
+    draw_end_if_lost()
 
 
 def focus_input(what: str) -> None:

@@ -29,6 +29,7 @@ chat: ChatSession = st.session_state.chat
 
 
 def _page() -> None:
+    shows_end = components.page_begins()
     if chat.storage.loaded and "opened" not in st.session_state:
         st.session_state.opened = True
         # The address names the conversation, so that a reload opens it again.
@@ -57,7 +58,8 @@ def _page() -> None:
     if chat.answer:
         _follow(chat.answer)
         chat.collect()
-        st.rerun()
+        components.draw_end()
+    components.page_ends(shows_end)
 
 
 def _input() -> None:
@@ -122,6 +124,7 @@ def _header(models: list[str]) -> None:
 @st.fragment(run_every=2.0)
 def _state() -> None:
     """Which models serve; asks for a redraw when an answer of another conversation has come."""
+    components.draw_end_if_lost()
     readiness = chat.service.readiness
     if readiness is None:
         st.markdown(":red[○] router not reachable", help=f"No answer from {chat.service.settings.router}.")
