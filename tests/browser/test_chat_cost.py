@@ -22,8 +22,8 @@ WATCH = """() => {
   document.addEventListener('keydown', press, true);
   new MutationObserver(() => {
     const messages = document.querySelectorAll('[data-testid=stChatMessage]');
-    const last = messages[messages.length - 1];
-    if (pressed && last && last.textContent.includes('TOKEN' + window.waits.length + 'x')) {
+    const last = messages[messages.length - 1];  // the answer, not its question, which names the same token
+    if (pressed && messages.length === 2 * window.waits.length + 2 && last.textContent.includes('TOKEN' + window.waits.length + 'x')) {
       window.waits.push(performance.now() - pressed); pressed = 0;
     }
   }).observe(document.body, { subtree: true, childList: true, characterData: true });
