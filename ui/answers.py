@@ -14,8 +14,6 @@ from ui.conversation import Message, new_id
 ABANDONED_AFTER = 5.0
 _POLL = 1.0
 FRAME = 0.066  # seconds between two drawings of a growing answer: smooth, at half the CPU of every token
-# Of the time, at most a fifth goes into drawing: when many answers grow at once, each is drawn less often.
-_DRAWING_SHARE = 0.2
 
 Phase = Literal["sent", "loading", "answering", "ended"]
 
@@ -56,20 +54,19 @@ class Answer:
         What comes faster than a screen shows is given together. `idle` is called ten times a second while
         nothing comes, so that the caller can say so, and can be interrupted.
         """
-        seen, drawn, frame = 0, 0.0, FRAME
+        seen, drawn = 0, 0.0
         while True:
             with self._changed:
                 came = self._changed.wait_for(lambda: self._version != seen, timeout=0.1)  # noqa: B023
             if not came:
                 idle()
                 continue
-            time.sleep(max(0.0, drawn + frame - time.monotonic()))
+            time.sleep(max(0.0, drawn + FRAME - time.monotonic()))
             seen, drawn = self._version, time.monotonic()
             ended = self.ended
             if self.phase != "answering" and not ended:
                 idle()
             yield self.message
-            frame = max(FRAME, (time.monotonic() - drawn) / _DRAWING_SHARE)
             if ended:
                 return
 

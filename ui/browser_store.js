@@ -1,6 +1,6 @@
 // Keeps conversations in this browser: IndexedDB ("device", shared by all tabs) or sessionStorage ("tab").
-// Python's side is storage.py. Given: {nonce, changes, moves}. Told: `snapshot` (all that is kept) at the start
-// and when another tab changed something, `acknowledged` (the last change made).
+// Python's side is storage.py. Given: {nonce, changes, moves, growing}. Told: `snapshot` (all that is kept) at the
+// start and when another tab changed something, `acknowledged` (the last change made).
 const DATABASE = "duoserve", STORE = "conversations", PREFERENCES = "duoserve.preferences";
 const TAB_PREFIX = "duoserve.conversation.";
 
@@ -82,7 +82,7 @@ async function prefer(wanted) {
   }
 }
 
-const sessions = new Map(); // by nonce: {done, moved, written, told, queue}
+const sessions = new Map(); // by nonce: {done, acknowledged, moved, written, told, queue}
 let latest = null; // the component as it was given last
 
 async function make(session, change) {
@@ -117,7 +117,11 @@ async function work(nonce) {
     changed = true;
   }
   if (changed) channel?.postMessage(tabId);
-  if (changed) latest.setStateValue("acknowledged", { nonce, sequence: session.done });
+  // Told that, Python draws the page again; while an answer grows that can wait.
+  if (session.done > session.acknowledged && !data.growing) {
+    session.acknowledged = session.done;
+    latest.setStateValue("acknowledged", { nonce, sequence: session.done });
+  }
   if (!session.told) {
     session.told = true;
     latest.setTriggerValue("snapshot", {
@@ -153,7 +157,7 @@ export default function (component) {
   const { nonce } = component.data;
   if (!sessions.has(nonce)) {
     sessions.clear();
-    sessions.set(nonce, { done: 0, moved: {}, written: {}, told: false, queue: Promise.resolve() });
+    sessions.set(nonce, { done: 0, acknowledged: 0, moved: {}, written: {}, told: false, queue: Promise.resolve() });
   }
   schedule(nonce);
 }

@@ -71,14 +71,17 @@ def draw_end_if_lost() -> None:
             draw_end()
 
 
-@st.fragment
 def keep_in_browser(chat: ChatSession) -> None:
-    """Exchange what is new with the browser's storage; a fragment, so that an acknowledgement is cheap."""
+    """Exchange what is new with the browser's storage.
+
+    Not a fragment: what is clicked in the millisecond in which a fragment's component reports, Streamlit
+    (1.67) makes a part of that fragment's run, which waits for the page's. Stop would come after the answer.
+    """
     before = st.session_state.get("store") or {}
     chat.storage.acknowledged(before.get("acknowledged"))
     said = _store(
         key="store",
-        data=chat.storage.outgoing(),
+        data=chat.storage.outgoing() | {"growing": bool(chat.answer)},
         on_snapshot_change=lambda: None,
         on_acknowledged_change=lambda: None,
         on_trouble_change=lambda: None,
@@ -91,7 +94,6 @@ def keep_in_browser(chat: ChatSession) -> None:
             "This browser does not keep conversations: its storage is full or switched off. "
             "Export what you need."
         )
-    draw_end_if_lost()
 
 
 def focus_input(what: str) -> None:

@@ -96,6 +96,18 @@ def test_stop_frees_the_engine_and_keeps_what_came(chat: Chat, service: Service)
     expect(chat.messages.last).to_contain_text("Stopped.")
 
 
+def test_no_stop_is_lost_while_the_browser_keeps_the_question(chat: Chat, service: Service) -> None:
+    """The key is pressed as soon as there is a Stop: about when the storage tells what it has kept."""
+    chat.ask(staged(completion_tokens=2000, itl_ms=20))
+    expect(chat.messages.last).to_contain_text("error")
+    for number in range(16):
+        if number:
+            chat.button("Continue").click()
+        expect(chat.button("Stop")).to_be_visible()
+        chat.page.keyboard.press("Escape")
+        expect(chat.messages.last).to_contain_text("Stopped.", timeout=5000)
+
+
 def test_stop_before_the_first_token_frees_the_engine_too(chat: Chat, service: Service) -> None:
     chat.ask(staged(ttft_ms=60_000))
     wait_for(lambda: service.staged("coder")["running"], "nothing was asked")
@@ -444,6 +456,7 @@ def test_presets_are_edited_and_applied(chat: Chat, service: Service) -> None:
     chat.page.get_by_label("Text of the preset").fill("You talk like a pirate.")
     chat.button("Save").click()
     expect(chat.page.get_by_role("dialog")).to_have_count(0)
+    chat.page.wait_for_function("localStorage.getItem('duoserve.preferences')?.includes('Pirate')")
     chat.page.reload()  # presets belong to the browser
     chat.page.get_by_text("Import, export").wait_for(state="attached")
     chat.button("Options").click()

@@ -22,8 +22,9 @@ WATCH = """() => {
   document.addEventListener('keydown', press, true);
   new MutationObserver(() => {
     const messages = document.querySelectorAll('[data-testid=stChatMessage]');
-    const last = messages[messages.length - 1];  // the answer, not its question, which names the same token
-    if (pressed && messages.length === 2 * window.waits.length + 2 && last.textContent.includes('TOKEN' + window.waits.length + 'x')) {
+    const asked = window.waits.length;
+    if (!pressed || messages.length !== 2 * asked + 2) return;  // the question names the same token
+    if (messages[messages.length - 1].textContent.includes('TOKEN' + asked + 'x')) {
       window.waits.push(performance.now() - pressed); pressed = 0;
     }
   }).observe(document.body, { subtree: true, childList: true, characterData: true });

@@ -41,8 +41,7 @@ def _page() -> None:
         bar = st.container(horizontal=True, vertical_alignment="center", key="bar")
         _input()
     # Behind the input, so that a question is kept and listed before its answer is there.
-    with components.place_of_its_own():
-        components.keep_in_browser(chat)
+    components.keep_in_browser(chat)
     sidebar.draw(chat)
     if chat.current.messages:
         st.query_params["c"] = chat.current.id
