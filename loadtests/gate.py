@@ -36,7 +36,7 @@ def prepare(
         )
     test = LoadTest(service.url, service.key, suite, seed=seed, think=think, rate=rate, aliases=aliases)
     if suite == "soak":
-        test.watched = {"router": service.url, **service.engines}
+        test.watched = service.servers()
     notes = []
     if "completion" in SUITES[suite].weights:
         # Models without fill-in-the-middle are answered 400, or go on from the prefix alone and say so.

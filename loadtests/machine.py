@@ -35,9 +35,9 @@ def versions(service: Service | None = None) -> dict[str, str]:
     for line in lock.read_text().splitlines() if lock.exists() else ():
         if line.startswith("litellm=="):
             found["litellm"] = line.split("==")[1].split()[0]
-    for alias, url in (service.engines if service else {}).items():
+    for alias, urls in (service.engines if service else {}).items():
         try:
-            found[f"vllm ({alias})"] = str(get_json(f"{url}/version")["version"])
+            found[f"vllm ({alias})"] = str(get_json(f"{urls[0]}/version")["version"])
         except (OSError, KeyError, TypeError):
             continue  # an engine on another machine's loopback cannot be asked
     return found

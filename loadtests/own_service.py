@@ -73,7 +73,7 @@ def down(home: Path) -> None:
 def described(home: Path) -> Service:
     """The service of `home`."""
     values = {name: value or "" for name, value in dotenv_values(home / ".env").items()}
-    engines = {"coder": values["CODER_URL"], "general": values["GENERAL_URL"]}
+    engines = {"coder": [values["CODER_URL"]], "general": [values["GENERAL_URL"]]}
     url = f"http://127.0.0.1:{values['ROUTER_PORT']}"
     return Service(url, values["LITELLM_MASTER_KEY"], values["PROFILE"], engines)
 
@@ -129,7 +129,7 @@ def router_before(engine_url: str, profile: str) -> Iterator[tuple[Service, int]
                 "DUOSERVE_HOME": home,
             }
         )
-        service = Service(f"http://127.0.0.1:{port}", key, profile, {"coder": engine_url})
+        service = Service(f"http://127.0.0.1:{port}", key, profile, {"coder": [engine_url]})
         log = Path(home) / "router.log"
         with (
             log.open("w") as output,

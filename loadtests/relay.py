@@ -108,7 +108,7 @@ def overhead(
 
     Both get the same prompts, kept out of each other's prefix cache.
     """
-    ways = [Way("direct", service.engines[alias]), Way("router", service.url, service.key)]
+    ways = [Way("direct", service.engines[alias][0]), Way("router", service.url, service.key)]
     rng = Random(f"{seed}/overhead")  # noqa: S311 - repeatable, not secret
 
     def request(number: int, n: int) -> Request:

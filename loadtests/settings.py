@@ -23,7 +23,15 @@ class Service:
     url: str
     key: str
     profile: str
-    engines: dict[str, str]  # alias -> its engine's own URL, the first where there are several
+    engines: dict[str, list[str]]  # alias -> the URLs of its engines
+
+    def servers(self) -> dict[str, str]:
+        """The URLs of router and engines, by the names that `./run status` gives them."""
+        return {"router": self.url} | {
+            alias if number == 1 else f"{alias}-{number}": url
+            for alias, urls in self.engines.items()
+            for number, url in enumerate(urls, 1)
+        }
 
 
 def required(name: str) -> str:
@@ -50,7 +58,7 @@ def service() -> Service:
     """The service as the environment describes it. Raises SettingError."""
     profile = required("PROFILE")
     engines = {
-        alias: required(f"{alias.upper()}_URL").partition(",")[0].strip().rstrip("/")
+        alias: [url.strip().rstrip("/") for url in required(f"{alias.upper()}_URL").split(",")]
         for alias in sorted(path.stem for path in (PROFILES / profile).glob("*.yaml"))
     }
     return Service(router_url(), required("LITELLM_MASTER_KEY"), profile, engines)
