@@ -74,26 +74,36 @@ def draw_end_if_lost() -> None:
 def keep_in_browser(chat: ChatSession) -> None:
     """Exchange what is new with the browser's storage.
 
-    Not a fragment: what is clicked in the millisecond in which a fragment's component reports, Streamlit
-    (1.67) makes a part of that fragment's run, which waits for the page's. Stop would come after the answer.
+    In a fragment, whose runs wait for the page's: another run of the page would forget what was clicked in
+    the same instant. Streamlit (1.67) makes a click of the same millisecond a part of the fragment's run, so
+    the page is drawn after it.
     """
-    before = st.session_state.get("store") or {}
-    chat.storage.acknowledged(before.get("acknowledged"))
-    said = _store(
-        key="store",
-        data=chat.storage.outgoing() | {"growing": bool(chat.answer)},
-        on_snapshot_change=lambda: None,
-        on_acknowledged_change=lambda: None,
-        on_trouble_change=lambda: None,
-    )
-    if said.snapshot:
-        chat.received(said.snapshot)
-        st.rerun()
-    if said.trouble:
-        st.toast(
-            "This browser does not keep conversations: its storage is full or switched off. "
-            "Export what you need."
+    of_page = True
+
+    @st.fragment
+    def exchange() -> None:
+        before = st.session_state.get("store") or {}
+        chat.storage.acknowledged(before.get("acknowledged"))
+        said = _store(
+            key="store",
+            data=chat.storage.outgoing() | {"growing": bool(chat.answer)},
+            on_snapshot_change=lambda: None,
+            on_acknowledged_change=lambda: None,
+            on_trouble_change=lambda: None,
         )
+        if said.snapshot:
+            chat.received(said.snapshot)
+        if said.trouble:
+            st.toast(
+                "This browser does not keep conversations: its storage is full or switched off. "
+                "Export what you need."
+            )
+        elif said.snapshot or not of_page:
+            st.rerun()
+
+    with place_of_its_own():
+        exchange()
+    of_page = False
 
 
 def focus_input(what: str) -> None:

@@ -62,21 +62,27 @@ def _page() -> None:
 
 
 def _input() -> None:
-    given = st.chat_input(
+    st.chat_input(
         f"Ask {chat.current.options.model or 'a model'}",
         key="question",
         accept_file="multiple",
         file_type=attachments.TYPES,
         max_upload_size=1,
+        on_submit=_ask,  # which is called whatever else happens in the same instant
     )
+
+
+def _ask() -> None:
+    given = st.session_state.question
     if not given or not (given.text.strip() or given.files):
         return
+    chat.collect()
     try:
         attached = attachments.read([(file.name, file.getvalue()) for file in given.files])
     except attachments.Refused as problem:
         st.session_state.refused = str(problem), given.text
-        st.rerun()
-    chat.ask(given.text.strip(), attached)
+    else:
+        chat.ask(given.text.strip(), attached)
 
 
 def _limit(conversation: Conversation) -> int:
