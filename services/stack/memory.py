@@ -1,32 +1,26 @@
-"""Whether both models fit into a GPU's memory, known before anything is downloaded or started.
+"""How much memory both models need, known before anything is downloaded or started.
 
-What is exact: the weights (from their safetensors metadata) and the KV cache. What is reserved beside them
-- runtime, activations, CUDA graphs - is estimated from vLLM's published figures; docs/gpu-sizing.md has the
-sources.
+The weights (from their safetensors metadata) and the KV cache are exact. Runtime, activations and CUDA graphs
+are estimated from vLLM's published figures; docs/gpu-sizing.md has the sources.
 """
 
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
-import psutil
 import yaml
-from rich.console import Console
-from rich.table import Table
 
-from services.stack import gpus, models
+from services.stack import models
 from services.stack.failure import Failure
 from services.stack.models import Model
 from services.stack.settings import ALIASES, Settings
 
 Kind = Literal["cpu", "cuda"]
 GIB = 2**30
-# Tokens in a block of the KV cache: vLLM allocates whole ones.
-BLOCK = 16
-# Bytes of one parameter or cached value by its type's name, in safetensors' and in vLLM's spelling.
+BLOCK = 16  # tokens in a block of the KV cache; vLLM allocates whole blocks
+# Bytes of one parameter or cached value by the name of its type, as safetensors and vLLM spell it.
 _BYTES = {
     **dict.fromkeys(("F64", "I64", "U64"), 8),
     **dict.fromkeys(("F32", "I32", "U32", "float32", "float"), 4),
@@ -34,22 +28,21 @@ _BYTES = {
     **dict.fromkeys(("F8_E4M3", "F8_E5M2", "F8_E8M0", "I8", "U8", "BOOL"), 1),
     **dict.fromkeys(("fp8", "fp8_e4m3", "fp8_e5m2"), 1),
 }
-# Beside weights, cache and activations: CUDA context, NCCL and cuBLAS; on the CPU the three processes.
+# On the GPU: CUDA context, NCCL and cuBLAS. On the CPU: an engine's three processes.
 RUNTIME = {"cuda": int(0.75 * GIB), "cpu": int(2.5e9)}
 GRAPHS = int(1.25 * GIB)
-# vLLM's default of max-num-batched-tokens, on a GPU of at least 70 GiB and on others.
+# vLLM's default for max-num-batched-tokens, on GPUs with at least 70 GiB and on others.
 _BATCHED_LARGE, _BATCHED = 8192, 2048
 _DEFAULT_UTILIZATION = 0.92
-# What a suggested split leaves free: on a GPU for fragmentation, on a CPU for all else that runs.
+# What a suggested split leaves free: on a GPU for fragmentation, on a CPU for everything else that runs.
 _MARGIN = {"cuda": 0.04, "cpu": 0.5}
 _STEP = GIB // 4
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)([kKmMgGtT]?)")
-_console = Console(highlight=False, soft_wrap=True)
 
 
 @dataclass(frozen=True)
-class Engine:
-    """What one engine needs on each of its GPUs, in bytes, and what it offers for that."""
+class EngineMemory:
+    """What one engine needs on each of its GPUs, in bytes, and how much context it offers for that."""
 
     alias: str
     model: str
@@ -65,48 +58,46 @@ class Engine:
 
     @property
     def fixed(self) -> int:
-        """All but the KV cache."""
+        """Everything but the KV cache."""
         return self.weights + self.activations + self.graphs + self.runtime
 
     @property
     def total(self) -> int:
-        """All of it."""
         return self.fixed + self.kv_cache
 
     @property
     def tokens(self) -> int:
-        """What vLLM reports as its KV cache size."""
+        """What vLLM reports as `GPU KV cache size`."""
         return max(0, self.kv_cache // (self.kv_per_token * BLOCK)) * BLOCK
 
     @property
     def contexts(self) -> float:
-        """How many requests of the longest context are cached at once."""
+        """How many requests with the longest context fit into the KV cache."""
         return self.tokens / self.window
 
 
 @dataclass(frozen=True)
 class Split:
-    """A better share of the memory for one engine."""
+    """A suggested KV cache for one engine, in bytes, and the gpu-memory-utilization that goes with it."""
 
     kv_cache: int
     utilization: float
 
 
 class Plan:
-    """Both engines on one memory of `memory` bytes, that of a GPU or of the machine."""
+    """Both engines in `memory` bytes of a GPU, or of the machine for the CPU profile."""
 
-    def __init__(self, kind: Kind, memory: int, engines: Sequence[Engine]) -> None:
+    def __init__(self, kind: Kind, memory: int, engines: Sequence[EngineMemory]) -> None:
         self.kind = kind
         self.memory = memory
         self.engines = engines
 
     @property
     def used(self) -> int:
-        """What both engines need, in bytes."""
         return sum(engine.total for engine in self.engines)
 
     def problems(self) -> list[str]:
-        """Why the engines would not start, or would run out of memory; empty when all fits."""
+        """Why the engines would not start, or would run out of memory; empty when both fit."""
         found = []
         for engine in self.engines:
             if engine.tokens < engine.window:
@@ -116,23 +107,23 @@ class Plan:
                 )
         if self.used > self.memory:
             found.append(
-                f"both models need {_gib(self.used)}, {_gib(self.used - self.memory)} more than there is; "
-                "lower kv-cache-memory-bytes, or take smaller models"
+                f"both models need {gib(self.used)}, {gib(self.used - self.memory)} more than there is; "
+                "lower kv-cache-memory-bytes, or choose smaller models"
             )
         elif self.kind == "cuda":
             for engine in self.engines:
                 others = self.used - engine.total
-                # vLLM's request_memory(): at its start so much must be free, whatever it takes then.
+                # vLLM's request_memory(): this much must be free at its start, however much it then uses.
                 if others + engine.utilization * self.memory > self.memory:
                     found.append(
-                        f"{engine.alias} does not start beside the other model: vLLM wants its "
+                        f"{engine.alias} does not start beside the other model: vLLM requires the share "
                         f"gpu-memory-utilization {engine.utilization:g} of the memory to be free; set it to "
                         f"{_floor(1 - others / self.memory):g} or less"
                     )
         return found
 
     def suggestion(self) -> dict[str, Split]:
-        """The largest KV caches that fit, shared by what full slots with full contexts would need."""
+        """The largest KV caches that fit, in proportion to what full slots with full contexts need."""
         free = int(self.memory * (1 - _MARGIN[self.kind])) - sum(engine.fixed for engine in self.engines)
         wanted = {e.alias: e.slots * e.window * e.kv_per_token for e in self.engines}
         share = max(0, free) / sum(wanted.values())
@@ -149,11 +140,11 @@ class Plan:
         }
 
 
-def of(settings: Settings, memory: int) -> Plan:
-    """The plan of a profile's two engines on `memory` bytes.
+def plan(settings: Settings, memory: int) -> Plan:
+    """The plan for the two engines of the settings' profile in `memory` bytes.
 
     Raises:
-        Failure: a model or a value of the profile is not known.
+        Failure: a model, or a value in the profile, is not known.
     """
     kind: Kind = "cpu" if settings.engine == "cpu" else "cuda"
     engines = []
@@ -162,15 +153,22 @@ def of(settings: Settings, memory: int) -> Plan:
         values = yaml.safe_load(path.read_text())
         model = models.find(values["model"], values.get("revision"))
         try:
-            engines.append(_engine(alias, values, model, kind, memory))
+            engines.append(engine_memory(alias, values, model, kind, memory))
         except (KeyError, ValueError, TypeError) as error:
             raise Failure(f"{path.name} of {path.parent.name} cannot be planned for: {error}.") from None
     return Plan(kind, memory, engines)
 
 
-def _engine(alias: str, values: Mapping[str, Any], model: Model, kind: Kind, memory: int) -> Engine:
+def engine_memory(
+    alias: str, values: Mapping[str, Any], model: Model, kind: Kind, memory: int
+) -> EngineMemory:
+    """What an engine needs that serves `model` with `values`, the content of its configuration file.
+
+    Raises:
+        KeyError, ValueError, TypeError: a value is missing or not known.
+    """
     config = model.config.get("text_config", model.config)
-    # Each GPU holds a part of every layer, and each stage of the pipeline a part of the layers.
+    # Each GPU holds a part of every layer, each stage of the pipeline some of the layers.
     parts, stages = values.get("tensor-parallel-size", 1), values.get("pipeline-parallel-size", 1)
     dtype = values.get("dtype", "auto")
     if dtype == "auto":
@@ -183,14 +181,14 @@ def _engine(alias: str, values: Mapping[str, Any], model: Model, kind: Kind, mem
     utilization = float(values.get("gpu-memory-utilization", _DEFAULT_UTILIZATION))
     fixed = weights + activations + graphs + RUNTIME[kind]
     asked = values.get("kv-cache-memory-bytes")
-    return Engine(
+    return EngineMemory(
         alias=alias,
         model=model.name,
         weights=weights,
         activations=activations,
         graphs=graphs,
         runtime=RUNTIME[kind],
-        kv_cache=int(utilization * memory) - fixed if asked is None else size(asked),
+        kv_cache=int(utilization * memory) - fixed if asked is None else parse_size(asked),
         kv_per_token=_kv_per_token(config, values.get("kv-cache-dtype", "auto"), dtype, parts) // stages,
         slots=slots,
         window=window,
@@ -199,22 +197,22 @@ def _engine(alias: str, values: Mapping[str, Any], model: Model, kind: Kind, mem
 
 
 def _weights(model: Model, width: int) -> int:
-    # vLLM loads a plain model in its own type, and a quantised one as it is.
+    # vLLM converts a plain model to `dtype`, and loads a quantized one as it is.
     plain = "quantization_config" not in model.config and {"F32", "F16", "BF16"} >= set(model.parameters)
     return sum(count * (width if plain else _size_of(kind)) for kind, count in model.parameters.items())
 
 
 def _kv_per_token(config: Mapping[str, Any], cache_dtype: str, dtype: str, parts: int) -> int:
-    """Bytes of one token's keys and values in all layers, on one of `parts` GPUs that share its heads.
+    """Bytes of one token's keys and values in all layers, on one of `parts` GPUs that share the heads.
 
-    Layers with a sliding window count in full, though their cache stops growing: an upper bound.
+    An upper bound: layers with a sliding window are counted in full, although their cache stops growing.
 
     Raises:
-        ValueError: the model's attention keeps something else.
+        ValueError: the model has another kind of attention, which caches something else.
     """
     kinds = set(config.get("layer_types") or ())
     if kinds - {"full_attention", "sliding_attention"} or "kv_lora_rank" in config or "ssm_cfg" in config:
-        raise ValueError("its attention is of a kind whose cache is not known here")
+        raise ValueError("the size of its kind of attention cache is not known here")
     heads: int = config.get("num_key_value_heads") or config["num_attention_heads"]
     head: int = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     layers: int = config["num_hidden_layers"]
@@ -223,9 +221,9 @@ def _kv_per_token(config: Mapping[str, Any], cache_dtype: str, dtype: str, parts
 
 
 def _activations(config: Mapping[str, Any], batched: int, slots: int) -> int:
-    """Peak of a step: the widest layer for every token of the batch, and sampling for every slot.
+    """Peak of one step: the widest layer for every token in the batch, and sampling for every slot.
 
-    Fitted to vLLM's published figures, which it exceeds or meets within 5 %.
+    Fitted to vLLM's published figures: within 5 % of them, or above.
     """
     hidden = config["hidden_size"]
     if "moe_intermediate_size" in config:
@@ -242,129 +240,22 @@ def _size_of(kind: str) -> int:
         raise ValueError(f"the size of the type {kind} is not known here") from None
 
 
-def size(value: str | int) -> int:
-    """Bytes of a size as vLLM writes it: 12G is 12 x 2^30, 12g is 12 x 10^9.
+def parse_size(value: str | int) -> int:
+    """The bytes of a size as vLLM writes it: 12G is 12 x 2^30, 12g is 12 x 10^9.
 
     Raises:
-        ValueError: it is no size.
+        ValueError: it is not a size.
     """
     found = _SIZE.fullmatch(str(value).strip())
     if not found:
-        raise ValueError(f"{value} is no size such as 12G")
+        raise ValueError(f"{value} is not a size such as 12G")
     number, unit = found.groups()
     power = " kmgt".index(unit.lower() or " ")
     return int(float(number) * (1024 if unit.isupper() else 1000) ** power)
 
 
-def memory_for(settings: Settings, vram: float | None) -> tuple[int, str]:
-    """The memory to plan for in bytes, and its name: `vram` GiB, this machine's, or as the profile is named.
-
-    Raises:
-        Failure: none of them is known.
-    """
-    if vram is not None:
-        return int(vram * GIB), f"{vram:g} GiB"
-    if settings.engine == "cpu":
-        return psutil.virtual_memory().total, "this machine's memory"
-    if found := gpus.found():
-        least = min(found, key=lambda gpu: gpu.total)
-        return least.total, least.name
-    if named := re.search(r"(\d+)gb", settings.profile.name):
-        return int(named[1]) * GIB, f"a GPU of {named[1]} GB, as the profile's name says"
-    raise Failure("no GPU is found here; say how much memory it has, as in --vram 96.")
-
-
-def report(settings: Settings, vram: float | None, write: bool) -> int:
-    """Print the plan of the settings' profile, and with `write` put the suggested split into the profile.
-
-    Returns the exit status: 0 when all fits.
-
-    Raises:
-        Failure: a model or the memory is not known.
-    """
-    memory, what = memory_for(settings, vram)
-    plan = of(settings, memory)
-    if write:
-        _write(settings.profile, plan)
-        plan = of(settings, memory)
-    _console.print(f"{settings.profile.name} on {what} ({_gib(memory)})\n", markup=False)
-    _console.print(_table(plan))
-    problems = plan.problems()
-    for problem in problems:
-        _console.print(f"\nDoes not fit: {problem}.", markup=False)
-    if not problems:
-        left = plan.memory - plan.used
-        _console.print(f"\nFits: {_gib(plan.used)} used, {_gib(left)} ({left / plan.memory:.0%}) left.")
-    _print_suggestion(settings, plan, vram)
-    return 1 if problems else 0
-
-
-def _table(plan: Plan) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("")
-    for engine in plan.engines:
-        table.add_column(engine.alias, justify="right", overflow="fold")
-
-    def row(name: str, values: list[str]) -> None:
-        table.add_row(name, *values)
-
-    engines = plan.engines
-    row("model", [e.model.rpartition("/")[2] for e in engines])
-    row("weights", [_gib(e.weights) for e in engines])
-    row("runtime", [_gib(e.runtime) for e in engines])
-    row("activations", [_gib(e.activations) for e in engines])
-    if plan.kind == "cuda":
-        row("CUDA graphs", [_gib(e.graphs) for e in engines])
-    row("KV cache", [_gib(e.kv_cache) for e in engines])
-    row("total", [_gib(e.total) for e in engines])
-    row("KV cache per token", [f"{e.kv_per_token / 1024:g} KiB" for e in engines])
-    row("tokens in the KV cache", [f"{e.tokens:,}" for e in engines])
-    row("full contexts", [f"{e.contexts:.1f} x {e.window:,}" for e in engines])
-    row(
-        "users at once x context",
-        [f"{e.slots} x {min(e.window, e.tokens // e.slots):,}" for e in engines],
-    )
-    if plan.kind == "cuda":
-        row("gpu-memory-utilization", [f"{e.utilization:g}" for e in engines])
-    return table
-
-
-def _print_suggestion(settings: Settings, plan: Plan, vram: float | None) -> None:
-    split = plan.suggestion()
-    if any(s.kv_cache < e.window * e.kv_per_token for e, s in zip(plan.engines, split.values(), strict=True)):
-        _console.print("No split of this memory gives both models a full context.")
-        return
-    caches = ", ".join(f"{alias} {_written(s.kv_cache)}" for alias, s in split.items())
-    command = f"./run plan --profile {settings.profile.name}{f' --vram {vram:g}' if vram else ''} --write"
-    _console.print(f"The largest KV caches that fit well: {caches}. {command} sets them.")
-
-
-def _write(profile: Path, plan: Plan) -> None:
-    from ruamel.yaml import YAML
-
-    for engine, split in zip(plan.engines, plan.suggestion().values(), strict=True):
-        if split.kv_cache < engine.window * engine.kv_per_token:
-            raise Failure(
-                f"nothing was written: no split gives {engine.alias} a full context in this memory."
-            )
-    yaml_files = YAML()  # keeps comments and order
-    yaml_files.width = 10_000
-    for alias, split in plan.suggestion().items():
-        path = profile / f"{alias}.yaml"
-        values = yaml_files.load(path)
-        values["kv-cache-memory-bytes"] = _written(split.kv_cache)
-        if plan.kind == "cuda":
-            values["gpu-memory-utilization"] = split.utilization
-        with path.open("w") as file:
-            yaml_files.dump(values, file)
-        _console.print(f"Wrote {path}", markup=False)
-
-
-def _written(size: int) -> str:
-    return f"{size // GIB}G" if size % GIB == 0 else f"{size // 2**20}M"
-
-
-def _gib(size: float) -> str:
+def gib(size: float) -> str:
+    """`size` bytes in words."""
     return f"{size / GIB:.1f} GiB"
 
 

@@ -1,5 +1,7 @@
 """`./run`, pixi and Nix offer the same tasks and the same toolchain, and refuse a machine in one line."""
 
+import argparse
+import inspect
 import json
 import os
 import re
@@ -12,8 +14,10 @@ from typing import Any
 
 import pytest
 
+from services.stack.commands.check import STATIC
 from services.stack.environments import ROOT
 from services.stack.settings import EXAMPLE
+from services.stack.tasks import TASKS, Task
 from tests.running_stack import Stack
 
 PIXI: dict[str, Any] = tomllib.loads((ROOT / "pixi.toml").read_text())
@@ -25,15 +29,39 @@ def _run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str
     )
 
 
-def _tasks() -> set[str]:
-    helped = _run("-h").stdout
-    return set(re.findall(r"^    ([a-z-]+)(?: |$)", helped, re.M))
+def test_pixi_has_the_tasks_of_run() -> None:
+    assert set(TASKS) >= {"up", "status", "logs", "down", "doctor", "test"}
+    assert PIXI["tasks"] == {
+        task.name: {"cmd": f"./run {task.name}", "description": task.help[0].upper() + task.help[1:]}
+        for task in TASKS.values()
+    }
 
 
-def test_pixi_and_run_have_the_same_tasks() -> None:
-    assert set(PIXI["tasks"]) == _tasks() >= {"up", "status", "logs", "down", "doctor", "test"}
-    for name, task in PIXI["tasks"].items():
-        assert task["cmd"] == f"./run {name}" and task["description"]
+def test_the_readme_has_the_tasks_of_run() -> None:
+    """Each row has the name, the help, and those arguments that are worth mentioning."""
+    rows = re.findall(r"^\| `([a-z-]+)(.*?)` \| (.+) \|$", (ROOT / "README.md").read_text(), re.M)
+    assert [(name, text) for name, _, text in rows] == [(task.name, task.help) for task in TASKS.values()]
+    for name, synopsis, _ in rows:
+        mentioned = set(re.findall(r"(?<!-)--?[a-z]+", synopsis))
+        verb = ["fetch"] if name == "models" else []
+        if mentioned and not TASKS[name].forwards:
+            assert mentioned <= set(re.findall(r"(?<!\w)--?[a-z]+", _run(name, *verb, "-h").stdout)), name
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_a_task_takes_what_its_parser_gives_it(task: Task) -> None:
+    parser = argparse.ArgumentParser()
+    if task.arguments:
+        task.arguments(parser)
+    given = {"arguments"} if task.forwards else set()
+    parsers = [parser]
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            parsers += action.choices.values()
+        elif action.dest != "help":
+            given.add(action.dest)
+    given |= {action.dest for each in parsers for action in each._actions if action.dest != "help"}
+    assert set(inspect.signature(task.load()).parameters) == given
 
 
 def test_pixi_gives_the_toolchain_and_leaves_python_packages_to_the_locks() -> None:
@@ -43,7 +71,7 @@ def test_pixi_gives_the_toolchain_and_leaves_python_packages_to_the_locks() -> N
     assert "uv" in PIXI["dependencies"]
 
 
-@pytest.mark.parametrize("task", sorted(_tasks()))
+@pytest.mark.parametrize("task", TASKS)
 def test_every_task_helps(task: str) -> None:
     helped = _run(task, "-h")
     assert helped.returncode == 0 and "usage" in helped.stdout.lower()
@@ -123,6 +151,7 @@ def test_without_python_it_says_what_to_install(tmp_path: Path) -> None:
 
 
 def test_lint_and_types_are_clean() -> None:
-    for command in (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy", "."]):
+    assert set(STATIC) == {"lint", "format", "types"}
+    for command in STATIC.values():
         answer = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True)
         assert answer.returncode == 0, answer.stdout + answer.stderr

@@ -1,4 +1,4 @@
-"""What the machine must have, checked before anything is started and on `./run doctor`."""
+"""`./run doctor`: what this machine must have. `./run up` checks it too, before it starts anything."""
 
 import ctypes
 import shutil
@@ -9,16 +9,17 @@ from pathlib import Path
 
 import psutil
 
-from services.stack import environments, gpus, models, plan
+from services.stack import environments, gpus, memory, models
 from services.stack.environments import ROOT
 from services.stack.failure import Failure
-from services.stack.settings import KEY, Settings
-from services.stack.supervision import Supervisor
+from services.stack.memory import gib
+from services.stack.settings import KEY, Settings, load
+from services.stack.supervision.supervisor import Supervisor
 
 GB = 1_000_000_000
-# At their peak, two engines, router and chat app of the CPU profile use 6.5 GB.
+# With the CPU profile, two engines, the router and the chat app use 6.5 GB at their peak.
 MEMORY, MEMORY_ENGINE = 1 * GB, 3 * GB
-# Environments and model, and the installer's cache beside them.
+# For the environments, the model and the installer's cache.
 DISK_TO_INSTALL, DISK_TO_RUN = 10 * GB, 1 * GB
 CPU_FLAGS = Path("/proc/cpuinfo")
 EMBEDDED_MODEL = ROOT / "models" / "smollm2-135m-instruct-w8a8"
@@ -26,7 +27,7 @@ EMBEDDED_MODEL = ROOT / "models" / "smollm2-135m-instruct-w8a8"
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at: `problem` names it and its remedy, and is None when all is well."""
+    """One check: `problem` is what is wrong and how to fix it, or None."""
 
     subject: str
     found: str
@@ -34,7 +35,7 @@ class Check:
 
 
 def machine(settings: Settings) -> Iterator[Check]:
-    """Whether this machine can run the stack; `up` refuses to start while any of these has a problem."""
+    """Whether this machine can run the stack; `up` refuses to start while one of these has a problem."""
     if settings.engine == "cpu":
         yield _processor()
         yield _memory(len(settings.local_engines))
@@ -46,7 +47,7 @@ def machine(settings: Settings) -> Iterator[Check]:
 
 
 def installation(settings: Settings) -> Iterator[Check]:
-    """What `up` would still have to prepare, and whether the key is safe."""
+    """What `up` still has to prepare, and whether the key is safe."""
     engine = "engine" if settings.engine == "cpu" else "engine-cuda"
     for name in (engine, "router", "ui"):
         ready = environments.BY_NAME[name].up_to_date()
@@ -73,8 +74,9 @@ def require(settings: Settings) -> None:
             raise Failure(check.problem)
 
 
-def report(settings: Settings) -> bool:
-    """Print every check; returns whether there was no problem."""
+def doctor() -> int:
+    """Print every check; returns 0 when there is no problem, else 1."""
+    settings = load()
     running = Supervisor(settings).running()
     checks = [
         # A running stack holds its own ports and memory.
@@ -84,7 +86,7 @@ def report(settings: Settings) -> bool:
     ]
     for check in checks:
         print(f"{'FAIL' if check.problem else 'ok  '}  {check.subject:22} {check.problem or check.found}")
-    return not any(check.problem for check in checks)
+    return 1 if any(check.problem for check in checks) else 0
 
 
 def _processor() -> Check:
@@ -92,10 +94,8 @@ def _processor() -> Check:
     if "avx2" not in flags:
         return Check("processor", "", "This processor has no AVX2, which vLLM needs; use another machine.")
     if _has_no_library("libnuma.so.1"):
-        remedy = "install it (Debian, Ubuntu: apt install libnuma1)"
-        return Check(
-            "processor", "", f"The system library libnuma.so.1, which vLLM needs, is missing; {remedy}."
-        )
+        problem = "The system library libnuma.so.1, which vLLM needs, is missing; install it"
+        return Check("processor", "", f"{problem} (Debian, Ubuntu: apt install libnuma1).")
     best = next((flag for flag in ("amx_bf16", "avx512_bf16", "avx512f") if flag in flags), "avx2")
     return Check("processor", f"{psutil.cpu_count()} cores with {best}")
 
@@ -117,22 +117,22 @@ def _gpu(settings: Settings) -> Check:
         if (last := max(gpus.of_engine(settings, engine), default=0)) >= len(found):
             setting = f"{engine.alias.upper()}_URL"
             return Check("GPU", "", f"{name} needs GPU {last}, there are {len(found)}; shorten {setting}.")
-    return Check("GPU", "; ".join(f"{gpu.name}, {gpu.total / plan.GIB:.1f} GiB" for gpu in found))
+    return Check("GPU", "; ".join(f"{gpu.name}, {gib(gpu.total)}" for gpu in found))
 
 
 def _gpu_memory(settings: Settings) -> Check:
-    """Whether both models fit into what is free on the smallest GPU (see plan.py)."""
+    """Whether both models fit into the free memory of the smallest GPU."""
     free = min((gpu.total - gpu.used for gpu in gpus.found()), default=0)
     subject, profile = "memory of the GPU", settings.profile.name
     try:
-        problems = plan.of(settings, free).problems()
+        problems = memory.plan(settings, free).problems()
     except Failure as failure:
         return Check(subject, f"not compared with the models: {failure}")
     if problems:
         remedy = f"./run plan --profile {profile} shows the split"
-        text = f"The models of {profile} do not fit into the {free / plan.GIB:.1f} GiB that are free"
+        text = f"The models of {profile} do not fit into the {gib(free)} that are free"
         return Check(subject, "", f"{text}: {problems[0]} ({remedy}).")
-    return Check(subject, f"{free / plan.GIB:.1f} GiB free, enough for both models")
+    return Check(subject, f"{gib(free)} free, enough for both models")
 
 
 def _memory(engines: int) -> Check:

@@ -1,7 +1,7 @@
-"""`./run pin-images`: writes the digest of every image that others make beside its version.
+"""`./run pin-images`: writes the digest of every third-party image next to its version.
 
-A version is a name that its owner can move; a digest (name:version@sha256:...) is the image itself.
-python-dxf asks the registries over the distribution API
+The owner of an image can move a version to another image; a digest (name:version@sha256:...) stays the same.
+python-dxf asks the registries, over the distribution API
 (https://github.com/opencontainers/distribution-spec).
 """
 
@@ -18,7 +18,7 @@ from services.stack.environments import ROOT
 from services.stack.failure import Failure
 
 _SECONDS = 30
-# `image: NAME` of Compose and Kubernetes, and the default of a Dockerfile's argument.
+# `image: NAME` in Compose and Kubernetes files, and the default of a Dockerfile's argument.
 _REFERENCE = re.compile(
     r"^(?P<before>\s*(?:- )?image: |ARG PYTHON_IMAGE=)"
     r"(?P<name>[^\s@:]+(?::\d+/[^\s@:]+)?):(?P<tag>[\w.-]+)(?:@(?P<digest>sha256:[0-9a-f]{64}))?$",
@@ -38,13 +38,13 @@ class Pin:
 
 
 def files(root: Path = ROOT) -> list[Path]:
-    """The files that name images."""
+    """The files that mention images."""
     found = [root / "compose.yaml", *root.glob("*/Dockerfile"), *root.glob("services/*/Dockerfile")]
     return sorted(path for path in [*found, *root.glob("deploy/**/*.yaml")] if path.exists())
 
 
 def pins(root: Path = ROOT) -> Iterator[Pin]:
-    """Every mention of an image that others make."""
+    """Every mention of a third-party image."""
     for file in files(root):
         for match in _REFERENCE.finditer(file.read_text()):
             if not match["name"].startswith(_OURS):
@@ -52,10 +52,10 @@ def pins(root: Path = ROOT) -> Iterator[Pin]:
 
 
 def pin(root: Path = ROOT) -> None:
-    """Write today's digests into the files, and say what changed.
+    """Write the current digests into the files, and print what changed.
 
     Raises:
-        Failure: a registry does not answer or does not know an image; nothing is written then.
+        Failure: a registry does not answer, or does not have an image; then nothing is written.
     """
     digests = {(pin.name, pin.tag): "" for pin in pins(root)}
     for name, tag in digests:
@@ -77,7 +77,7 @@ def pin(root: Path = ROOT) -> None:
 
 
 def _digest(name: str, tag: str) -> str:
-    host, repository = _registry(name)
+    host, repository = registry_of(name)
     insecure = host.partition(":")[0] in ("localhost", "127.0.0.1")  # as Docker does
 
     def anonymously(registry: DXFBase, response: requests.Response) -> None:
@@ -89,18 +89,17 @@ def _digest(name: str, tag: str) -> str:
     except (DXFError, requests.RequestException) as error:
         if isinstance(error, requests.HTTPError) and error.response.status_code == 404:
             raise Failure(f"{host} has no image {repository}:{tag}; nothing was written.") from None
-        said = type(error).__name__
         raise Failure(
-            f"the registry {host} did not say the digest of {repository}:{tag} ({said}); nothing was "
-            "written. Run this on a machine that reaches it."
+            f"the registry {host} did not answer for {repository}:{tag} ({type(error).__name__}); nothing "
+            "was written. Run this on a machine that can reach it."
         ) from None
     if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest or ""):
         raise Failure(f"the registry {host} gave no digest for {repository}:{tag}; nothing was written.")
     return str(digest)
 
 
-def _registry(name: str) -> tuple[str, str]:
-    """Host and repository of an image's name, as Docker reads it: without a host it is on Docker Hub."""
+def registry_of(name: str) -> tuple[str, str]:
+    """Host and repository of an image, as Docker reads its name: without a host it is on Docker Hub."""
     host, slash, rest = name.partition("/")
     if slash and ("." in host or ":" in host or host == "localhost"):
         return host, rest

@@ -1,4 +1,4 @@
-"""The systemd unit of the service without containers: `./run install-service`."""
+"""`./run install-service`: has systemd start the service, without containers."""
 
 import os
 import pwd
@@ -8,16 +8,29 @@ from pathlib import Path
 
 from services.stack.environments import ROOT
 from services.stack.failure import Failure
+from services.stack.settings import home
 
 NAME = "duoserve.service"
-_STOP_SECONDS = 60  # running requests finish first (SHUTDOWN_GRACE), then the engines end
-_BOOTED = Path("/run/systemd/system")  # exists where systemd is the init system, see sd_booted(3)
+_STOP_SECONDS = 60  # running requests finish (SHUTDOWN_GRACE), then the engines stop
+BOOTED = Path("/run/systemd/system")  # exists where systemd is the init system, see sd_booted(3)
+
+
+def install_service(system: bool, uninstall: bool) -> None:
+    """Install or uninstall the unit.
+
+    Raises:
+        Failure: systemd does not run here, or refuses, or root is needed.
+    """
+    if uninstall:
+        remove(system)
+    else:
+        install(home(), system)
 
 
 def unit(home: Path, system: bool) -> str:
-    """The unit file for the stack at `home`; a `system` unit runs as the owner of the checkout."""
+    """The unit file for the stack at `home`. A `system` unit runs as the owner of the checkout."""
     user = pwd.getpwuid(ROOT.stat().st_uid).pw_name
-    # The services find programs where whoever installs finds them.
+    # The services find the same programs as the user who installs the unit.
     environment = [f"DUOSERVE_HOME={home}", f"PATH={os.environ['PATH']}"]
     return "\n".join(
         [
@@ -26,7 +39,7 @@ def unit(home: Path, system: bool) -> str:
             "Description=Duoserve: coder and general behind one OpenAI-compatible endpoint",
             "Wants=network-online.target",
             "After=network-online.target",
-            # What does not start after so many attempts will not start by itself.
+            # After five failed starts, a sixth will not succeed either.
             "StartLimitIntervalSec=15min",
             "StartLimitBurst=5",
             "",
@@ -38,7 +51,7 @@ def unit(home: Path, system: bool) -> str:
             f"ExecStart={_quoted(ROOT / 'run').replace('$', '$$')} up",
             "Restart=on-failure",
             "RestartSec=10",
-            # Ctrl-C's way: `up` stops the services itself; what is left after the grace time is killed.
+            # As with Ctrl-C, `up` stops the services itself; what is left after the timeout is killed.
             "KillMode=mixed",
             f"TimeoutStopSec={_STOP_SECONDS}",
             "NoNewPrivileges=yes",
@@ -51,11 +64,7 @@ def unit(home: Path, system: bool) -> str:
 
 
 def install(home: Path, system: bool) -> None:
-    """Write the unit, start it and have it started at every boot (or log-in, for a user's own).
-
-    Raises:
-        Failure: systemd does not run here, or refuses, or root is needed.
-    """
+    """Write the unit, start it, and enable it for every boot, or for every login without `system`."""
     path = _path(system)
     _require(system)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,12 +80,8 @@ def install(home: Path, system: bool) -> None:
         print("It starts when you log in. To start it at boot: loginctl enable-linger")
 
 
-def uninstall(system: bool) -> None:
-    """Stop the unit and remove it; settings, models and logs stay.
-
-    Raises:
-        Failure: systemd does not run here, or refuses, or root is needed.
-    """
+def remove(system: bool) -> None:
+    """Stop the unit and remove it; settings, models and logs stay."""
     path = _path(system)
     if not path.exists():
         print(f"{path} is not installed.")
@@ -96,12 +101,10 @@ def _path(system: bool) -> Path:
 
 
 def _require(system: bool) -> None:
-    if not _BOOTED.is_dir() or not shutil.which("systemctl"):
+    if not BOOTED.is_dir() or not shutil.which("systemctl"):
         raise Failure("systemd does not run on this machine; start Duoserve with ./run up --detach instead.")
     if system and os.geteuid() != 0:
-        raise Failure(
-            "a system service needs root: sudo ./run install-service --system, or leave --system out."
-        )
+        raise Failure("a system service needs root: sudo ./run install-service --system, or omit --system.")
 
 
 def _systemctl(system: bool, *arguments: str) -> None:

@@ -1,45 +1,41 @@
-"""`up`, `status` and `down`: the stack from preparation to its end."""
+"""`./run up`: starts the services and waits until they are ready."""
 
 import fcntl
-import json
+import os
 import shlex
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from services.stack import doctor, environments, health, models
-from services.stack import settings as stack_settings
-from services.stack.environments import BY_NAME, ROOT
+from services.stack.commands import doctor
+from services.stack.commands.setup import prepare
+from services.stack.commands.status import state_of
+from services.stack.console import console
 from services.stack.failure import Failure
-from services.stack.settings import ALIASES, KEY, Settings
-from services.stack.supervision import ServiceState, Supervisor
+from services.stack.settings import KEY, Settings, load
+from services.stack.supervision import health
+from services.stack.supervision.supervisor import ServiceState, Supervisor
 
-BAD_SETTINGS = 78  # a service's exit status when a setting is wrong (EX_CONFIG of sysexits.h)
-MAX_STARTS = 3  # a service that failed this often before it was ready once will not get there
+MAX_STARTS = 3  # a service that was never ready in this many starts is given up
 POLL = 0.3  # seconds
-
-_console = Console(highlight=False, soft_wrap=True)
 
 
 def up(engine: str | None, detach: bool) -> int:
     """Prepare what is missing, start the stack and wait until it is ready; returns the exit status.
 
-    In the foreground it stays until Ctrl-C and then stops the stack.
+    In the foreground it stays until Ctrl-C, and then stops the stack.
 
     Raises:
-        Failure: the machine, a setting or a service does not allow it; nothing is left running.
+        Failure: the machine, a setting or a service prevents the start; nothing is left running.
     """
-    settings = stack_settings.load(stack_settings.home()).with_engine(engine)
+    settings = load().with_engine(engine)
     if Supervisor(settings).running():
-        _console.print("Duoserve is already up; nothing was changed.")
+        console.print("Duoserve is already up; nothing was changed.")
         _print_addresses(settings)
         return 0
     with _only_one(settings):
@@ -49,25 +45,25 @@ def up(engine: str | None, detach: bool) -> int:
 def _up(settings: Settings, engine: str | None, detach: bool) -> int:
     doctor.require(settings)
     prepare(settings)
-    supervisor = Supervisor(stack_settings.load(settings.home).with_engine(engine))
-    # Said outright, since a shell starts what runs in its background with Ctrl-C ignored.
+    supervisor = Supervisor(load(settings.home).with_engine(engine))
+    # Set explicitly, because a shell starts its background jobs with SIGINT ignored.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _ask_to_stop)
     began = time.monotonic()
     try:
         supervisor.start(detach)
         _wait_until_ready(supervisor, began)
-        _console.print(f"\nDuoserve is ready after {time.monotonic() - began:.0f} s.")
+        console.print(f"\nDuoserve is ready after {time.monotonic() - began:.0f} s.")
         _print_addresses(settings)
         if detach:
-            _console.print("\n./run status shows its state, ./run down stops it.")
+            console.print("\n./run status shows its state, ./run down stops it.")
             return 0
-        _console.print("\nCtrl-C stops it.")
+        console.print("\nCtrl-C stops it.")
         _watch(supervisor)
     except KeyboardInterrupt:
-        _console.print("\nStopping.")
+        console.print("\nStopping.")
         supervisor.stop()
-        _console.print("Duoserve is down.")
+        console.print("Duoserve is down.")
         return 0
     except Failure:
         supervisor.stop()
@@ -86,97 +82,12 @@ def _only_one(settings: Settings) -> Iterator[None]:
         yield
 
 
-def prepare(settings: Settings) -> None:
-    """Install the environments, convert the embedded model and generate the key, each where it is missing."""
-    engine = "engine" if settings.engine == "cpu" else "engine-cuda"
-    environments.ensure(engine, "router", "ui", say=_console.print)
-    if settings.engine == "cpu" and not doctor.EMBEDDED_MODEL.exists():
-        _console.print("Preparing the embedded model (half a minute, once)")
-        command = [str(BY_NAME["engine"].python), "-m", "services.engine.model", str(doctor.EMBEDDED_MODEL)]
-        if subprocess.run(command, cwd=ROOT).returncode != 0:
-            raise Failure("the embedded model could not be prepared, see above; ./run up tries again.")
-    if not all(models.here(name, revision) for name, revision in models.pinned(settings.profile)):
-        fetch_models(settings)
-    stack_settings.ensure_key(settings.home, say=_console.print)
-
-
-def fetch_models(settings: Settings) -> None:
-    """Download the models of the profile, and check them.
-
-    Raises:
-        Failure: they cannot be had.
-    """
-    # Imported where it is used: huggingface_hub takes half a second, and most tasks do without.
-    from services.stack import fetch
-
-    fetch.fetch(settings)
-
-
-def down() -> int:
-    """Stop the stack; returns the exit status, 0 also when nothing ran."""
-    stopped = Supervisor(stack_settings.load(stack_settings.home())).stop()
-    _console.print("Duoserve is down." if stopped else "Duoserve was not running.")
-    return 0
-
-
-def status(as_json: bool) -> int:
-    """Print the state of every service and model; returns 0 when all are ready, else 1."""
-    settings = stack_settings.load(stack_settings.home())
-    services, models = _status(settings, Supervisor(settings).states())
-    if as_json:
-        print(json.dumps({"services": services, "models": models}, indent=2))
-    else:
-        table = Table(box=None, pad_edge=False)
-        for heading in ("service", "state", "pid", "uptime", "port"):
-            table.add_column(heading)
-        for name, entry in services.items():
-            uptime = f"{entry['uptime_seconds']:.0f} s" if entry["pid"] else "-"
-            table.add_row(name, str(entry["state"]), str(entry["pid"] or "-"), uptime, str(entry["port"]))
-        _console.print(table)
-        _console.print("models: " + ", ".join(f"{name} {state}" for name, state in models.items()))
-    return 0 if all(entry["state"] == "ready" for entry in services.values()) else 1
-
-
-def _status(
-    settings: Settings, states: list[ServiceState] | None
-) -> tuple[dict[str, dict[str, object]], dict[str, str]]:
-    known = {state.name: state for state in states or []}
-    services: dict[str, dict[str, object]] = {}
-    for name in settings.services:
-        state = known.get(name)
-        services[name] = {
-            "state": _state(name, state, settings),
-            "pid": state.pid if state else None,
-            "uptime_seconds": round(state.uptime, 1) if state else 0.0,
-            "port": settings.ports[name],
-        }
-    return services, {alias: _model_state(alias, services, settings) for alias in ALIASES}
-
-
-def _model_state(alias: str, services: dict[str, dict[str, object]], settings: Settings) -> str:
-    """The best state of the alias' engines, those on other hosts too."""
-    states = {
-        str(services[engine.name]["state"])
-        if engine.name in services
-        else ("ready" if health.answers(f"{engine.url}/health") else "down")
-        for engine in settings.engines
-        if engine.alias == alias
-    }
-    return next(state for state in ("ready", "loading", "down") if state in states)
-
-
-def _state(name: str, state: ServiceState | None, settings: Settings) -> str:
-    if state is None or state.pid is None:
-        return "down"
-    return "ready" if health.probe(name, settings) else "loading"
-
-
 def _wait_until_ready(supervisor: Supervisor, began: float) -> None:
-    """Show each service's way to ready, line by line, and on a terminal what it is doing now."""
+    """Print a line for each service that becomes ready, and on a terminal what the others are doing."""
     settings = supervisor.settings
     ready: set[str] = set()
     starts: dict[str, set[int]] = {name: set() for name in settings.services}
-    with Live(console=_console, transient=True, auto_refresh=False) as live:
+    with Live(console=console, transient=True, auto_refresh=False) as live:
         while len(ready) < len(settings.services):
             states = _states(supervisor, began)
             for state in states:
@@ -184,8 +95,8 @@ def _wait_until_ready(supervisor: Supervisor, began: float) -> None:
                 if state.name not in ready and state.pid and health.probe(state.name, settings):
                     ready.add(state.name)
                     what = "model ready" if state.name in settings.local_engines else "ready"
-                    _console.print(f"{time.monotonic() - began:5.0f} s  {state.name:8} {what}")
-            if _console.is_terminal:
+                    console.print(f"{time.monotonic() - began:5.0f} s  {state.name:8} {what}")
+            if console.is_terminal:
                 live.update(_progress(states, ready, settings), refresh=True)
             _pause(POLL)
 
@@ -201,7 +112,7 @@ def _states(supervisor: Supervisor, began: float) -> list[ServiceState]:
 def _check_failed(state: ServiceState, starts: set[int], settings: Settings) -> None:
     if state.pid:
         starts.add(state.pid)
-    elif state.exit_status == BAD_SETTINGS or len(starts) >= MAX_STARTS:
+    elif state.exit_status == os.EX_CONFIG or len(starts) >= MAX_STARTS:
         why = health.reason(settings.logs / f"{state.name}.log")
         raise Failure(f"{state.name} does not start: {why} (./run logs {state.name} shows more)")
 
@@ -222,24 +133,24 @@ def _progress(states: list[ServiceState], ready: set[str], settings: Settings) -
 
 
 def _watch(supervisor: Supervisor) -> None:
-    """Report what changes until supervisor ends."""
+    """Print every change of state until the supervisor ends."""
     last: dict[str, str] = {}
     while (states := supervisor.states()) is not None:
         for state in states:
-            now = _state(state.name, state, supervisor.settings)
+            now = state_of(state.name, state, supervisor.settings)
             if last.get(state.name, "ready") != now:
-                _console.print(f"{time.strftime('%H:%M:%S')}  {state.name:8} {now}")
+                console.print(f"{time.strftime('%H:%M:%S')}  {state.name:8} {now}")
             last[state.name] = now
         _pause(1)
     if supervisor.stop():
         raise Failure("the supervisor died; all services were stopped. ./run up starts them again.")
-    _console.print("Duoserve was stopped.")
+    console.print("Duoserve was stopped.")
 
 
 def _print_addresses(settings: Settings) -> None:
     key = f"sed -n 's/^{KEY}=/oauth2-bearer=/p' {shlex.quote(str(settings.env_file))}"
     body = '{"model": "coder", "messages": [{"role": "user", "content": "Name three colours."}]}'
-    _console.print(
+    console.print(
         f"\n  API   {settings.url('router')}/v1   models coder and general"
         f"\n  Chat  {settings.url('ui')}"
         f"\n  Key   {KEY} in {settings.env_file}"
@@ -253,7 +164,7 @@ _asked_to_stop = False
 
 
 def _ask_to_stop(_number: int, _frame: FrameType | None) -> None:
-    # Only noted: raised here, it could be swallowed by whatever runs just then.
+    # Only noted: an exception raised here could be swallowed by the code it interrupts.
     global _asked_to_stop
     _asked_to_stop = True
 
@@ -263,21 +174,3 @@ def _pause(seconds: float) -> None:
     time.sleep(seconds)
     if _asked_to_stop:
         raise KeyboardInterrupt
-
-
-def follow_logs(service: str | None, follow: bool) -> int:
-    """Print the end of one or all logs, and with `follow` what is added; returns the exit status."""
-    settings = stack_settings.load(stack_settings.home())
-    known = [*settings.services, "supervisor"]
-    if service and service not in known:
-        raise Failure(f"{service} is no service; there are {', '.join(known)}.")
-    names = [service] if service else known
-    paths = [str(path) for name in names if (path := settings.logs / f"{name}.log").exists()]
-    if not paths:
-        raise Failure(f"no logs in {settings.logs} yet; ./run up starts the service.")
-    try:
-        return subprocess.run(["tail", "-n", "100", *(["-F"] if follow else []), *paths]).returncode
-    except KeyboardInterrupt:
-        return 0
-    finally:
-        sys.stdout.flush()

@@ -1,1 +1,1 @@
-"""Compares models before one is chosen: small problems whose solutions are run."""
+"""Small coding problems for comparing models: their solutions are run. Entry point: command.py."""

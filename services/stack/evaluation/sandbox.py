@@ -1,4 +1,4 @@
-"""Runs a program of a model in a process that can do little: no network, no settings, few resources."""
+"""Runs a program that a model wrote, without network and settings, and with few resources."""
 
 import resource
 import shutil
@@ -12,10 +12,10 @@ FILE = 2**20
 
 
 def passes(program: str) -> bool:
-    """Whether `program` (Python) ends by itself, without an error, within the limits.
+    """Whether `program` (Python) ends without an error and within the limits.
 
-    It runs in an empty folder with an empty environment, and, where this machine lets users make namespaces,
-    without a network. That keeps accidents away; it is no wall against a program that means harm.
+    It runs in an empty folder with an empty environment and, if users may create namespaces on this machine,
+    without a network. That prevents accidents; it does not stop a malicious program.
     """
     with tempfile.TemporaryDirectory() as folder:
         try:

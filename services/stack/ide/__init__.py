@@ -1,1 +1,1 @@
-"""Configurations for the tools that developers use, from one table (config/ide.yaml)."""
+"""Configurations for the tools that developers use (config/ide.yaml). Entry point: command.py."""

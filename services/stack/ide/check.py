@@ -1,28 +1,28 @@
-"""Sends a tool's own requests (requests.yaml) to the service and says what works."""
+"""Sends the requests that a tool sends (requests.yaml) to the service, and tells which ones work."""
 
 import json
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import yaml
 
-from services.ide.tools import Facts, Failure, Tool
+from services.stack.failure import Failure
+from services.stack.ide.tools import Facts, Tool
 
 Json = dict[str, Any]
 REQUESTS = Path(__file__).with_name("requests.yaml")
 TIMEOUT = 120.0  # seconds; a busy service lets a request wait
-# So many events of a stream are read; then the request is given up, as an editor does when one types on.
+# After this many events of a stream the request is cancelled, as by an editor when its user types on.
 MOST_EVENTS = 40
 
 
 @dataclass(frozen=True)
-class Request:
-    """One request as the tool sends it."""
+class ToolRequest:
+    """One request, as the tool sends it."""
 
     what: str
     source: str
@@ -32,20 +32,20 @@ class Request:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a request. `seconds` is the time to the first token, or of the whole answer."""
+    """What a request led to. `seconds` is the time to the first token, or to the whole answer."""
 
-    request: Request
+    request: ToolRequest
     works: bool
-    said: str
+    detail: str
     seconds: float
 
 
-def requests_of(tool: str, fim_model: str) -> list[Request]:
-    """The requests of the tool called `tool`, for the service whose coder is also called `fim_model`."""
+def requests_of(tool: str, fim_model: str) -> list[ToolRequest]:
+    """The requests of `tool`; for fill-in-the-middle they use the name `fim_model` for the coder."""
     table = yaml.safe_load(REQUESTS.read_text())
     entries = table.get(tool, table["any"])
     return [
-        Request(entry["what"], entry["source"], entry["path"], _filled(entry["body"], fim_model))
+        ToolRequest(entry["what"], entry["source"], entry["path"], _filled(entry["body"], fim_model))
         for entry in entries
     ]
 
@@ -62,63 +62,52 @@ def run(tool: Tool, facts: Facts) -> Iterator[Outcome]:
     """Send the tool's requests one after the other.
 
     Raises:
-        Failure: there is no key, or nothing answers at the address.
+        Failure: the key is not known, or nothing answers.
     """
     if not facts.key:
-        raise Failure("The key is not known; set DUOSERVE_API_KEY to the key of that service.")
+        raise Failure("the key is not known; set DUOSERVE_API_KEY to the key of that service.")
     try:
-        urllib.request.urlopen(f"{facts.base}/health", timeout=5).close()  # noqa: S310 - the scheme was checked
-    except (OSError, ValueError) as error:
-        raise Failure(f"Nothing serves at {facts.base} ({_reason(error)}); start it with ./run up.") from None
+        httpx.get(f"{facts.base}/health", timeout=5).raise_for_status()
+    except httpx.HTTPError as error:
+        raise Failure(f"nothing answers at {facts.base} ({_line(error)}); start it with ./run up.") from None
     for request in requests_of(tool.name, facts.fim_model):
         yield send(request, facts.base, facts.key)
 
 
-def send(request: Request, base: str, key: str) -> Outcome:
-    """Send one request and look whether an answer comes in the API's own form."""
-    headers = {"content-type": "application/json", "authorization": f"Bearer {key}"}
-    asked = urllib.request.Request(  # noqa: S310 - the scheme was checked
-        f"{base}{request.path}", json.dumps(request.body).encode(), headers
-    )
-    start = time.monotonic()
-    try:
-        with urllib.request.urlopen(asked, timeout=TIMEOUT) as answer:  # noqa: S310
-            if not request.body.get("stream"):
-                text = _text(json.load(answer))
-                return Outcome(request, text is not None, "answered", time.monotonic() - start)
-            said, first = "", 0.0
-            for number, event in enumerate(_events(answer)):
-                if isinstance(event.get("error"), dict):
-                    return Outcome(
-                        request, False, str(event["error"].get("message")), time.monotonic() - start
-                    )
-                first = first or time.monotonic() - start
-                said += _text(event) or ""
-                if number >= MOST_EVENTS:
-                    break
-            return Outcome(request, first > 0, "streamed" if first else "ended without a token", first)
-    except urllib.error.HTTPError as error:
-        return Outcome(request, False, f"{error.code}: {_message(error.read())}", time.monotonic() - start)
-    except (OSError, ValueError) as error:
-        return Outcome(request, False, _reason(error), time.monotonic() - start)
+def send(request: ToolRequest, base: str, key: str) -> Outcome:
+    """Send one request, and check that the answer has the form of its API."""
+    with httpx.Client(headers={"authorization": f"Bearer {key}"}, timeout=TIMEOUT) as client:
+        start = time.monotonic()
+        try:
+            with client.stream("POST", f"{base}{request.path}", json=request.body) as answer:
+                works, detail, first = _read(answer, request.body.get("stream", False))
+        except (httpx.HTTPError, ValueError) as error:
+            works, detail, first = False, _line(error), None
+        return Outcome(request, works, detail, (first or time.monotonic()) - start)
 
 
-def _events(lines: Any) -> Iterator[Json]:
+def _read(answer: httpx.Response, stream: bool) -> tuple[bool, str, float | None]:
+    """Whether the answer is as it should be, what it is, and when its first token came."""
+    if answer.is_error:
+        return False, f"{answer.status_code}: {_message(answer.read())}", None
+    if not stream:
+        body = json.loads(answer.read())
+        whole = body.get("choices") or body.get("content") is not None or body.get("output") is not None
+        return bool(whole), "answered" if whole else "answered with something else", None
+    first = None
+    for number, event in enumerate(_events(answer.iter_lines())):
+        if isinstance(event.get("error"), dict):
+            return False, str(event["error"].get("message")), None
+        first = first or time.monotonic()
+        if number >= MOST_EVENTS:
+            break
+    return first is not None, "streamed" if first else "ended without a token", first
+
+
+def _events(lines: Iterable[str]) -> Iterator[Json]:
     for line in lines:
-        if line.startswith(b"data: {"):
+        if line.startswith("data: {"):
             yield json.loads(line[6:])
-
-
-def _text(answer: Json) -> str | None:
-    """The text of an answer or of one event in any of the four APIs; None in an object of another kind."""
-    for choice in answer.get("choices") or ():
-        part = choice.get("delta") or choice.get("message") or choice
-        return str(part.get("text") or part.get("content") or "")
-    if isinstance(answer.get("delta"), dict):
-        return str(answer["delta"].get("text") or "")
-    if isinstance(answer.get("delta"), str):
-        return str(answer["delta"])
-    return "" if answer.get("content") is not None or answer.get("output") is not None else None
 
 
 def _message(body: bytes) -> str:
@@ -128,5 +117,5 @@ def _message(body: bytes) -> str:
         return body[:200].decode(errors="replace")
 
 
-def _reason(error: Exception) -> str:
-    return " ".join(str(getattr(error, "reason", None) or error).split())
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

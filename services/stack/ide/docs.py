@@ -1,14 +1,18 @@
-"""Writes docs/ide-setup.md from the tables: `python -m services.ide.docs > docs/ide-setup.md`."""
+"""Writes docs/ide-setup.md from the tables.
+
+`.envs/dev/bin/python -m services.stack.ide.docs > docs/ide-setup.md`
+"""
 
 import sys
 from pathlib import Path
 
 import yaml
 
-from services.ide import check
-from services.ide.tools import FEATURES, ROOT, Facts, Tool, read_tools
+from services.stack.environments import ROOT
+from services.stack.ide import check
+from services.stack.ide.tools import FEATURES, Facts, Tool, read_tools
 
-# The example service of the page: the router on this machine, with the GPU profile's models.
+# The service in the page's examples: on this machine, with the models of the GPU profile.
 EXAMPLE = Facts(
     base="http://127.0.0.1:4000",
     key=None,
@@ -21,7 +25,7 @@ HEAD = Path(__file__).with_name("page.md")
 
 
 def page() -> str:
-    """The whole page."""
+    """The content of docs/ide-setup.md."""
     tools = read_tools()
     return (
         HEAD.read_text()

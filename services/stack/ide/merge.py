@@ -1,7 +1,6 @@
-"""Merges a configuration into a tool's own file, keeping what is there: values, order and comments.
+"""Merges a configuration into a tool's own file, and keeps its other values, its order and its comments.
 
-json-five (JSON with comments, as VS Code and Zed have it), ruamel.yaml and tomlkit read files without losing
-what is not a value.
+json-five (JSON with comments, as in VS Code and Zed), ruamel.yaml and tomlkit keep what is not a value.
 """
 
 import json
@@ -19,20 +18,20 @@ from json5.loader import ModelLoader
 from json5.model import JSONArray, JSONObject
 from ruamel.yaml import YAML
 
-from services.ide.tools import Failure
+from services.stack.failure import Failure
 
-# Entries of a list are the same entry when one of these is equal in both.
+# Two entries of a list are the same if one of these is equal in both.
 IDENTITY = ("id", "model_id", "name")
 
 
 def merged(text: str, config: str, form: str, keep: Sequence[str] = ()) -> str:
     """`text`, the file's content, with `config` merged in; both in the format `form` (json, yaml, toml).
 
-    Mappings are merged key by key, lists of named entries by name; everything else is replaced, but for the
-    settings named in `keep`, which stay as they are where there are any.
+    Mappings are merged key by key, and lists of named entries by name. Everything else is replaced, except
+    the settings named in `keep`, if the file has them.
 
     Raises:
-        ValueError: `text` is not in that format, or a list stands where the configuration has a mapping.
+        ValueError: `text` is not in that format, or has a list where the configuration has a mapping.
     """
     if not text.strip():
         return config
@@ -42,27 +41,27 @@ def merged(text: str, config: str, form: str, keep: Sequence[str] = ()) -> str:
         return _yaml(text, config, keep) if form == "yaml" else _toml(text, config)
     except ValueError:
         raise
-    except Exception as error:  # each library has errors of its own for text that it cannot read
+    except Exception as error:  # each library raises its own errors for text that it cannot parse
         raise ValueError(" ".join(str(error).split())[:200]) from None
 
 
 def write(
     path: Path, config: str, form: str, secret: bool, keep: Sequence[str] = ()
 ) -> Path | Literal[False] | None:
-    """Merge `config` into the file at `path`, and keep a copy of what was there.
+    """Merge `config` into the file at `path`, and keep a copy of its previous content.
 
     Args:
-        path: the tool's file; what it is a link to is written.
+        path: the tool's file; if it is a link, its target is written.
         config: what to merge in.
         form: json, yaml or toml.
-        secret: whether `config` holds the key, so that the file is for its owner alone.
-        keep: settings that stay as they are where there are any.
+        secret: whether `config` contains the key, so that only the owner may read the file.
+        keep: settings of the file that are not changed.
 
     Returns:
-        The backup's path, None if there was no file, False if the file says all of it already.
+        The path of the copy, None if there was no file, False if the file has this configuration already.
 
     Raises:
-        Failure: the file cannot be read, understood or written; it is as before.
+        Failure: the file cannot be read, parsed or written; it is unchanged.
     """
     path = path.resolve()
     try:
@@ -81,7 +80,9 @@ def write(
     except UnicodeDecodeError:
         raise Failure(f"{path} is not text; nothing was written.") from None
     except ValueError as error:
-        raise Failure(f"{path} is not valid {form}, mend it first; nothing was written. ({error})") from None
+        raise Failure(
+            f"{path} is not valid {form}; nothing was written. Fix the file first. ({error})"
+        ) from None
     except OSError as error:
         raise Failure(f"{path} cannot be written: {error.strerror}.") from None
 
@@ -100,10 +101,10 @@ def _place(path: Path, text: str, mode: int) -> None:
 
 
 def _merge(into: Any, wanted: Any) -> None:
-    """For the documents of ruamel.yaml and tomlkit, which are dicts and lists."""
+    """For documents of ruamel.yaml and tomlkit, which consist of dicts and lists."""
     if isinstance(wanted, Mapping):
         if not isinstance(into, MutableMapping):
-            raise ValueError("a list stands where settings by name are expected")
+            raise ValueError("there is a list where settings by name are expected")
         for key, value in wanted.items():
             if isinstance(into.get(key), MutableMapping | MutableSequence) and isinstance(value, dict | list):
                 _merge(into[key], value)
@@ -111,7 +112,7 @@ def _merge(into: Any, wanted: Any) -> None:
                 into[key] = value
         return
     if not isinstance(into, MutableSequence):
-        raise ValueError("settings by name stand where a list is expected")
+        raise ValueError("there are settings by name where a list is expected")
     for entry in wanted:
         place = next((i for i, own in enumerate(into) if _same(own, entry)), None)
         if place is None:
@@ -159,11 +160,11 @@ def _json(text: str, config: str) -> str:
 
 
 def _edit(text: str, node: Any, wanted: Any, depth: int, edits: list[tuple[int, int, str]]) -> None:
-    """Collect the replacements (start, end, new text) that give `wanted` to `node` of the tree of `text`."""
+    """Collect the replacements (start, end, new text) that merge `wanted` into `node` of `text`."""
     added: list[str] = []
     if isinstance(wanted, dict):
         if not isinstance(node, JSONObject):
-            raise ValueError("something else stands where settings by name are expected")
+            raise ValueError("there is something else where settings by name are expected")
         own = {
             json5_loads(_source(text, key)): value for key, value in zip(node.keys, node.values, strict=True)
         }
@@ -176,7 +177,7 @@ def _edit(text: str, node: Any, wanted: Any, depth: int, edits: list[tuple[int, 
                 edits.append((*_span(own[key]), json.dumps(value)))
     else:
         if not isinstance(node, JSONArray):
-            raise ValueError("something else stands where a list is expected")
+            raise ValueError("there is something else where a list is expected")
         entries = [(value, json5_loads(_source(text, value))) for value in node.values]
         for entry in wanted:
             same = next((value for value, is_ in entries if _same(is_, entry)), None)
@@ -186,7 +187,7 @@ def _edit(text: str, node: Any, wanted: Any, depth: int, edits: list[tuple[int, 
                 _edit(text, same, entry, depth + 1, edits)
     if added:
         close = _span(node)[1] - 1
-        # After whatever stands last, a comment for example, and on lines of their own.
+        # On new lines, after whatever is last, which may be a comment.
         place = len(text[:close].rstrip())
         new = ",".join(f"\n{'  ' * depth}{entry}" for entry in added) + "\n" + "  " * (depth - 1)
         if node.values and node.trailing_comma is None:

@@ -1,30 +1,26 @@
-"""The table of tools (config/ide.yaml), and the facts of the service that go into their configurations."""
+"""The table of tools (config/ide.yaml), and the facts about the service that their configurations need."""
 
-import json
 import os
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
-Json = dict[str, Any]
+from services.stack.environments import ROOT
+from services.stack.failure import Failure
+from services.stack.settings import ALIASES, KEY, PROFILES
+
 FEATURES = ("chat", "agent", "autocomplete")
-NO_KEY = "YOUR-KEY"  # stands where the key would, when it is not known
-
-
-class Failure(Exception):
-    """Something that the user has to know; the text is one line with the remedy."""
+NO_KEY = "YOUR-KEY"  # in place of a key that is not known
 
 
 @dataclass(frozen=True)
 class Tool:
-    """One entry of the table. See the head of config/ide.yaml for what the fields mean."""
+    """One entry of the table; the top of config/ide.yaml explains the fields."""
 
     name: str
     title: str
@@ -41,12 +37,12 @@ class Tool:
 
     @property
     def variables(self) -> list[str]:
-        """Environment variables that the tool reads the key from."""
+        """The environment variables from which the tool reads the key."""
         return [str(self.key[field]) for field in ("variable", "also") if field in self.key]
 
     @property
     def holds_key(self) -> bool:
-        """Whether the key itself is part of the configuration."""
+        """Whether the configuration contains the key itself."""
         return "@key@" in self.config
 
     def fill(self, facts: "Facts") -> str:
@@ -58,7 +54,7 @@ class Tool:
 
 
 def read_tools(path: Path = ROOT / "config" / "ide.yaml") -> dict[str, Tool]:
-    """The tools by name, in the table's order."""
+    """The tools by name, in the order of the table."""
     tools = {}
     for name, entry in yaml.safe_load(path.read_text()).items():
         file = entry.get("file", {})
@@ -81,7 +77,7 @@ def read_tools(path: Path = ROOT / "config" / "ide.yaml") -> dict[str, Tool]:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a configuration says of the service. `windows` and `prompts` are tokens by alias."""
+    """What a configuration says about the service. `windows` and `prompts` are tokens by alias."""
 
     base: str
     key: str | None
@@ -90,7 +86,7 @@ class Facts:
     fim_model: str
 
     def placeholders(self) -> dict[str, str]:
-        """The values of the table's @placeholders@."""
+        """The values of the @placeholders@ in the table."""
         parts = urlsplit(self.base)
         return {
             "base": self.base,
@@ -107,29 +103,26 @@ class Facts:
 
 
 def base_url(url: str | None, settings: Mapping[str, str]) -> str:
-    """Address of the service, without /v1: `url`, or where the settings put the router on this machine.
+    """The service's address without /v1: `url`, or that of the router in `settings`.
 
     Raises:
         Failure: `url` is not an http or https address.
     """
     if url is None:
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings["BIND_ADDRESS"], settings["BIND_ADDRESS"])  # noqa: S104
-        return f"http://{f'[{host}]' if ':' in host else host}:{settings['ROUTER_PORT']}"
+        return settings["ROUTER_URL"]
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise Failure(f"--url {url} is not an address; write it like https://ai.example.com.")
+        raise Failure(f"--url {url} is not an address such as https://ai.example.com.")
     return url.rstrip("/").removesuffix("/v1")
 
 
 def key_for(url: str | None, settings: Mapping[str, str]) -> str | None:
-    """The key of the service, or None. This machine's own key is never used for a service elsewhere."""
-    return os.environ.get("DUOSERVE_API_KEY") or (
-        settings["LITELLM_MASTER_KEY"] or None if url is None else None
-    )
+    """The service's key, or None if it is not known. The key in `settings` is never sent to another `url`."""
+    return os.environ.get("DUOSERVE_API_KEY") or (settings[KEY] or None if url is None else None)
 
 
 def facts_of(url: str | None, settings: Mapping[str, str]) -> Facts:
-    """What the running service says of itself; while it does not answer, what the engine profile says.
+    """The facts that the running service publishes or, if it does not answer, those of the profile.
 
     Raises:
         Failure: `url` is not an address.
@@ -145,25 +138,20 @@ def facts_of(url: str | None, settings: Mapping[str, str]) -> Facts:
 
 
 def _published(base: str, key: str | None) -> tuple[list[str], dict[str, int]] | None:
-    """The names of the coder and the windows, as /v1/models gives them."""
-    request = urllib.request.Request(f"{base}/v1/models", headers={"authorization": f"Bearer {key}"})  # noqa: S310
+    """The names of the coder, and the windows by alias, from /v1/models."""
     try:
-        with urllib.request.urlopen(request, timeout=3) as answer:  # noqa: S310 - base_url checked the scheme
-            models: list[Json] = json.load(answer)["data"]
+        answer = httpx.get(f"{base}/v1/models", headers={"authorization": f"Bearer {key}"}, timeout=3)
+        models: list[dict[str, Any]] = answer.raise_for_status().json()["data"]
         windows = {
             model["id"]: int(model["max_model_len"]) for model in models if model["id"] == model["root"]
         }
-        return [m["id"] for m in models if m["root"] == "coder"], {
-            a: windows[a] for a in ("coder", "general")
-        }
-    except (OSError, ValueError, KeyError, TypeError):
+        names = [model["id"] for model in models if model["root"] == "coder"]
+        return names, {alias: windows[alias] for alias in ALIASES}
+    except (httpx.HTTPError, ValueError, KeyError, TypeError):
         return None
 
 
 def _profile(profile: str) -> tuple[list[str], dict[str, int]]:
-    engines = {
-        alias: yaml.safe_load((ROOT / "config" / "engines" / profile / f"{alias}.yaml").read_text())
-        for alias in ("coder", "general")
-    }
+    engines = {alias: yaml.safe_load((PROFILES / profile / f"{alias}.yaml").read_text()) for alias in ALIASES}
     names = ["coder", str(engines["coder"]["model"]).rstrip("/").rpartition("/")[2].lower()]
     return names, {alias: int(engine["max-model-len"]) for alias, engine in engines.items()}

@@ -1,10 +1,10 @@
-"""Runs one service so that nothing of it survives, and keeps its log.
+"""Runs one service so that none of its processes survives it, and writes its log.
 
 vLLM starts processes that start processes. The guard adopts those whose parent dies (child subreaper), ends
 all of them before it ends itself, and is told by the kernel when the supervisor dies. What a killed guard
-leaves behind carries its mark and is ended by the next guard of the same service, or by `down`.
+leaves behind is recognized by its mark, and ended by the next guard of the same service or by `down`.
 
-`python -m services.stack.guard NAME [--ready-url URL --start-lock FILE] -- COMMAND ...`
+`python -m services.stack.supervision.guard NAME [--ready-url URL --start-lock FILE] -- COMMAND ...`
 """
 
 import argparse
@@ -21,9 +21,9 @@ from types import FrameType
 
 import psutil
 
-from services.stack.health import STARTING, WAITING, answers
-from services.stack.logfile import LogFile
-from services.stack.processes import end, marked, marks
+from services.stack.supervision.health import STARTING, WAITING, answers
+from services.stack.supervision.logfile import LogFile
+from services.stack.supervision.processes import end, marked, marks
 
 GRACE = 20  # seconds a service has between SIGTERM and SIGKILL
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
@@ -31,12 +31,12 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def end_with_parent(sent: signal.Signals) -> None:
-    """Have the kernel send this process `sent` when its parent dies (prctl(2))."""
+    """Have the kernel send the signal `sent` to this process when its parent dies (prctl(2))."""
     _libc.prctl(_PR_SET_PDEATHSIG, sent)
 
 
 class Guard:
-    """One service's processes, from start to end."""
+    """The processes of one service, from start to end."""
 
     def __init__(self, home: Path, name: str, command: list[str]) -> None:
         self.home, self.name, self.command = home, name, command
@@ -45,8 +45,8 @@ class Guard:
     def run(self, ready_url: str | None, start_lock: Path | None) -> int:
         """Run the command to its end; returns its exit status.
 
-        With `start_lock`, the command starts once no other starting service holds the lock, and the lock is
-        given back when `ready_url` answers: engines load one after the other, each with the whole machine.
+        With `start_lock`, the command starts only while no other service holds the lock, and the lock is
+        released when `ready_url` answers: engines load one after the other, each with the whole machine.
         """
         signal.signal(signal.SIGTERM, self._end_child)
         signal.signal(signal.SIGINT, self._end_child)
@@ -94,7 +94,7 @@ def _copy(child: subprocess.Popen[bytes], log: LogFile) -> None:
 
 def main() -> int:
     """Run one service; returns its exit status."""
-    parser = argparse.ArgumentParser(description="Run one service so that nothing of it survives.")
+    parser = argparse.ArgumentParser(description="Run one service so that none of its processes survives it.")
     parser.add_argument("name")
     parser.add_argument("--ready-url")
     parser.add_argument("--start-lock", type=Path)
@@ -103,7 +103,7 @@ def main() -> int:
     parent = os.getppid()
     end_with_parent(signal.SIGTERM)
     if os.getppid() != parent:
-        return 0  # the supervisor died before the kernel was asked to tell
+        return 0  # the supervisor died before the kernel could tell
     guard = Guard(Path(os.environ["DUOSERVE_HOME"]), arguments.name, arguments.command)
     return guard.run(arguments.ready_url, arguments.start_lock)
 

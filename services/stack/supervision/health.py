@@ -1,4 +1,4 @@
-"""Whether the models and services answer, and what an engine that loads is doing."""
+"""Whether services answer, what a loading engine is doing, and why a service ended."""
 
 import re
 import urllib.error
@@ -10,7 +10,7 @@ from services.stack.settings import Settings
 # What the guard logs.
 WAITING = b"duoserve: waiting for the other engine to load\n"
 STARTING = b"duoserve: starting\n"
-# What vLLM logs on its way to ready, and the words a user reads for it.
+# What vLLM logs while it starts, and what the user reads.
 _PHASES = (
     (re.compile(rb"Starting vLLM server"), "ready"),
     (re.compile(rb"Capturing|Graph capturing"), "capturing CUDA graphs"),
@@ -22,15 +22,15 @@ _PHASES = (
     (re.compile(STARTING), "importing vLLM"),
     (re.compile(WAITING), "waiting for the other engine to load"),
 )
-# A proxy named in the environment is not for loopback.
+# Without the proxy that the environment may name: it is not for loopback.
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-_TAIL = 20_000  # bytes of a log that are looked at
+_TAIL = 20_000  # bytes at the end of a log that are read
 _TELLING = re.compile(r"error|exception|invalid|refuse|cannot|must|missing|in use", re.IGNORECASE)
 _PREFIX = re.compile(r"^\([^)]*\)\s*|^(INFO|WARNING|ERROR)\s+[\d-]+ [\d:]+ \[[^]]*\]\s*")
 
 
 def answers(url: str) -> bool:
-    """Whether a GET of `url` is answered with success, within two seconds."""
+    """Whether a GET of `url` succeeds within two seconds."""
     try:
         with _direct.open(url, timeout=2):
             return True
@@ -39,13 +39,13 @@ def answers(url: str) -> bool:
 
 
 def probe(service: str, settings: Settings) -> bool:
-    """Whether a service answers requests."""
+    """Whether a local service answers its health check."""
     path = "/_stcore/health" if service == "ui" else "/health"
     return answers(settings.url(service) + path)
 
 
 def phase(log: Path) -> str:
-    """What an engine that is not ready yet is doing, from the last of its log."""
+    """What a loading engine is doing, from the end of its log."""
     tail = _tail(log)
     place, words = max(
         ((max((m.start() for m in pattern.finditer(tail)), default=-1), words) for pattern, words in _PHASES),
@@ -55,7 +55,7 @@ def phase(log: Path) -> str:
 
 
 def reason(log: Path) -> str:
-    """The line of a log that best says why its service ended."""
+    """The line of a log that explains best why its service ended."""
     lines = [line.strip() for line in _tail(log).decode(errors="replace").splitlines() if line.strip()]
     telling = [line for line in lines if _TELLING.search(line)] or lines or ["it left no log"]
     line = telling[-1]

@@ -1,4 +1,4 @@
-"""A service's log on disk, rotated. The router deletes old ones of every service (LOG_DAYS, LOG_TOTAL_GB)."""
+"""A service's log file, with rotation. The router deletes the old logs (LOG_DAYS, LOG_TOTAL_GB)."""
 
 import datetime
 from pathlib import Path
@@ -7,7 +7,10 @@ ROTATE_BYTES = 100_000_000
 
 
 class LogFile:
-    """Appends to FOLDER/NAME.log; daily, and when it is full, that becomes NAME.log.TIME."""
+    """Appends to FOLDER/NAME.log, and renames it to NAME.log.TIME daily and when it is full.
+
+    The handlers in logging.handlers rotate either daily or by size, but not both.
+    """
 
     def __init__(self, folder: Path, name: str, rotate_bytes: int = ROTATE_BYTES) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -16,7 +19,7 @@ class LogFile:
         self._open()
 
     def write(self, line: bytes) -> None:
-        """Append one line; it is on disk, not in a buffer, when this returns."""
+        """Append one line, unbuffered."""
         now = datetime.datetime.now(datetime.UTC)
         if self._size and (now.date() != self._day or self._size + len(line) > self._rotate_bytes):
             self._file.close()

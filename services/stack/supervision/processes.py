@@ -1,4 +1,4 @@
-"""Finds and ends the processes of a stack by the mark that each carries in its environment."""
+"""Finds and ends the processes of a stack, by the mark that each has in its environment."""
 
 import contextlib
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ _HOME, _SERVICE = "DUOSERVE_HOME", "DUOSERVE_SERVICE"
 
 
 def marks(home: Path, service: str) -> dict[str, str]:
-    """Environment variables that mark a process, and all that it starts, as part of a service."""
+    """Environment variables that mark a process, and all processes it starts, as part of a service."""
     # vLLM renames its processes with setproctitle, which overwrites the environment that others see unless
     # SPT_NOENV is set.
     return {_HOME: str(home), _SERVICE: service, "SPT_NOENV": "1"}
@@ -19,7 +19,7 @@ def marks(home: Path, service: str) -> dict[str, str]:
 def marked(home: Path, service: str | None = None) -> list[psutil.Process]:
     """The running processes of one service of the stack at `home`, or of all its services.
 
-    The caller, its ancestors and processes of other users are left out.
+    Excludes the caller, its ancestors and the processes of other users.
     """
     own = {psutil.Process().pid, *(parent.pid for parent in psutil.Process().parents())}
     found = []
@@ -40,8 +40,8 @@ def marked(home: Path, service: str | None = None) -> list[psutil.Process]:
 def end(processes: Iterable[psutil.Process]) -> None:
     """Kill processes and wait until they are gone.
 
-    Python's resource trackers have a moment to end by themselves: they remove the shared memory that the
-    killed ones leave behind.
+    Python's resource trackers get a moment to end by themselves, because they remove the shared memory of the
+    killed processes.
     """
     processes = list(processes)
     _kill(process for process in processes if not _is_resource_tracker(process))

@@ -1,8 +1,7 @@
-"""Starts, watches and stops the services, with supervisor doing the supervising.
+"""Starts, watches and stops the services, by means of supervisor (http://supervisord.org).
 
-supervisor restarts what crashes (with back-off while a service has not been up for long), and answers
-questions on a socket that only the user can open. It leaks the children of what it kills, so each service
-runs in a guard (guard.py).
+supervisor restarts services that crash, with back-off, and answers on a socket that only the user can open.
+It leaks the children of the processes that it kills, so each service runs in a guard (guard.py).
 """
 
 import contextlib
@@ -29,18 +28,18 @@ from supervisor.xmlrpc import SupervisorTransport
 from services.stack import gpus, models
 from services.stack.environments import BY_NAME, ROOT
 from services.stack.failure import Failure
-from services.stack.guard import GRACE, end_with_parent
-from services.stack.processes import end, marked, marks
 from services.stack.settings import Settings
+from services.stack.supervision.guard import GRACE, end_with_parent
+from services.stack.supervision.processes import end, marked, marks
 
 SUPERVISOR = "supervisor"
-# Seconds a service must live to count as started; one that ends sooner is restarted with back-off.
+# Seconds after which a service has started; one that ends sooner is restarted with back-off.
 ENGINE_SECONDS, START_SECONDS = 120, 20
 
 
 @dataclass(frozen=True)
 class ServiceState:
-    """What supervisor knows of a service: its guard's `pid` or else the last exit status; `uptime` in s."""
+    """What supervisor knows of a service: the `pid` of its guard, or its last exit status; `uptime` in s."""
 
     name: str
     pid: int | None
@@ -54,24 +53,24 @@ class Supervisor:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         digest = hashlib.sha256(str(settings.home).encode()).hexdigest()[:12]
-        # Not under `home`: the path of a Unix socket has room for some 100 characters only. Not where the
-        # environment says either: that ends with a login, or differs between two.
+        # Not under `home`: the path of a Unix socket is limited to some 100 characters. Not in a folder that
+        # the environment names either: it may end with the login, or differ between two.
         self._folder = Path(f"/tmp/duoserve-{os.getuid()}-{digest}")  # noqa: S108 - made anew, owner only
         self._socket = self._folder / "supervisor.sock"
 
     def start(self, detached: bool) -> None:
-        """Start supervisor and with it the services; unless `detached`, it ends with this process.
+        """Start supervisor and the services; unless `detached`, they end with this process.
 
         Raises:
-            Failure: the folder of its socket cannot be made.
+            Failure: the folder for its socket cannot be created.
         """
         settings = self.settings
-        end(marked(settings.home))  # what a killed supervisor could not take with it
+        end(marked(settings.home))  # what a killed supervisor left behind
         shutil.rmtree(self._folder, ignore_errors=True)
         try:
             self._folder.mkdir(mode=0o700)
         except OSError as error:
-            raise Failure(f"cannot make {self._folder} ({error.strerror}); remove what is there.") from None
+            raise Failure(f"cannot create {self._folder} ({error.strerror}); remove it.") from None
         for folder in (settings.logs, settings.run, settings.cache):
             folder.mkdir(parents=True, exist_ok=True)
         configuration = settings.run / "supervisord.conf"
@@ -89,11 +88,10 @@ class Supervisor:
             )
 
     def running(self) -> bool:
-        """Whether supervisor answers."""
         return self.states() is not None
 
     def states(self) -> list[ServiceState] | None:
-        """The state of each service, or None when supervisor does not run."""
+        """The state of each service, or None if supervisor is not running."""
         try:
             answers: Any = self._ask("getAllProcessInfo")
         except (OSError, http.client.HTTPException):
@@ -110,7 +108,7 @@ class Supervisor:
         ]
 
     def stop(self) -> bool:
-        """Stop all services and supervisor; whatever is left then is killed. Returns whether anything ran."""
+        """Stop all services and supervisor, and kill what is left; returns whether anything was running."""
         with contextlib.suppress(OSError, http.client.HTTPException, xmlrpc.client.Fault):
             self._ask("shutdown")
         deadline = time.monotonic() + GRACE + 10
@@ -131,7 +129,7 @@ class Supervisor:
 
     def _environment(self) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
-        # A proxy that the user needs for the internet is not for what runs here, nor for other engines.
+        # The user's proxy is for the internet, and not for the services and engines.
         engines = {urlsplit(engine.url).hostname for engine in self.settings.engines}
         known = [
             inherited.get("NO_PROXY"),
@@ -165,7 +163,7 @@ class Supervisor:
                 f"directory={_escaped(ROOT)}",
                 f"priority={priority}",
                 f"startsecs={ENGINE_SECONDS if name in self.settings.local_engines else START_SECONDS}",
-                "startretries=1000000",  # waits a second longer each time, and never gives up
+                "startretries=1000000",  # it waits a second longer each time, and never gives up
                 "autorestart=true",
                 f"stopwaitsecs={GRACE + 5}",
                 "stdout_logfile=NONE",  # the guard keeps the log
@@ -175,7 +173,7 @@ class Supervisor:
         return "\n".join(sections) + "\n"
 
     def _guarded(self, name: str) -> list[str]:
-        command = [sys.executable, "-m", "services.stack.guard", name]
+        command = [sys.executable, "-m", "services.stack.supervision.guard", name]
         if name in self.settings.local_engines:
             lock = self.settings.run / "engine-start.lock"
             command += ["--ready-url", f"{self.settings.url(name)}/health", "--start-lock", str(lock)]
@@ -196,16 +194,16 @@ class Supervisor:
         if name not in engines:
             return ""
         variables = {
-            # vLLM leaves files and sockets behind; this folder goes when the stack stops.
+            # vLLM leaves files and sockets behind; this folder is removed when the stack stops.
             "TMPDIR": str(self._folder),
             "VLLM_CACHE_ROOT": str(self.settings.cache / "vllm"),
             "TORCHINDUCTOR_CACHE_DIR": str(self.settings.cache / "inductor"),
         }
-        # What the engines serve was fetched before they start.
+        # The models were downloaded before the engines start.
         variables |= {"HF_HOME": str(models.HOME), "HF_HUB_OFFLINE": "1"}
         variables |= {k: v or "" for k, v in dotenv_values(self.settings.profile / "engine.env").items()}
         if self.settings.engine == "cpu":
-            # An equal share each; left alone, each would use all cores, and wait for the others.
+            # By default each engine would use all cores, and they would wait for each other.
             share = max(1, len(os.sched_getaffinity(0)) // len(engines))
             variables["OMP_NUM_THREADS"] = str(share)
         elif chosen := gpus.of_engine(self.settings, engines[name]):

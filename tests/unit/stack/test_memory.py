@@ -10,19 +10,20 @@ import yaml
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from services.stack import models, plan, settings
+from services.stack import memory, models, settings
+from services.stack.commands import plan
 from services.stack.environments import ROOT
 from services.stack.failure import Failure
+from services.stack.memory import GIB, EngineMemory, Plan
 from services.stack.models import Model
-from services.stack.plan import GIB, Engine, Plan
 
-REVISIONS = {name: entry["revision"] for name, entry in yaml.safe_load(models._KNOWN.read_text()).items()}
+REVISIONS = {name: entry["revision"] for name, entry in yaml.safe_load(models.KNOWN.read_text()).items()}
 MODELS = {name: models.find(name, revision) for name, revision in REVISIONS.items()}
 
 
-def _planned(name: str, memory: float = 96, alias: str = "coder", **values: Any) -> Engine:
+def _planned(name: str, vram: float = 96, alias: str = "coder", **values: Any) -> EngineMemory:
     values = {"max-num-seqs": 16, "max-model-len": 32768, "kv-cache-memory-bytes": "8G"} | values
-    return plan._engine(alias, values, MODELS[name], "cuda", int(memory * GIB))
+    return memory.engine_memory(alias, values, MODELS[name], "cuda", int(vram * GIB))
 
 
 @pytest.mark.parametrize(
@@ -61,10 +62,10 @@ def test_activations_are_near_what_vllm_measured() -> None:
     assert engine.activations / GIB == pytest.approx(1.42, rel=0.05)
 
 
-def _pair(memory: float, **values: Any) -> Plan:
+def _pair(vram: float, **values: Any) -> Plan:
     name = "Qwen/Qwen2.5-7B-Instruct-AWQ"
     return Plan(
-        "cuda", int(memory * GIB), [_planned(name, memory, alias, **values) for alias in settings.ALIASES]
+        "cuda", int(vram * GIB), [_planned(name, vram, alias, **values) for alias in settings.ALIASES]
     )
 
 
@@ -83,20 +84,20 @@ def test_too_little_memory_and_too_small_a_cache_are_named() -> None:
 
 
 @hypothesis.settings(deadline=None)
-@given(memory=st.floats(22, 200), slots=st.integers(1, 64))
-def test_a_suggested_split_that_holds_a_context_fits(memory: float, slots: int) -> None:
+@given(vram=st.floats(22, 200), slots=st.integers(1, 64))
+def test_a_suggested_split_that_holds_a_context_fits(vram: float, slots: int) -> None:
     values: dict[str, Any] = {"max-num-seqs": slots, "max-model-len": 16384}
-    split = _pair(memory, **values).suggestion()["coder"]
+    split = _pair(vram, **values).suggestion()["coder"]
     assume(split.kv_cache >= 16384 * 56 * 1024)
     better = {"kv-cache-memory-bytes": split.kv_cache, "gpu-memory-utilization": split.utilization}
-    assert _pair(memory, **values, **better).problems() == []
+    assert _pair(vram, **values, **better).problems() == []
 
 
 @pytest.mark.parametrize(
     ("text", "size"), [("12G", 12 * GIB), ("12g", 12 * 10**9), ("768M", 768 * 2**20), (5, 5), ("7", 7)]
 )
 def test_sizes_are_read_as_vllm_reads_them(text: str | int, size: int) -> None:
-    assert plan.size(text) == size
+    assert memory.parse_size(text) == size
 
 
 @pytest.mark.parametrize("more", [{"layer_types": ["linear_attention"]}, {"kv_lora_rank": 512}])
@@ -104,7 +105,7 @@ def test_what_is_not_known_is_said_and_not_guessed(more: dict[str, Any]) -> None
     known = MODELS["Qwen/Qwen2.5-14B-Instruct"]
     other = Model(known.name, {**known.config, **more}, known.parameters)
     with pytest.raises(ValueError, match="not known here"):
-        plan._engine("coder", {"max-num-seqs": 1, "max-model-len": 1}, other, "cuda", GIB)
+        memory.engine_memory("coder", {"max-num-seqs": 1, "max-model-len": 1}, other, "cuda", GIB)
 
 
 def _profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> settings.Settings:

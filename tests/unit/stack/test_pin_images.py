@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from services.stack import images
+from services.stack.commands import pin_images
 from services.stack.failure import Failure
 
 MANIFEST = b'{"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": []}'
@@ -60,15 +60,15 @@ def test_digests_are_written_beside_the_versions(
     registry: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = checkout(tmp_path, registry)
-    images.pin(tmp_path)
+    pin_images.pin(tmp_path)
     pinned = f"{registry}/tools/thing:1.2.3@{DIGEST}"
     assert f"    image: {pinned}\n    init: true\n" in files["compose.yaml"].read_text()
     assert "image: duoserve/router\n" in files["compose.yaml"].read_text()
     assert files["router/Dockerfile"].read_text().startswith(f"ARG PYTHON_IMAGE={pinned}\nFROM")
     assert files["deploy/kubernetes/base/a.yaml"].read_text() == f"containers:\n  - image: {pinned}\n"
-    assert {pin.digest for pin in images.pins(tmp_path)} == {DIGEST}
+    assert {pin.digest for pin in pin_images.pins(tmp_path)} == {DIGEST}
     capsys.readouterr()
-    images.pin(tmp_path)
+    pin_images.pin(tmp_path)
     assert "pinned to these already" in capsys.readouterr().out
 
 
@@ -77,20 +77,23 @@ def test_nothing_is_written_when_one_image_is_not_found(registry: str, tmp_path:
     files = checkout(tmp_path, registry if fault == "unknown tag" else "127.0.0.1:1", tag="1.2.4")
     before = {name: path.read_text() for name, path in files.items()}
     with pytest.raises(Failure, match=r"tools/thing:1\.2\.4.*nothing was written"):
-        images.pin(tmp_path)
+        pin_images.pin(tmp_path)
     assert {name: path.read_text() for name, path in files.items()} == before
 
 
 def test_names_are_read_as_docker_reads_them() -> None:
-    assert images._registry("python") == ("registry-1.docker.io", "library/python")
-    assert images._registry("vllm/vllm-openai") == ("registry-1.docker.io", "vllm/vllm-openai")
-    assert images._registry("nvcr.io/nvidia/k8s/dcgm-exporter") == ("nvcr.io", "nvidia/k8s/dcgm-exporter")
-    assert images._registry("localhost:5000/a") == ("localhost:5000", "a")
+    assert pin_images.registry_of("python") == ("registry-1.docker.io", "library/python")
+    assert pin_images.registry_of("vllm/vllm-openai") == ("registry-1.docker.io", "vllm/vllm-openai")
+    assert pin_images.registry_of("nvcr.io/nvidia/k8s/dcgm-exporter") == (
+        "nvcr.io",
+        "nvidia/k8s/dcgm-exporter",
+    )
+    assert pin_images.registry_of("localhost:5000/a") == ("localhost:5000", "a")
 
 
 def test_every_image_of_this_checkout_is_found() -> None:
     """So that none escapes pinning: each file that starts from or runs an image has one here."""
-    found = {(pin.file.name, pin.name) for pin in images.pins()}
+    found = {(pin.file.name, pin.name) for pin in pin_images.pins()}
     assert {name for file, name in found if file == "compose.yaml"} == {
         "vllm/vllm-openai",
         "prom/prometheus",
@@ -101,4 +104,4 @@ def test_every_image_of_this_checkout_is_found() -> None:
         "vllm/vllm-openai",
         "redis",
     }
-    assert [pin.name for pin in images.pins() if pin.file.name == "Dockerfile"] == ["python"] * 3
+    assert [pin.name for pin in pin_images.pins() if pin.file.name == "Dockerfile"] == ["python"] * 3
