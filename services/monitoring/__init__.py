@@ -1,1 +1,1 @@
-"""The Grafana dashboard as code. Entry point: `__main__.py`."""
+"""The Grafana dashboard, as code. Entry point: __main__.py."""

@@ -1,6 +1,6 @@
 """The dashboard `Duoserve`: promises, users, queue, engines, GPU.
 
-What is changed here is written to config/grafana by `.envs/dev/bin/python -m services.monitoring`.
+After a change, run `.envs/dev/bin/python -m services.monitoring`, which writes it to config/grafana.
 """
 
 from pathlib import Path
@@ -31,7 +31,7 @@ Queries = dict[str, str]
 
 
 def as_json() -> str:
-    """The dashboard as Grafana's provisioning reads it."""
+    """The dashboard in the format that Grafana's provisioning reads."""
     encoder = JSONEncoder(sort_keys=True, indent=2)
     return f"{encoder.encode(_overview().build())}\n"
 
@@ -188,7 +188,7 @@ def _quantile(share: float, histogram: str) -> Queries:
 def _stat(
     title: str, queries: Queries, unit: str, most: float | None = None, least: float | None = None
 ) -> stat.Panel:
-    """A figure for each series; red from `most` on, or below `least`."""
+    """A figure for each series, which is red from `most` on, or below `least`."""
     good, bad = Threshold(None, "green"), Threshold(most, "red")
     if least is not None:
         good, bad = Threshold(None, "red"), Threshold(least, "green")
@@ -199,7 +199,7 @@ def _stat(
 def _graph(
     title: str, queries: Queries, unit: str, width: int = 8, promise: float | None = None
 ) -> timeseries.Panel:
-    """Lines over time, with a red one at `promise`."""
+    """Lines over time, with a red line at `promise`."""
     panel = timeseries.Panel().fill_opacity(8).axis_soft_min(0)
     if promise is not None:
         steps = [Threshold(None, "transparent"), Threshold(promise, "red")]

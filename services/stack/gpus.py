@@ -1,4 +1,7 @@
-"""The NVIDIA GPUs of this machine, as its driver's own tool tells."""
+"""The NVIDIA GPUs of this machine, from nvidia-smi.
+
+Not through NVML in this process: a driver that hangs would hang the command, and a subprocess has a timeout.
+"""
 
 import subprocess
 from collections.abc import Iterable
@@ -21,7 +24,7 @@ class Gpu:
 
 
 def found() -> list[Gpu]:
-    """All GPUs; none when there is no driver, or it does not answer."""
+    """All GPUs; none if there is no driver or it does not answer."""
     try:
         answer = subprocess.run(_QUERY, capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
@@ -35,11 +38,11 @@ def found() -> list[Gpu]:
 
 
 def of_engine(settings: Settings, engine: Engine) -> list[int]:
-    """The GPUs of a local engine, by number; empty when it sees all.
+    """The numbers of a local engine's GPUs; empty if it may use all.
 
-    As long as coder and general have one engine here each, they share what there is. Where one has several,
-    the first of each share the first GPU, the second the second, and so on; an engine with
-    tensor-parallel-size N takes N.
+    While coder and general have one local engine each, both may use all GPUs. With more engines, the first of
+    each share the first GPU, the second ones the second GPU, and so on; an engine with tensor-parallel-size N
+    takes N GPUs.
     """
     alike = [other for other in settings.local_engines.values() if other.alias == engine.alias]
     if all(count == 1 for count in _counts(settings)):

@@ -1,4 +1,4 @@
-"""What a model is made of, wherever that is known: on this disk, in config/models.yaml, or at the hub."""
+"""What a model consists of, from the disk, from config/models.yaml, or from the hub."""
 
 import json
 import os
@@ -13,16 +13,16 @@ from services.stack.environments import ROOT
 from services.stack.failure import Failure
 from services.stack.settings import ALIASES
 
-# Where huggingface_hub keeps its cache, and so the engines find what was downloaded.
+# huggingface_hub's own default is in the user's home; the engines are told this one.
 HOME = Path(os.environ.get("HF_HOME") or ROOT / "models")
 CACHE = HOME / "hub"
-_KNOWN = ROOT / "config" / "models.yaml"
-_TRIED = 10.0  # seconds for the hub to answer
+KNOWN = ROOT / "config" / "models.yaml"
+_TIMEOUT = 10.0  # seconds for the hub to answer
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model's config.json, and how many parameters it has of each safetensors type (`BF16`, `I32` ...)."""
+    """A model's config.json, and its number of parameters by safetensors type (`BF16`, `I32` ...)."""
 
     name: str
     config: Mapping[str, Any]
@@ -30,14 +30,14 @@ class Model:
 
 
 def find(name: str, revision: str | None) -> Model:
-    """The model `name`: a folder relative to the checkout, or a repository of the hub at `revision`.
+    """The model `name`: a folder relative to the checkout, or a repository on the hub at `revision`.
 
     Raises:
-        Failure: the folder is no model, or the hub is needed and does not answer.
+        Failure: the folder is not a model, or the hub is needed and does not answer.
     """
     if (ROOT / name).is_dir():
         return _local(name, ROOT / name)
-    known = yaml.safe_load(_KNOWN.read_text()).get(name)
+    known = yaml.safe_load(KNOWN.read_text()).get(name)
     if known and known["revision"] == revision:
         return Model(name, known["config"], known["parameters"])
     if (folder := snapshot(name, revision)) and is_whole(folder):
@@ -46,7 +46,7 @@ def find(name: str, revision: str | None) -> Model:
 
 
 def pinned(profile: Path) -> Iterator[tuple[str, str | None]]:
-    """Name and revision of a profile's models that come from the hub."""
+    """Name and revision of those of a profile's models that come from the hub."""
     for alias in ALIASES:
         values = yaml.safe_load((profile / f"{alias}.yaml").read_text())
         if not (ROOT / values["model"]).is_dir():
@@ -54,26 +54,24 @@ def pinned(profile: Path) -> Iterator[tuple[str, str | None]]:
 
 
 def here(name: str, revision: str | None) -> bool:
-    """Whether a hub's model is on this disk whole. Its hashes are not looked at."""
+    """Whether all files of a model from the hub are on this disk. Their hashes are not verified."""
     return is_whole(snapshot(name, revision))
 
 
 def repository(name: str) -> Path:
-    """Where the cache keeps all of a hub's model."""
+    """The cache's folder for a model from the hub."""
     return CACHE / f"models--{name.replace('/', '--')}"
 
 
 def snapshot(name: str, revision: str | None) -> Path | None:
-    """The folder of one revision in the cache, whether it exists or not; None when the revision is not known
-    there.
-    """
+    """The cache's folder for one revision, whether it exists or not; None if the cache does not know it."""
     reference = repository(name) / "refs" / (revision or "main")
     commit = reference.read_text().strip() if reference.is_file() else revision
     return repository(name) / "snapshots" / commit if commit else None
 
 
 def is_whole(folder: Path | None) -> bool:
-    """Whether all files that make a model are there."""
+    """Whether `folder` has all files that a model needs."""
     if folder is None or not (folder / "config.json").exists():
         return False
     if any(path.is_symlink() and not path.exists() for path in folder.rglob("*")):
@@ -85,7 +83,7 @@ def is_whole(folder: Path | None) -> bool:
 
 
 def _local(name: str, folder: Path) -> Model:
-    # Imported where it is used: it takes half a second, and most tasks do without.
+    # Imported where it is used: it takes half a second, and most commands do without.
     from huggingface_hub import get_local_safetensors_metadata
     from huggingface_hub.errors import NotASafetensorsRepoError, SafetensorsParsingError
 
@@ -93,8 +91,9 @@ def _local(name: str, folder: Path) -> Model:
         config = json.loads((folder / "config.json").read_text())
         metadata = get_local_safetensors_metadata(folder)
     except (OSError, ValueError, NotASafetensorsRepoError, SafetensorsParsingError) as error:
-        remedy = f"{folder} is no whole model in safetensors format ({type(error).__name__}); remove it."
-        raise Failure(remedy) from None
+        raise Failure(
+            f"{folder} is not a complete model in safetensors format ({type(error).__name__}); remove it."
+        ) from None
     return Model(name, config, {str(kind): count for kind, count in metadata.parameter_count.items()})
 
 
@@ -102,18 +101,18 @@ def _remote(name: str, revision: str | None) -> Model:
     import httpx
     from huggingface_hub import get_safetensors_metadata, hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, NotASafetensorsRepoError
-    from huggingface_hub.utils.tqdm import disable_progress_bars
+    from huggingface_hub.utils import disable_progress_bars
 
     disable_progress_bars()  # a few kilobytes
     try:
-        path = hf_hub_download(name, "config.json", revision=revision, cache_dir=CACHE, etag_timeout=_TRIED)
+        path = hf_hub_download(name, "config.json", revision=revision, cache_dir=CACHE, etag_timeout=_TIMEOUT)
         metadata = get_safetensors_metadata(name, revision=revision)
         config = json.loads(Path(path).read_text())
     except NotASafetensorsRepoError:
-        raise Failure(f"{name} has no safetensors weights, which is the only format planned for.") from None
+        raise Failure(f"{name} has no weights in safetensors, the only format that is supported.") from None
     except (HfHubHTTPError, LocalEntryNotFoundError, httpx.HTTPError, OSError, ValueError) as error:
         raise Failure(
-            f"what {name} is made of is neither on this disk nor in config/models.yaml, and the hub does not "
-            f"say ({type(error).__name__}); mend the name or the network, or set HF_ENDPOINT to a mirror."
+            f"{name} is neither on this disk nor in config/models.yaml, and the hub does not answer "
+            f"({type(error).__name__}); fix the name or the network, or set HF_ENDPOINT to a mirror."
         ) from None
     return Model(name, config, {str(kind): count for kind, count in metadata.parameter_count.items()})

@@ -1,6 +1,6 @@
-"""The settings of `.env` over the defaults of `.env.example`, and the places that depend on them.
+"""The settings: `.env` over the defaults in `.env.example`, and what follows from them.
 
-Every other process gets these as environment variables and checks the ones it uses itself.
+Every other process gets them as environment variables, and checks those that it uses.
 """
 
 import difflib
@@ -21,7 +21,7 @@ from services.stack.failure import Failure
 KEY = "LITELLM_MASTER_KEY"
 ALIASES = ("coder", "general")
 PROFILES = ROOT / "config" / "engines"
-# The profile that `up --engine cpu|cuda` selects when .env names one for the other kind of machine.
+# The profile that `up --engine cpu|cuda` selects when PROFILE is for the other kind of machine.
 DEFAULT_PROFILE = {"cpu": "cpu", "cuda": "blackwell-96gb"}
 EXAMPLE = ROOT / ".env.example"
 _ASSIGNMENT = re.compile(rf"^{KEY}=.*$", re.MULTILINE)
@@ -29,9 +29,7 @@ _ASSIGNMENT = re.compile(rf"^{KEY}=.*$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Engine:
-    """One engine of `alias`, of which there may be several, numbered from 1. `port` is None for one that runs
-    on another host.
-    """
+    """One of the engines of `alias`, numbered from 1. `port` is None if it runs on another host."""
 
     alias: str
     number: int
@@ -40,65 +38,68 @@ class Engine:
 
     @property
     def name(self) -> str:
-        """The name of its service: `coder`, `coder-2` ..."""
+        """The name of the engine's service: `coder`, `coder-2` ..."""
         return self.alias if self.number == 1 else f"{self.alias}-{self.number}"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """One stack's settings: `home` holds its `.env` and `data`, `variables` all settings by name."""
+    """The settings of one stack.
+
+    Attributes:
+        home: the folder of its `.env` and `data`.
+        variables: all settings by name.
+    """
 
     home: Path
     variables: dict[str, str]
 
     @property
     def env_file(self) -> Path:
-        """Where the user's own settings and the key are."""
         return self.home / ".env"
 
     @property
     def logs(self) -> Path:
-        """Folder of the services' logs."""
         return self.home / "data" / "logs"
 
     @property
     def run(self) -> Path:
-        """Folder of what exists only while the stack runs."""
+        """The folder for files that are needed only while the stack runs."""
         return self.home / "data" / "run"
 
     @property
     def cache(self) -> Path:
-        """Folder of what may be deleted and is made again."""
+        """The folder for files that can be deleted, and are then made again."""
         return self.home / "data" / "cache"
 
     @property
     def engine(self) -> str:
-        """The kind of engine build that the profile needs: `cpu` or `cuda`."""
+        """The build of vLLM that the profile needs: `cpu` or `cuda`."""
         return "cpu" if self.variables["PROFILE"] == "cpu" else "cuda"
 
     @property
     def profile(self) -> Path:
-        """Folder of the engines' configuration."""
+        """The folder of the engines' configuration."""
         return PROFILES / self.variables["PROFILE"]
 
     @cached_property
     def engines(self) -> tuple[Engine, ...]:
-        """All engines, those on other hosts too."""
+        """All engines, including those on other hosts."""
         return tuple(engine for alias in ALIASES for engine in _engines(alias, self.variables))
 
     @property
     def local_engines(self) -> dict[str, Engine]:
-        """The engines that run here, by the names of their services."""
+        """The engines that run on this machine, by the names of their services."""
         return {engine.name: engine for engine in self.engines if engine.port is not None}
 
     @property
     def services(self) -> tuple[str, ...]:
-        """The names of all that runs here, in the order in which it is shown."""
+        """The names of the services that run on this machine, in the order in which they are shown."""
         return (*self.local_engines, "router", "ui")
 
     @cached_property
     def ports(self) -> dict[str, int]:
-        """The port of each service that runs here, by the service's name."""
+        """The port of each service that runs on this machine, by its name."""
         return {
             **{name: engine.port for name, engine in self.local_engines.items() if engine.port},
             "router": _port("ROUTER_PORT", self.variables),
@@ -107,28 +108,30 @@ class Settings:
 
     @property
     def host(self) -> str:
-        """The address under which this machine reaches the router and the chat app."""
+        """The address at which this machine reaches the router and the chat app."""
         bind = self.variables["BIND_ADDRESS"]
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind, bind)  # noqa: S104 - compared, not bound
         return f"[{host}]" if ":" in host else host
 
     def url(self, service: str) -> str:
-        """Base URL of a service, as reached from this machine."""
+        """The base URL of a service, as this machine reaches it."""
         host = "127.0.0.1" if service in self.local_engines else self.host
         return f"http://{host}:{self.ports[service]}"
 
     def with_engine(self, engine: str | None) -> "Settings":
-        """These settings with the profile of another kind of machine, where `engine` asks for one."""
+        """These settings, with the default profile for `engine` if theirs is for the other kind."""
         if engine in (None, self.engine):
             return self
         return self.with_profile(DEFAULT_PROFILE[engine])
 
-    def with_profile(self, name: str) -> "Settings":
-        """These settings with another profile.
+    def with_profile(self, name: str | None) -> "Settings":
+        """These settings with the profile `name`, if there is a name.
 
         Raises:
-            Failure: there is none of that name.
+            Failure: there is no such profile.
         """
+        if name is None:
+            return self
         changed = Settings(self.home, {**self.variables, "PROFILE": name})
         if not changed.profile.is_dir():
             known = ", ".join(sorted(path.name for path in PROFILES.iterdir() if path.is_dir()))
@@ -137,16 +140,19 @@ class Settings:
 
 
 def home() -> Path:
-    """The folder of `.env` and `data`: DUOSERVE_HOME, or the checkout."""
+    """DUOSERVE_HOME, or the checkout."""
     return Path(os.environ.get("DUOSERVE_HOME") or ROOT).resolve()
 
 
-def load(folder: Path) -> Settings:
-    """Read the settings; without `.env` the defaults.
+def load(folder: Path | None = None) -> Settings:
+    """Read the settings of the stack in `folder`, by default in `home()`; without `.env`, the defaults.
+
+    ROUTER_URL, if it is empty, becomes the address of the router on this machine.
 
     Raises:
-        Failure: a name that is no setting, or a value that the stack itself cannot use.
+        Failure: a name that is not a setting, or a value that the stack cannot use.
     """
+    folder = folder or home()
     defaults = _read(EXAMPLE)
     own = _read(folder / ".env")
     for name in own:
@@ -161,11 +167,12 @@ def load(folder: Path) -> Settings:
         if port in taken:
             raise Failure(f"{service} and {taken[port]} both have port {port}; change one of them in .env.")
         taken[port] = service
-    return settings
+    router = settings.variables["ROUTER_URL"].rstrip("/") or settings.url("router")
+    return Settings(folder, settings.variables | {"ROUTER_URL": router})
 
 
 def ensure_key(folder: Path, say: Callable[[str], None]) -> None:
-    """Write a strong key into `.env` where there is none, and keep the file to its owner."""
+    """Write a random key to `.env` unless it has one, and make the file readable for its owner only."""
     path = folder / ".env"
     line = f"{KEY}=sk-{secrets.token_urlsafe(32)}"
     if not path.exists():
@@ -197,7 +204,7 @@ def _engines(alias: str, variables: dict[str, str]) -> list[Engine]:
     name = f"{alias.upper()}_URL"
     urls = [url.strip() for url in variables[name].split(",") if url.strip()]
     if len(set(urls)) < max(1, len(urls)):
-        raise Failure(f"{name} must hold one or more URLs, each once, as in http://127.0.0.1:8001.")
+        raise Failure(f"{name} must hold one or more URLs, each once, for example http://127.0.0.1:8001.")
     return [_engine(alias, number, url, name) for number, url in enumerate(urls, 1)]
 
 
@@ -211,8 +218,10 @@ def _engine(alias: str, number: int, url: str, name: str) -> Engine:
         raise Failure(f"{name}: {url} is not the URL of an engine, such as http://127.0.0.1:8001.")
     if host == "127.0.0.1" and parts.scheme == "http":
         if port is None:
-            raise Failure(f"{name}: {url} lacks the port that the engine is to listen on, as in {url}:8001.")
+            raise Failure(f"{name}: {url} lacks the port that the engine listens on, for example {url}:8001.")
         return Engine(alias, number, url, port)
     if host in ("localhost", "0.0.0.0", "::", "::1") or host.startswith("127."):  # noqa: S104 - compared
-        raise Failure(f"{name}: {url} must be http://127.0.0.1:PORT: engines here listen on loopback only.")
+        raise Failure(
+            f"{name}: {url} must be http://127.0.0.1:PORT, because local engines listen only there."
+        )
     return Engine(alias, number, url, None)

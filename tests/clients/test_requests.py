@@ -1,4 +1,4 @@
-"""The exact requests of editors that cannot run here (services/ide/requests.yaml), replayed."""
+"""The exact requests of editors that cannot run here (services/stack/ide/requests.yaml), replayed."""
 
 import json
 import subprocess
@@ -9,8 +9,8 @@ import httpx
 import pytest
 import yaml
 
-from services.ide import check
-from services.ide.tools import read_tools
+from services.stack.ide import check
+from services.stack.ide.tools import read_tools
 from tests.clients.conftest import Served, environment, node
 from tests.contract.router.conftest import ROOT, wait_for
 
@@ -23,7 +23,7 @@ TOLERATED = yaml.safe_load((ROOT / "config" / "parameters.yaml").read_text())
 def test_a_tool_is_served_as_it_asks(served: Served, name: str) -> None:
     for request in check.requests_of(name, FIM_MODEL):
         outcome = check.send(request, served.url, served.key)
-        assert outcome.works, f"{request.what}: {outcome.said}"
+        assert outcome.works, f"{request.what}: {outcome.detail}"
         sent, body = request.body, served.requests()[-1]["body"]
         if sent.get("suffix"):
             assert body["prompt"] == (

@@ -7,7 +7,7 @@ import httpx
 import pytest
 import yaml
 
-from services.ide import check
+from services.stack.ide import check
 from tests.running_stack import ROOT, Stack, eventually
 
 NAMES = list(yaml.safe_load(check.REQUESTS.read_text()))
@@ -24,7 +24,7 @@ def test_a_tool_is_served_by_the_real_engine(
         if not request.body.get("stream"):
             request.body["max_tokens"] = 8
         outcome = check.send(request, stack.url, stack.key)
-        assert outcome.works, f"{request.what}: {outcome.said}"
+        assert outcome.works, f"{request.what}: {outcome.detail}"
 
 
 ASK = httpx.Client()  # one connection: the engine may take long to accept another while it streams

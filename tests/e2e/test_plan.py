@@ -5,14 +5,14 @@ import re
 import httpx
 import pytest
 
-from services.stack import plan, settings
+from services.stack import memory, settings
 from tests.running_stack import Stack
 
 
 @pytest.mark.parametrize("number", [0, 1], ids=settings.ALIASES)
 def test_the_planned_cache_is_the_one_that_vllm_reports(stack: Stack, number: int) -> None:
     loaded = settings.load(stack.home)
-    engine = plan.of(loaded, 64 * plan.GIB).engines[number]
+    engine = memory.plan(loaded, 64 * memory.GIB).engines[number]
     log = (loaded.logs / f"{engine.alias}.log").read_text()
     logged = int(re.findall(r"KV cache size: ([\d,]+) tokens", log)[-1].replace(",", ""))
     concurrency = float(re.findall(r"tokens per request: ([\d.]+)x", log)[-1])

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from services.stack.processes import marked
+from services.stack.supervision.processes import marked
 from tests.running_stack import ROOT, eventually
 
 # Each prints its process id; the second has a session of its own, as a daemon would.
@@ -31,7 +31,7 @@ def guard(tmp_path: Path) -> Iterator[Start]:
 
     def start(*command: str, name: str = "family") -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "services.stack.guard", name, "--", *command],
+            [sys.executable, "-m", "services.stack.supervision.guard", name, "--", *command],
             cwd=ROOT,
             env=os.environ | {"DUOSERVE_HOME": str(tmp_path)},
         )
@@ -91,7 +91,16 @@ def test_a_killed_guard_is_cleaned_up_after_by_the_next(guard: Start, tmp_path: 
 
 def test_guards_end_with_their_supervisor(tmp_path: Path) -> None:
     """The supervisor is a shell here; it is killed, and cannot tell anyone."""
-    family = [sys.executable, "-m", "services.stack.guard", "family", "--", sys.executable, "-c", FAMILY]
+    family = [
+        sys.executable,
+        "-m",
+        "services.stack.supervision.guard",
+        "family",
+        "--",
+        sys.executable,
+        "-c",
+        FAMILY,
+    ]
     script = "import subprocess, sys; subprocess.run(sys.argv[1:])"
     supervisor = subprocess.Popen(
         [sys.executable, "-c", script, *family],

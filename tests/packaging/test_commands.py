@@ -1,5 +1,7 @@
 """`./run`, pixi and Nix offer the same tasks and the same toolchain, and refuse a machine in one line."""
 
+import argparse
+import inspect
 import json
 import os
 import re
@@ -7,13 +9,16 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from services.stack.commands.check import STATIC
 from services.stack.environments import ROOT
 from services.stack.settings import EXAMPLE
+from services.stack.tasks import TASKS, Task
 from tests.running_stack import Stack
 
 PIXI: dict[str, Any] = tomllib.loads((ROOT / "pixi.toml").read_text())
@@ -25,25 +30,45 @@ def _run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str
     )
 
 
-def _tasks() -> set[str]:
-    helped = _run("-h").stdout
-    return set(re.findall(r"^    ([a-z-]+)(?: |$)", helped, re.M))
+def test_pixi_has_the_tasks_of_run() -> None:
+    assert set(TASKS) >= {"up", "status", "logs", "down", "doctor", "test"}
+    assert PIXI["tasks"] == {
+        task.name: {"cmd": f"./run {task.name}", "description": task.help[0].upper() + task.help[1:]}
+        for task in TASKS.values()
+    }
 
 
-def test_pixi_and_run_have_the_same_tasks() -> None:
-    assert set(PIXI["tasks"]) == _tasks() >= {"up", "status", "logs", "down", "doctor", "test"}
-    for name, task in PIXI["tasks"].items():
-        assert task["cmd"] == f"./run {name}" and task["description"]
+def test_the_readme_has_the_tasks_of_run() -> None:
+    """Each row has the name, the help, and those arguments that are worth mentioning."""
+    rows = re.findall(r"^\| `([a-z-]+)(.*?)` \| (.+) \|$", (ROOT / "README.md").read_text(), re.M)
+    assert [(name, text) for name, _, text in rows] == [(task.name, task.help) for task in TASKS.values()]
+    for name, synopsis, _ in rows:
+        mentioned = set(re.findall(r"(?<!-)--?[a-z]+", synopsis))
+        verb = ["fetch"] if name == "models" else []
+        if mentioned and not TASKS[name].forwards:
+            assert mentioned <= set(re.findall(r"(?<!\w)--?[a-z]+", _run(name, *verb, "-h").stdout)), name
 
 
-def test_pixi_gives_the_toolchain_and_leaves_python_packages_to_the_locks() -> None:
-    assert set(PIXI) == {"workspace", "dependencies", "tasks"}
-    assert PIXI["workspace"]["platforms"] == ["linux-64"] and PIXI["workspace"]["channels"]
-    assert PIXI["dependencies"]["python"].startswith("3.11")
-    assert "uv" in PIXI["dependencies"]
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_a_task_takes_what_its_parser_gives_it(task: Task) -> None:
+    parser = argparse.ArgumentParser()
+    if task.arguments:
+        task.arguments(parser)
+    given = {"arguments"} if task.forwards else set()
+    given |= set(_destinations(parser))
+    inspect.signature(task.load()).bind(**dict.fromkeys(given))
 
 
-@pytest.mark.parametrize("task", sorted(_tasks()))
+def _destinations(parser: argparse.ArgumentParser) -> Iterator[str]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for choice in action.choices.values():
+                yield from _destinations(choice)
+        if action.dest != "help":
+            yield action.dest
+
+
+@pytest.mark.parametrize("task", TASKS)
 def test_every_task_helps(task: str) -> None:
     helped = _run(task, "-h")
     assert helped.returncode == 0 and "usage" in helped.stdout.lower()
@@ -123,6 +148,7 @@ def test_without_python_it_says_what_to_install(tmp_path: Path) -> None:
 
 
 def test_lint_and_types_are_clean() -> None:
-    for command in (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy", "."]):
+    assert set(STATIC) == {"lint", "format", "types"}
+    for command in STATIC.values():
         answer = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True)
         assert answer.returncode == 0, answer.stdout + answer.stderr

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from services.stack import plan, settings
+from services.stack import memory, settings
 from services.stack.environments import BY_NAME, ROOT
 
 PROFILES = sorted((ROOT / "config" / "engines").glob("*/*.yaml"))
@@ -46,7 +46,7 @@ def test_a_profile_serves_its_alias_within_bounds(parsed: Any, path: Any) -> Non
     arguments = parsed[str(path.relative_to(ROOT))]
     assert arguments["served_model_name"][0] == path.stem
     assert arguments["max_num_queued_reqs"] > arguments["max_num_seqs"]
-    assert arguments["kv_cache_memory_bytes"] == plan.size(
+    assert arguments["kv_cache_memory_bytes"] == memory.parse_size(
         yaml.safe_load(path.read_text())["kv-cache-memory-bytes"]
     )
     assert arguments["host"] is None, "where an engine listens is said at its start, not in a profile"
@@ -74,7 +74,7 @@ def test_both_engines_have_a_profile_everywhere() -> None:
     ],
 )
 def test_a_gpu_profile_fits_its_gpus(tmp_path: Path, profile: str, mib: int) -> None:
-    planned = plan.of(settings.load(tmp_path).with_profile(profile), mib * 2**20)
+    planned = memory.plan(settings.load(tmp_path).with_profile(profile), mib * 2**20)
     assert planned.problems() == []
 
 

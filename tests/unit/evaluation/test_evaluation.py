@@ -1,10 +1,10 @@
 import pytest
 import yaml
 
-from services.evaluation import __main__ as evaluation
-from services.evaluation.sandbox import passes
+from services.stack.evaluation import command
+from services.stack.evaluation.sandbox import passes
 
-TABLE = yaml.safe_load(evaluation.PROBLEMS.read_text())
+TABLE = yaml.safe_load(command.PROBLEMS.read_text())
 # What solves each fill-in-the-middle problem, so that none is impossible.
 FILLED = {
     "average": "sum(values) / len(values)",
@@ -26,22 +26,18 @@ FILLED = {
 
 
 @pytest.mark.parametrize("name", FILLED)
-def test_a_right_answer_solves_the_problem_and_none_does_not(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_right_answer_solves_the_problem_and_none_does_not(name: str) -> None:
     problem = next(p for group in TABLE["fim"].values() for p in group if p["name"] == name)
     for text, solved in ((FILLED[name], True), ("", False)):
-        monkeypatch.setattr(evaluation, "_ask", lambda *_, text=text: {"choices": [{"text": text}]})
-        program = evaluation.solution("fim", "coder", problem)
+        program = command.solution("fim", problem, lambda *_, text=text: {"text": text})
         assert passes(f"{program}\n{problem['check']}\n") == solved
 
 
-def test_code_is_taken_out_of_its_fence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_is_taken_out_of_its_fence() -> None:
     code = "def chunks(items, size):\n    return [items[i:i + size] for i in range(0, len(items), size)]\n"
-    said = f"Here:\n```python\n{code}```"
-    monkeypatch.setattr(evaluation, "_ask", lambda *_: {"choices": [{"message": {"content": said}}]})
+    answer = {"message": {"content": f"Here:\n```python\n{code}```"}}
     problem = next(p for p in TABLE["code"]["function"] if p["name"] == "chunks")
-    assert passes(f"{evaluation.solution('code', 'coder', problem)}\n{problem['check']}\n")
+    assert passes(f"{command.solution('code', problem, lambda *_: answer)}\n{problem['check']}\n")
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import pytest
 import yaml
 from json5 import loads as json5_loads
 
-from services.ide import merge
-from services.ide.merge import merged
-from services.ide.tools import Failure
+from services.stack.failure import Failure
+from services.stack.ide import merge
+from services.stack.ide.merge import merged
 from tests.unit.ide.test_tools import FACTS, TOOLS
 
 ZED = TOOLS["zed"].fill(FACTS)

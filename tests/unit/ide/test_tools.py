@@ -8,8 +8,10 @@ import pytest
 import yaml
 from pytest import MonkeyPatch
 
-from services.ide import check, docs
-from services.ide.tools import FEATURES, ROOT, Facts, Failure, base_url, key_for, read_tools
+from services.stack.environments import ROOT
+from services.stack.failure import Failure
+from services.stack.ide import check, docs
+from services.stack.ide.tools import FEATURES, Facts, base_url, key_for, read_tools
 
 TOOLS = read_tools()
 FACTS = Facts(
@@ -24,7 +26,7 @@ PARSERS: dict[str, Callable[[str], Any]] = {
     "yaml": yaml.safe_load,
     "toml": tomllib.loads,
 }
-SETTINGS = {"BIND_ADDRESS": "127.0.0.1", "ROUTER_PORT": "4000", "LITELLM_MASTER_KEY": "own"}
+SETTINGS = {"ROUTER_URL": "http://127.0.0.1:4000", "LITELLM_MASTER_KEY": "own"}
 
 
 def test_the_table_has_the_tools_that_developers_use() -> None:
@@ -59,7 +61,7 @@ def test_agents_know_what_a_prompt_may_fill() -> None:
 
 def test_the_page_has_not_drifted() -> None:
     page = (ROOT / "docs" / "ide-setup.md").read_text()
-    assert page == docs.page(), "run `python -m services.ide.docs > docs/ide-setup.md`"
+    assert page == docs.page(), "run `python -m services.stack.ide.docs > docs/ide-setup.md`"
 
 
 @pytest.mark.parametrize("name", TOOLS)

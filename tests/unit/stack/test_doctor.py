@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from services.stack import doctor, settings
+from services.stack import settings
+from services.stack.commands import doctor
 from services.stack.failure import Failure
 
 

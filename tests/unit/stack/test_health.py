@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from services.stack.health import STARTING, WAITING, phase, reason
+from services.stack.supervision.health import STARTING, WAITING, phase, reason
 
 
 def test_the_phase_is_the_last_that_the_log_tells(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ import os
 import time
 from pathlib import Path
 
-from services.stack.logfile import LogFile
+from services.stack.supervision.logfile import LogFile
 
 DAY = 86_400
 

@@ -93,6 +93,20 @@ def test_several_urls_are_several_engines_here_and_elsewhere(tmp_path: Path) -> 
     assert loaded.url("coder-2") == "http://127.0.0.1:9001"
 
 
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("", "http://127.0.0.1:4000"),
+        ("BIND_ADDRESS=0.0.0.0\nROUTER_PORT=4100\n", "http://127.0.0.1:4100"),
+        ("BIND_ADDRESS=::\n", "http://[::1]:4000"),
+        ("BIND_ADDRESS=192.0.2.1\n", "http://192.0.2.1:4000"),
+        ("ROUTER_URL=https://ai.example.com/\n", "https://ai.example.com"),
+    ],
+)
+def test_the_routers_address_follows_from_the_settings(tmp_path: Path, text: str, url: str) -> None:
+    assert settings.load(_home(tmp_path, text)).variables["ROUTER_URL"] == url
+
+
 def test_engines_of_one_model_get_gpus_of_their_own(tmp_path: Path) -> None:
     one = settings.load(tmp_path).with_profile("ada-24gb")
     assert [gpus.of_engine(one, engine) for engine in one.engines] == [[], []]

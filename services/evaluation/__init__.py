@@ -1,1 +1,0 @@
-"""Compares models before one is chosen: small problems whose solutions are run."""

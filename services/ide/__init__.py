@@ -1,1 +1,0 @@
-"""Configurations for the tools that developers use, from one table (config/ide.yaml)."""

@@ -1,0 +1,62 @@
+"""The tasks that run in the environment of another room, which parses their arguments itself."""
+
+import os
+import subprocess
+
+from services.stack import environments
+from services.stack.commands.setup import prepare
+from services.stack.environments import BY_NAME, ROOT
+from services.stack.settings import load
+
+
+def test(arguments: list[str]) -> int:
+    """Run pytest. Some tests start the service, so everything that it needs is prepared."""
+    environments.ensure("dev", "loadtests")
+    prepare(load())
+    return _pytest(arguments)
+
+
+def test_clients(arguments: list[str]) -> int:
+    """Run the tests of the coding agents, which install them (2 GB)."""
+    environments.ensure("dev", "aider")
+    return _pytest(["tests/clients/test_agents.py", "-m", "slow", *arguments])
+
+
+def test_compose(arguments: list[str]) -> int:
+    """Run the tests of the containers, and show their output as it comes."""
+    environments.ensure("dev")
+    return _pytest(["tests/compose", "-m", "slow", "-s", *arguments])
+
+
+def loadtest(arguments: list[str]) -> int:
+    """Run a suite; the exit status is 1 when a promise is missed, 2 without a verdict."""
+    return _room("loadtests", ["loadtests", "run", *arguments])
+
+
+def bench(arguments: list[str]) -> int:
+    """Run the benchmark, which writes reports/TIME/report.html; the exit status is that of `loadtest`."""
+    return _room("loadtests", ["loadtests", "bench", *arguments])
+
+
+def ui(arguments: list[str]) -> int:
+    """Run the chat app in the foreground."""
+    return _room("ui", ["ui", *arguments])
+
+
+def _pytest(arguments: list[str]) -> int:
+    # Without the settings: tests have their own, and must not get the key.
+    return _module("dev", ["pytest", *arguments], {})
+
+
+def _room(environment: str, command: list[str]) -> int:
+    """Run a room's module in its environment, with all settings as environment variables."""
+    environments.ensure(environment)
+    return _module(environment, command, load().variables)
+
+
+def _module(environment: str, command: list[str], variables: dict[str, str]) -> int:
+    python = str(BY_NAME[environment].python)
+    try:
+        return subprocess.run([python, "-m", *command], cwd=ROOT, env=os.environ | variables).returncode
+    except KeyboardInterrupt:
+        return 130

@@ -1,0 +1,84 @@
+"""`./run eval fim|code`: the share of small coding problems a model solves, by running its solutions."""
+
+import re
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from services.stack.evaluation.sandbox import passes
+from services.stack.failure import Failure
+from services.stack.settings import KEY, load
+
+Problem = dict[str, str]
+# Sends a request's body to a path, and returns the first of the answer's choices.
+Ask = Callable[[str, dict[str, Any]], Any]
+PROBLEMS = Path(__file__).with_name("problems.yaml")
+TIMEOUT = 300.0  # seconds
+
+
+def evaluate(suite: str, model: str) -> None:
+    """Print the share of the problems in `suite` that `model` solves.
+
+    Raises:
+        Failure: the service does not answer, or refuses.
+    """
+    ask = partial(_ask, load().variables, model)
+    groups: dict[str, list[Problem]] = yaml.safe_load(PROBLEMS.read_text())[suite]
+    table = Table("kind", "solved", "not solved", box=None, header_style="bold")
+    solved_all = 0
+    for kind, problems in groups.items():
+        solved = []
+        try:
+            for number, problem in enumerate(problems, 1):
+                print(f"\r{kind}: {number}/{len(problems)}", end="", file=sys.stderr, flush=True)
+                if passes(f"{solution(suite, problem, ask)}\n{problem['check']}\n"):
+                    solved.append(problem["name"])
+        finally:
+            print(file=sys.stderr)  # ends the line with the progress
+        missed = [problem["name"] for problem in problems if problem["name"] not in solved]
+        table.add_row(kind, f"{len(solved)} of {len(problems)}", ", ".join(missed))
+        solved_all += len(solved)
+    Console().print(table)
+    total = sum(len(problems) for problems in groups.values())
+    print(f"{model}: {solved_all / total:.0%} of {total}")
+
+
+def solution(suite: str, problem: Problem, ask: Ask) -> str:
+    """The program that a model makes of the problem, when it is asked with `ask`."""
+    if suite == "fim":
+        body = {"prompt": problem["prefix"], "suffix": problem["suffix"], "max_tokens": 128}
+        answer = ask("/v1/completions", body)["text"]
+        return problem["prefix"] + _fitting(answer, problem["suffix"]) + problem["suffix"]
+    content = f"{problem['ask']} Answer with the code alone."
+    body = {"messages": [{"role": "user", "content": content}], "max_tokens": 512}
+    answer = ask("/v1/chat/completions", body)["message"]["content"] or ""
+    fenced = re.search(r"```(?:python)?\n(.*?)```", answer, re.S)
+    return str(fenced.group(1) if fenced else answer)
+
+
+def _fitting(answer: str, suffix: str) -> str:
+    """The part that an editor accepts: one line, if the rest of the line is already there."""
+    return answer if suffix.startswith((" " * 4, "\t", "\n")) and "\n" in answer else answer.split("\n")[0]
+
+
+def _ask(settings: Mapping[str, str], model: str, path: str, body: dict[str, Any]) -> Any:
+    try:
+        answer = httpx.post(
+            f"{settings['ROUTER_URL']}{path}",
+            # Greedy, so that a model gives the same answer every time.
+            json={"model": model, "temperature": 0, **body},
+            headers={"authorization": f"Bearer {settings[KEY]}"},
+            timeout=TIMEOUT,
+        )
+        if answer.is_error:
+            raise Failure(str(answer.json()["error"]["message"]))
+        return answer.json()["choices"][0]
+    except (httpx.HTTPError, ValueError, KeyError) as error:
+        raise Failure(f"the service does not answer ({error}); start it with ./run up.") from None

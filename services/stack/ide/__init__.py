@@ -1,0 +1,1 @@
+"""Configurations for the tools that developers use (config/ide.yaml). Entry point: command.py."""

@@ -1,0 +1,157 @@
+"""The table of tools (config/ide.yaml), and the facts about the service that their configurations need."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import yaml
+
+from services.stack.environments import ROOT
+from services.stack.failure import Failure
+from services.stack.settings import ALIASES, KEY, PROFILES
+
+FEATURES = ("chat", "agent", "autocomplete")
+NO_KEY = "YOUR-KEY"  # in place of a key that is not known
+
+
+@dataclass(frozen=True)
+class Tool:
+    """One entry of the table; the top of config/ide.yaml explains the fields."""
+
+    name: str
+    title: str
+    can: tuple[str, ...]
+    key: Mapping[str, Any]
+    language: str
+    config: str
+    steps: tuple[str, ...]
+    limits: str
+    seen: Mapping[str, Any]
+    path: str | None
+    format: str | None
+    keep: tuple[str, ...]
+
+    @property
+    def variables(self) -> list[str]:
+        """The environment variables from which the tool reads the key."""
+        return [str(self.key[field]) for field in ("variable", "also") if field in self.key]
+
+    @property
+    def holds_key(self) -> bool:
+        """Whether the configuration contains the key itself."""
+        return "@key@" in self.config
+
+    def fill(self, facts: "Facts") -> str:
+        """The configuration for the service that `facts` describe."""
+        text = self.config
+        for name, value in facts.placeholders().items():
+            text = text.replace(f"@{name}@", value)
+        return text
+
+
+def read_tools(path: Path = ROOT / "config" / "ide.yaml") -> dict[str, Tool]:
+    """The tools by name, in the order of the table."""
+    tools = {}
+    for name, entry in yaml.safe_load(path.read_text()).items():
+        file = entry.get("file", {})
+        tools[name] = Tool(
+            name=name,
+            title=entry["title"],
+            can=tuple(entry["can"]),
+            key=entry["key"],
+            language=entry["language"],
+            config=entry["config"],
+            steps=tuple(entry["steps"]),
+            limits=entry["limits"],
+            seen=entry["seen"],
+            path=file.get("path"),
+            format=file.get("format"),
+            keep=tuple(file.get("keep", ())),
+        )
+    return tools
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a configuration says about the service. `windows` and `prompts` are tokens by alias."""
+
+    base: str
+    key: str | None
+    windows: Mapping[str, int]
+    prompts: Mapping[str, int]
+    fim_model: str
+
+    def placeholders(self) -> dict[str, str]:
+        """The values of the @placeholders@ in the table."""
+        parts = urlsplit(self.base)
+        return {
+            "base": self.base,
+            "scheme": parts.scheme,
+            "host": parts.netloc,
+            "key": self.key or NO_KEY,
+            "fim_model": self.fim_model,
+            "coder_window": str(self.windows["coder"]),
+            "general_window": str(self.windows["general"]),
+            "coder_prompt": str(self.prompts["coder"]),
+            "general_prompt": str(self.prompts["general"]),
+            "answer": str(min(self.windows[alias] - self.prompts[alias] for alias in self.windows)),
+        }
+
+
+def base_url(url: str | None, settings: Mapping[str, str]) -> str:
+    """The service's address without /v1: `url`, or that of the router in `settings`.
+
+    Raises:
+        Failure: `url` is not an http or https address.
+    """
+    if url is None:
+        return settings["ROUTER_URL"]
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise Failure(f"--url {url} is not an address such as https://ai.example.com.")
+    return url.rstrip("/").removesuffix("/v1")
+
+
+def key_for(url: str | None, settings: Mapping[str, str]) -> str | None:
+    """The service's key, or None if it is not known. The key in `settings` is never sent to another `url`."""
+    return os.environ.get("DUOSERVE_API_KEY") or (settings[KEY] or None if url is None else None)
+
+
+def facts_of(url: str | None, settings: Mapping[str, str]) -> Facts:
+    """The facts that the running service publishes or, if it does not answer, those of the profile.
+
+    Raises:
+        Failure: `url` is not an address.
+    """
+    base, key = base_url(url, settings), key_for(url, settings)
+    names, windows = _published(base, key) or _profile(settings["PROFILE"])
+    ratio = float(settings["CONTEXT_RATIO"])
+    prompts = {alias: int(ratio * window) for alias, window in windows.items()}
+    families = yaml.safe_load((ROOT / "config" / "fim.yaml").read_text())
+    parts = [part for family in families.values() for part in family["models"]]
+    fim = next((name for name in names if any(part in name.lower() for part in parts)), "coder")
+    return Facts(base, key, windows, prompts, fim)
+
+
+def _published(base: str, key: str | None) -> tuple[list[str], dict[str, int]] | None:
+    """The names of the coder, and the windows by alias, from /v1/models."""
+    try:
+        answer = httpx.get(f"{base}/v1/models", headers={"authorization": f"Bearer {key}"}, timeout=3)
+        models: list[dict[str, Any]] = answer.raise_for_status().json()["data"]
+        windows = {
+            model["id"]: int(model["max_model_len"]) for model in models if model["id"] == model["root"]
+        }
+        names = [model["id"] for model in models if model["root"] == "coder"]
+        return names, {alias: windows[alias] for alias in ALIASES}
+    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _profile(profile: str) -> tuple[list[str], dict[str, int]]:
+    engines = {alias: yaml.safe_load((PROFILES / profile / f"{alias}.yaml").read_text()) for alias in ALIASES}
+    names = ["coder", str(engines["coder"]["model"]).rstrip("/").rpartition("/")[2].lower()]
+    return names, {alias: int(engine["max-model-len"]) for alias, engine in engines.items()}

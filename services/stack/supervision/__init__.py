@@ -1,0 +1,1 @@
+"""How services are kept running: the supervisor, the guard around each service, its log and its health."""
