@@ -1,6 +1,5 @@
-"""The request log, and how long any service's logs are kept."""
+"""The request log: rotated, and deleted when it is old."""
 
-import asyncio
 import json
 import logging
 import time
@@ -9,20 +8,21 @@ from pathlib import Path
 from typing import Any
 
 _ROTATE_BYTES = 256_000_000
-_SWEEP_SECONDS = 600.0
-_log = logging.getLogger(__name__)
 
 
 class RequestLog:
-    """Writes one JSON object a line to `folder`/requests.jsonl; a new file each day, and at 256 MB."""
+    """Writes one JSON object per line to `folder`/requests.jsonl; a new file each day, and at 256 MB.
 
-    def __init__(self, folder: Path) -> None:
+    Rotated files are deleted after `days`, or, oldest first, while all logs in `folder` are larger than
+    `total_bytes`.
+    """
+
+    def __init__(self, folder: Path, days: float, total_bytes: float) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        handler = _DailyOrLarge(folder / "requests.jsonl", when="midnight", utc=True)
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        self._logger = logging.Logger("requests")  # apart from the root logger: these lines go to no terminal
-        self._logger.addHandler(handler)
-        self._handler = handler
+        self._handler = _Handler(folder / "requests.jsonl", days, total_bytes)
+        self._handler.setFormatter(logging.Formatter("%(message)s"))
+        self._logger = logging.Logger("requests")  # not below the root logger, which writes to the terminal
+        self._logger.addHandler(self._handler)
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one line."""
@@ -33,7 +33,14 @@ class RequestLog:
         self._handler.close()
 
 
-class _DailyOrLarge(TimedRotatingFileHandler):
+class _Handler(TimedRotatingFileHandler):
+    def __init__(self, path: Path, days: float, total_bytes: float) -> None:
+        # With any backupCount above 0, getFilesToDelete is asked at each rotation.
+        super().__init__(path, when="midnight", utc=True, backupCount=1)
+        self._path = path
+        self._days = days
+        self._total_bytes = total_bytes
+
     def shouldRollover(self, record: logging.LogRecord) -> int:  # noqa: N802  # the library's name
         full = self.stream is not None and self.stream.tell() >= _ROTATE_BYTES
         return int(full or super().shouldRollover(record))
@@ -45,38 +52,22 @@ class _DailyOrLarge(TimedRotatingFileHandler):
             name, number = f"{default_name}.{number}", number + 1
         return name
 
+    def getFilesToDelete(self) -> list[str]:  # noqa: N802  # the library's name
+        return [str(path) for path in old_logs(self._path, self._days, self._total_bytes, time.time())]
 
-def sweep(folder: Path, days: float, total_bytes: float, now: float) -> list[Path]:
-    """Delete rotated logs in `folder` that are older than `days` or, oldest first, over `total_bytes` in all.
 
-    A log is rotated when its name goes on after `.log` or `.jsonl`; the files being written are never
-    deleted, but count. `now` is in seconds since the epoch. Returns what was deleted.
+def old_logs(current: Path, days: float, total_bytes: float, now: float) -> list[Path]:
+    """The rotated files of the log `current` that are to be deleted.
+
+    Those that are older than `days`, and the oldest ones as long as all logs in the folder, other services'
+    included, are larger than `total_bytes`. `now` is in seconds since the epoch.
     """
-    logs = [path for path in folder.glob("**/*") if path.is_file() and _is_log(path)]
-    rotated = sorted(
-        (p for p in logs if not p.name.endswith((".log", ".jsonl"))), key=lambda p: p.stat().st_mtime
-    )
+    logs = [path for path in current.parent.iterdir() if ".log" in path.name or ".jsonl" in path.name]
     total = sum(path.stat().st_size for path in logs)
-    deleted = []
-    for path in rotated:
+    old = []
+    for path in sorted(current.parent.glob(f"{current.name}.*"), key=lambda path: path.stat().st_mtime):
         status = path.stat()
         if status.st_mtime < now - days * 86400 or total > total_bytes:
-            path.unlink(missing_ok=True)
             total -= status.st_size
-            deleted.append(path)
-    return deleted
-
-
-def _is_log(path: Path) -> bool:
-    return ".log" in path.name or ".jsonl" in path.name
-
-
-async def sweep_forever(folder: Path, days: float, total_bytes: float) -> None:
-    """`sweep` now and every ten minutes."""
-    while True:
-        try:
-            for path in await asyncio.to_thread(sweep, folder, days, total_bytes, time.time()):
-                _log.info("deleted the old log %s", path.name)
-        except OSError as error:
-            _log.warning("cannot delete old logs: %s", error)
-        await asyncio.sleep(_SWEEP_SECONDS)
+            old.append(path)
+    return old

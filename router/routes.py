@@ -1,48 +1,43 @@
-"""Our own routes, as a small FastAPI app beside the inference layers."""
+"""The routes that the router answers itself: health, readiness, metrics and the list of models."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from router import paths
+from router.metrics import Metrics
 from router.readiness import Readiness
-from router.telemetry import Metrics
 
-Running = Callable[[], AbstractAsyncContextManager[None]]
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
-def own_routes(readiness: Readiness, models: dict[str, Any], metrics: Metrics, running: Running) -> FastAPI:
-    """The app that answers /health, /ready, /metrics and /v1/models; `running` is entered while it serves."""
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with running():
-            yield
-
+def own_routes(readiness: Readiness, models: dict[str, Any], metrics: Metrics, lifespan: Lifespan) -> FastAPI:
+    """The app of these routes. `models` is the response of /v1/models; `lifespan` is entered while the server
+    runs.
+    """
     app = FastAPI(lifespan=lifespan, openapi_url=None)
 
-    @app.get("/health")
+    @app.get(paths.HEALTH)
     async def health() -> dict[str, str]:
-        """The process is alive; says nothing of the engines."""
+        """The process is alive; says nothing about the engines."""
         return {"status": "ok"}
 
-    @app.get("/ready")
+    @app.get(paths.READY)
     async def ready() -> JSONResponse:
-        """200 when at least one model serves."""
+        """200 when at least one model is ready."""
         content = readiness.as_json()
         return JSONResponse(content, 200 if content["status"] == "ready" else 503)
 
-    @app.get("/v1/models")
+    @app.get(paths.MODELS)
     async def list_models() -> dict[str, Any]:
-        """The published models."""
         return models
 
-    @app.get("/metrics")
+    @app.get(paths.METRICS)
     async def scrape() -> Response:
-        """What Prometheus reads."""
         return Response(metrics.as_text(), media_type=CONTENT_TYPE_LATEST)
 
     return app
