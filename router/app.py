@@ -1,97 +1,120 @@
-"""Puts the layers together. Read `build` from the bottom up: a request meets `Record` first and `Relay`
-last.
-"""
+"""Puts the router together: read the list in `build` from top to bottom, as a request does."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from fastapi import FastAPI
+from starlette.middleware import Middleware
 from starlette.types import ASGIApp
 
-from router.admission import Admission, Admit
-from router.aliases import Aliases, models_list, published_names
-from router.body import Body, Tolerated
-from router.clients import Clients
-from router.edge import Edge
-from router.fim import Fim, FimPrompt, read_families
-from router.keys import KeyRing, Keys
-from router.lifeline import Lifeline, Shutdown
-from router.limits import Limits, storage
-from router.logs import RequestLog, sweep_forever
-from router.prompt import Prompt
-from router.readiness import Readiness, ReadyOnly
+from router.admission import Admission
+from router.fim import read_families
+from router.keys import KeyRing, read_keys
+from router.layers.admit import Admit
+from router.layers.answer_errors import AnswerErrors
+from router.layers.answer_locally import AnswerLocally
+from router.layers.cancel import Cancel
+from router.layers.choose_replica import ChooseReplica
+from router.layers.count_usage import CountUsage
+from router.layers.http_only import HttpOnly
+from router.layers.rate_limit import RateLimit, storage
+from router.layers.read_body import ReadBody
+from router.layers.record import Record
+from router.layers.steps import Steps
+from router.litellm.config import load_app
+from router.litellm.pass_through import PassThrough
+from router.metrics import Metrics
+from router.models import models_list, published_names, read_models
+from router.readiness import Readiness
 from router.relay import Relay
-from router.replicas import Choose, Replicas
-from router.routes import Branch, Routes
-from router.service import own_routes
+from router.replicas import Replicas
+from router.request_log import RequestLog
+from router.routes import own_routes
 from router.settings import ROOT, Settings
-from router.telemetry import Metrics, Record
+from router.steps.check_key import check_key
+from router.steps.check_parameters import Tolerated, check_parameters
+from router.steps.check_ready import check_ready
+from router.steps.check_route import check_route
+from router.steps.fill_in_the_middle import RecogniseFim, render_fim
+from router.steps.fit_prompt import FitPrompt
+from router.steps.identify_client import identify_client
+from router.steps.resolve_model import resolve_model
 from router.tokenizer import Tokenizer
-from router.usage import Usage
+
+_CONFIG = ROOT / "config"
 
 
-def build(settings: Settings, litellm: FastAPI, shutdown: Shutdown) -> ASGIApp:
-    """The router's ASGI app around LiteLLM's, which is configured by config/litellm.yaml.
+def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
+    """The router's ASGI app. When `stopping` is set, it ends the requests that still run.
 
     Raises:
-        BadSettings: the engine profile or the keys' file cannot be read.
+        BadSettings: the engine profile, the key file or another configuration file cannot be used.
     """
-    engines = settings.engines()
-    keys = KeyRing(settings.keys, ROOT / settings.keys_file if settings.keys_file else None)
-    names = published_names(engines, settings.model_aliases)
-    families = read_families(ROOT / "config" / "fim.yaml")
-    tolerated = Tolerated.read(ROOT / "config" / "parameters.yaml", Path(settings.profile).name)
-    master_key = settings.litellm_master_key.get_secret_value()
+    families = read_families(_CONFIG / "fim.yaml")
+    models = read_models(settings, families)
+    names = published_names(models, settings.model_aliases)
+    ring = KeyRing(partial(read_keys, settings), ROOT / settings.keys_file if settings.keys_file else None)
+    tolerated = Tolerated.read(_CONFIG / "parameters.yaml", Path(settings.profile).name)
+    max_stop = settings.vllm_max_stop_strings
 
-    readiness = Readiness(engines)
+    readiness = Readiness(models)
     replicas = Replicas(readiness)
     tokenizer = Tokenizer()
-    admission = Admission({alias: engine.slots for alias, engine in engines.items()}, settings.queue_max)
-    log = RequestLog(settings.log_folder)
+    admission = Admission({alias: model.slots for alias, model in models.items()}, settings.queue_max)
+    log = RequestLog(settings.log_folder, settings.log_days, settings.log_total_gb * 1e9)
     metrics = Metrics(admission, readiness, replicas, settings.log_folder)
+    # Only now: importing LiteLLM takes seconds, and bad settings should be reported at once.
+    pass_through = PassThrough(load_app(), models, settings.litellm_master_key.get_secret_value())
 
     def resize(alias: str) -> None:
-        # Nobody is let in while none serves; who waits then is told so.
-        admission.resize(alias, engines[alias].slots * max(1, len(readiness.ready(alias))))
+        # Nobody is let in while no engine is ready; those who wait are told so.
+        admission.resize(alias, models[alias].slots * max(1, len(readiness.ready(alias))))
 
     readiness.watch(resize)
 
     @asynccontextmanager
-    async def running() -> AsyncIterator[None]:
-        keep = (settings.log_folder, settings.log_days, settings.log_total_gb * 1e9)
-        background = [asyncio.create_task(sweep_forever(*keep)), asyncio.create_task(keys.watch())]
-        async with litellm.router.lifespan_context(litellm), tokenizer, readiness:
-            relay.open(litellm)
-            await relay.warm_up()
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        watching = asyncio.create_task(ring.watch())
+        async with pass_through.running(_CONFIG / "litellm.yaml"), tokenizer, readiness:
             yield
-        for task in background:
-            task.cancel()
+        watching.cancel()
         log.close()
 
-    relay = Relay(master_key)
-    app: ASGIApp = Usage(relay)
-    app = FimPrompt(app)
-    app = Prompt(app, engines, tokenizer, settings.context_ratio, settings.truncate)
-    app = Choose(app, replicas)
-    app = Admit(app, admission, readiness, settings.max_wait)
-    app = Lifeline(app, settings.request_timeout, shutdown)
-    app = Limits(
-        app,
-        storage(settings.redis_url),
-        keys,
-        settings.limits_without_redis,
-    )
-    app = Clients(app, keys)
-    app = ReadyOnly(app, readiness)
-    app = Fim(app, engines, families, settings.vllm_max_stop_strings)
-    app = Aliases(app, names)
-    app = Body(
-        app, settings.max_body_mb * 1_000_000, settings.max_n, settings.vllm_max_stop_strings, tolerated
-    )
-    app = Branch(app, own_routes(readiness, models_list(names, engines), metrics, running))
-    app = Keys(app, keys, settings.metrics_open_to)
-    app = Routes(app)
-    app = Edge(app)
-    return Record(app, metrics, log)
+    own = own_routes(readiness, models_list(names, models), metrics, lifespan)
+    layers = [
+        Middleware(HttpOnly, lifespan=own),
+        Middleware(Record, metrics, log),
+        Middleware(AnswerErrors),
+        Middleware(
+            Steps,
+            check_route,
+            partial(check_key, ring=ring, metrics_open_to=settings.metrics_open_to),
+        ),
+        Middleware(AnswerLocally, own),
+        Middleware(ReadBody, settings.max_body_mb * 1_000_000),
+        Middleware(
+            Steps,
+            partial(check_parameters, tolerated=tolerated, max_n=settings.max_n, max_stop=max_stop),
+            partial(resolve_model, names=names),
+            RecogniseFim(models, families, max_stop),
+            partial(check_ready, readiness=readiness),
+            partial(identify_client, ring=ring),
+        ),
+        Middleware(RateLimit, storage(settings.redis_url), ring, settings.limits_without_redis),
+        Middleware(Cancel, settings.request_timeout, stopping),
+        Middleware(Admit, admission, readiness, settings.max_wait),
+        Middleware(ChooseReplica, replicas),
+        Middleware(
+            Steps,
+            FitPrompt(models, tokenizer, settings.context_ratio, settings.truncate),
+            render_fim,
+        ),
+        Middleware(CountUsage),
+    ]
+    app: ASGIApp = Relay(pass_through)
+    for layer, positional, named in reversed(layers):
+        app = layer(app, *positional, **named)
+    return app

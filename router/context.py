@@ -1,8 +1,8 @@
-"""Keeps a prompt within its share of the model's context, and says what was left out.
+"""Shortens a conversation so that its prompt fits into its share of the model's context.
 
 The oldest whole turns go first. System messages, the last user message and what follows it stay, and a tool
-call is never parted from its results. The cut moves in steps: as long as a conversation grows within one
-step, the start of its prompt stays the same, and so does what vLLM's prefix cache has kept of it.
+call is never separated from its results. The cut moves in steps: as long as a conversation grows within one
+step, the start of its prompt stays the same, and vLLM's prefix cache still holds it.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -19,27 +19,27 @@ Count = Callable[[list[Message]], Awaitable[int]]
 
 # The cut moves by this share of the budget, so that the prompt's start stays the same for several turns.
 STEP = 0.25
-# What a chat template adds: to every message its role and delimiters; once a default system message and
-# dates, and a preamble if there are tools.
+# What a chat template adds: a role and delimiters to every message; once, a default system message and the
+# date; and a preamble if there are tools.
 _TEMPLATE_MESSAGE = 16
 _TEMPLATE_ONCE = 256
 _TEMPLATE_TOOLS = 512
-# Text has about so many bytes a token; only the size of a step depends on it.
+# Bytes of text per token, roughly; only the size of a step depends on it.
 _BYTES_PER_TOKEN = 3.0
 
 
 @dataclass(frozen=True)
 class Block:
-    """Messages, by their indices, that stay or go together: a turn, or a tool call with its results."""
+    """Messages, by index, that stay or go together: a turn, or a tool call with its results."""
 
     indices: tuple[int, ...]
     kept: bool
 
 
 def most_tokens(value: Any, messages: int, tools: bool) -> int:
-    """A bound that the token count of `value` (messages, tools, text) cannot exceed.
+    """An upper bound of the tokens of `value` (messages, tools, text).
 
-    A token of a byte-level vocabulary stands for at least one byte of UTF-8; JSON only adds to them.
+    A token of a byte-level vocabulary stands for at least one byte of UTF-8, and JSON only adds bytes.
     """
     return _size(value) + messages * _TEMPLATE_MESSAGE + _TEMPLATE_ONCE + (_TEMPLATE_TOOLS if tools else 0)
 
@@ -65,11 +65,11 @@ def _is_user(message: Message) -> bool:
 
 
 def blocks(messages: Sequence[Message]) -> list[Block]:
-    """`messages` in order, as blocks that may only go as a whole.
+    """`messages` in order, as blocks that can only be left out as a whole.
 
-    Before the last user message a block is a turn: a user message and all that answers it. After it, where an
-    agent may have worked for long, a block is one step: a call with its results. Kept are system messages,
-    the last user message and the last step.
+    Up to the last user message a block is a turn: a user message and everything that answers it. After it,
+    where an agent may have worked for a long time, a block is one step: a call with its results. System
+    messages, the last user message and the last step are kept.
     """
     last_user = max((i for i, message in enumerate(messages) if _is_user(message)), default=-1)
     found: list[Block] = []
@@ -103,10 +103,10 @@ def _after_result(messages: Sequence[Message], current: Sequence[int]) -> bool:
 
 
 def cuts(messages: Sequence[Message], step_bytes: float) -> list[list[Message]]:
-    """The conversation with ever more of its oldest blocks left out, one entry a step.
+    """The conversation with more and more of its oldest blocks left out, one entry per step.
 
-    Where the cuts lie depends only on what comes before them, so a conversation that grows is cut at the same
-    places as before. The first entry leaves nothing out, the last all that may go.
+    The position of a cut depends only on what comes before it, so a growing conversation is cut at the same
+    places as before. The first entry leaves nothing out, the last one everything that may go.
     """
     droppable = [block for block in blocks(messages) if not block.kept]
     steps = [list(messages)]
@@ -133,14 +133,14 @@ async def fit(
     Args:
         messages: the conversation.
         total: tokens of the whole prompt, more than `budget`.
-        budget: the most tokens of the prompt.
-        count: gives the tokens of the prompt with other messages.
+        budget: the most tokens that the prompt may have.
+        count: returns the tokens of the prompt with other messages.
 
     Returns:
-        The messages and their prompt's tokens.
+        The messages, and the tokens of their prompt.
 
     Raises:
-        ApiError: 400 `context_length_exceeded`: what must stay is too long alone.
+        ApiError: 400 `context_length_exceeded`: what must stay is too long by itself.
     """
     steps = cuts(messages, budget * STEP * _BYTES_PER_TOKEN)
     sizes = [_size(step) for step in steps]
@@ -151,7 +151,7 @@ async def fit(
             counted[i] = await count(steps[i])
         return counted[i] <= budget
 
-    # Sizes say nearly where the first cut that fits lies; the tokenizer says exactly.
+    # Sizes show roughly where the first cut that fits is; the tokenizer shows it exactly.
     likely = budget * sizes[0] / total
     guess = next((i for i, size in enumerate(sizes) if size <= likely), len(steps) - 1)
     while guess > 1 and await fits(guess) and await fits(guess - 1):
@@ -164,7 +164,7 @@ async def fit(
 
 
 def too_long(tokens: int, budget: int, param: str = "messages") -> ApiError:
-    """The refusal of a prompt that cannot be made to fit, worded as OpenAI words it."""
+    """400 for a prompt that cannot be made to fit, in OpenAI's words."""
     return ApiError(
         400,
         f"This model's maximum context length leaves {budget} tokens for the prompt. However, your {param} "

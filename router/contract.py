@@ -1,7 +1,7 @@
-"""Writes the OpenAPI description of the router's surface: `python -m router.contract` writes docs/contracts/.
+"""The OpenAPI description of the router: `python -m router.contract` writes docs/contracts/.
 
-Made from what the router itself checks by (requests.py), so that the two cannot differ; a test compares the
-files with it, and another one fuzzes a running router against them.
+Made from the schemas by which the router checks requests, so that the two cannot differ. One test compares
+the files with it; another fuzzes a running router against them.
 """
 
 from pathlib import Path
@@ -10,53 +10,60 @@ from typing import Any
 import yaml
 from pydantic.json_schema import models_json_schema
 
-from router.requests import BY_PATH
+from router import paths
+from router.schemas import BY_PATH
 from router.settings import ROOT
 
 Json = dict[str, Any]
 FOLDER = ROOT / "docs" / "contracts"
 
-_WHAT = {
-    "/v1/chat/completions": "Chat completion (OpenAI). Streams server-sent events with `stream`.",
-    "/v1/completions": "Text completion (OpenAI). With `suffix` the model fills in the middle.",
-    "/v1/responses": "Response (OpenAI). Nothing is stored.",
-    "/v1/messages": "Message (Anthropic).",
-    "/v1/messages/count_tokens": "Tokens of a message's prompt (Anthropic).",
+_SUMMARIES = {
+    paths.CHAT: "Chat completion (OpenAI). Streams server-sent events with `stream`.",
+    paths.COMPLETIONS: "Text completion (OpenAI). With `suffix` the model fills in the middle.",
+    paths.RESPONSES: "Response (OpenAI). Nothing is stored.",
+    paths.MESSAGES: "Message (Anthropic).",
+    paths.COUNT_TOKENS: "Count the tokens of a message's prompt (Anthropic).",
 }
 _REFUSALS = {
-    "400": "The request is not valid; `param` names why. `context_length_exceeded`: its prompt is too long.",
+    "400": "The request is not valid; see `param`. `context_length_exceeded`: the prompt is too long.",
     "401": "The key is missing or wrong.",
-    "404": "The model is not published here.",
+    "404": "The model does not exist.",
     "405": "The route takes another method.",
     "413": "The body is larger than MAX_BODY_MB.",
-    "429": "The waiting room is full, the wait was too long, or a rate limit is used up; see Retry-After.",
-    "503": "The model is loading or down, or its engine failed; Retry-After says when to come back.",
+    "429": "The queue is full, the wait was too long, or a rate limit is reached; see Retry-After.",
+    "503": "The model is loading or down, or its engine failed; Retry-After says when to try again.",
     "504": "The answer was not complete within REQUEST_TIMEOUT.",
 }
-_QUEUE_HEADERS = {
-    "x-request-id": ("string", "Names this request in the router's log."),
+_HEADERS = {
+    "x-request-id": ("string", "The id of this request in the router's log."),
     "x-duoserve-queue-wait-ms": ("integer", "How long the request waited for a slot."),
     "x-duoserve-queue-position": (
         "integer",
-        "Its place in the line when it came; 0: it got a slot at once.",
+        "Its place in the queue on arrival; 0: it got a slot at once.",
     ),
     "x-duoserve-in-flight": (
         "integer",
-        "Requests in a slot of any model when this one got its own, itself included.",
+        "Requests in a slot of any model when this one got its slot, including itself.",
     ),
     "x-duoserve-truncated-messages": ("integer", "Messages left out so that the prompt fits; absent: none."),
     "x-duoserve-truncated-tokens": ("integer", "Tokens left out so that the prompt fits; absent: none."),
     "x-duoserve-suffix": (
         "string",
-        "`ignored`: the model does not fill in the middle, and only continued `prompt`; absent: used.",
+        "`ignored`: the model does not fill in the middle, and only continued `prompt`. Absent: used.",
     ),
     "x-duoserve-ignored": (
         "string",
-        "Parameters that the engines of this profile cannot take, which the answer therefore does without.",
+        "Parameters that were ignored because the engines of this profile do not support them.",
     ),
-    "x-ratelimit-limit-requests": ("integer", "Requests a minute; with limits only. The same for `-tokens`."),
-    "x-ratelimit-remaining-requests": ("integer", "What is left of them. The same for `-tokens`."),
-    "x-ratelimit-reset-requests": ("string", "When they are renewed, as in 42s. The same for `-tokens`."),
+    "x-ratelimit-limit-requests": (
+        "integer",
+        "Requests per minute; only with a limit. The same for `-tokens`.",
+    ),
+    "x-ratelimit-remaining-requests": ("integer", "Requests left in this minute. The same for `-tokens`."),
+    "x-ratelimit-reset-requests": (
+        "string",
+        "Time until the limit is reset, as in 42s. The same for `-tokens`.",
+    ),
 }
 _OPENAI_ERROR: Json = {
     "type": "object",
@@ -86,7 +93,7 @@ _ANTHROPIC_ERROR: Json = {
         },
     },
 }
-# One server-sent event of a stream. One that fails after its start ends with an event that holds the error.
+# One server-sent event of a stream. A stream that fails after its start ends with an event with the error.
 _EVENT: Json = {
     "type": "object",
     "required": ["data"],
@@ -101,7 +108,7 @@ _MODELS: Json = {
             "type": "array",
             "items": {
                 "type": "object",
-                "required": ["id", "object", "owned_by", "root", "max_model_len"],
+                "required": ["id", "object", "owned_by", "root", "max_model_len", "fill_in_the_middle"],
                 "properties": {
                     "id": {"type": "string"},
                     "object": {"const": "model"},
@@ -109,6 +116,10 @@ _MODELS: Json = {
                     "owned_by": {"const": "duoserve"},
                     "root": {"enum": ["coder", "general"], "description": "The alias it stands for."},
                     "max_model_len": {"type": "integer", "description": "Context length in tokens."},
+                    "fill_in_the_middle": {
+                        "type": "boolean",
+                        "description": "Whether the model uses the `suffix` of a completion.",
+                    },
                 },
             },
         },
@@ -141,8 +152,8 @@ def openai_api() -> Json:
     _, definitions = models_json_schema(
         [(model, "validation") for model in BY_PATH.values()], ref_template="#/components/schemas/{model}"
     )
-    paths: Json = {path: {"post": _inference(path, model.__name__)} for path, model in BY_PATH.items()}
-    paths["/v1/models"] = {
+    operations: Json = {path: {"post": _inference(path, model.__name__)} for path, model in BY_PATH.items()}
+    operations[paths.MODELS] = {
         "get": {
             "summary": "The published models.",
             "responses": {
@@ -153,8 +164,8 @@ def openai_api() -> Json:
     }
     return _description(
         "Duoserve: models",
-        "What the router serves under /v1, with the key. Every other path is 404.",
-        paths,
+        "What the router serves under /v1, with the key. Every other path is a 404.",
+        operations,
         {
             "schemas": definitions["$defs"],
             "securitySchemes": {
@@ -172,18 +183,20 @@ def health_api() -> Json:
         "description": "Prometheus' text format.",
         "content": {"text/plain": {"schema": {"type": "string"}}},
     }
-    paths = {
-        "/health": {"get": {"summary": "The router is alive.", "responses": {"200": _json("Alive.", alive)}}},
-        "/ready": {
+    operations = {
+        paths.HEALTH: {
+            "get": {"summary": "The router is alive.", "responses": {"200": _json("Alive.", alive)}}
+        },
+        paths.READY: {
             "get": {
-                "summary": "Which models serve.",
+                "summary": "Which models are ready.",
                 "responses": {
-                    "200": _json("At least one model serves.", _READY),
-                    "503": _json("No model serves.", _READY),
+                    "200": _json("At least one model is ready.", _READY),
+                    "503": _json("No model is ready.", _READY),
                 },
             }
         },
-        "/metrics": {
+        paths.METRICS: {
             "get": {
                 "summary": "Metrics; needs the key except from the networks in METRICS_OPEN_TO.",
                 "responses": {"200": text, "401": _json(_REFUSALS["401"], _OPENAI_ERROR)},
@@ -191,46 +204,46 @@ def health_api() -> Json:
         },
     }
     return _description(
-        "Duoserve: health", "Whether the service is alive, ready, and how it does.", paths, {}
+        "Duoserve: health", "Whether the service is alive and ready, and its metrics.", operations, {}
     )
 
 
-def _description(title: str, said: str, paths: Json, components: Json) -> Json:
+def _description(title: str, description: str, operations: Json, components: Json) -> Json:
     return {
         "openapi": "3.1.0",
-        "info": {"title": title, "version": "1", "description": said},
+        "info": {"title": title, "version": "1", "description": description},
         "servers": [{"url": "http://127.0.0.1:4000"}],
-        "paths": paths,
+        "paths": operations,
     } | ({"components": components} if components else {})
 
 
 def _inference(path: str, model: str) -> Json:
-    error = _ANTHROPIC_ERROR if path.startswith("/v1/messages") else _OPENAI_ERROR
-    answered: Json = _json("The engine's answer.", {"type": "object"})
-    if path != "/v1/messages/count_tokens":
-        answered["content"]["text/event-stream"] = {"schema": _EVENT}
-    answered["headers"] = {
-        name: {"description": said, "schema": {"type": kind}} for name, (kind, said) in _QUEUE_HEADERS.items()
+    error = _ANTHROPIC_ERROR if path in paths.ANTHROPIC else _OPENAI_ERROR
+    answer: Json = _json("The engine's answer.", {"type": "object"})
+    if path != paths.COUNT_TOKENS:
+        answer["content"]["text/event-stream"] = {"schema": _EVENT}
+    answer["headers"] = {
+        name: {"description": text, "schema": {"type": kind}} for name, (kind, text) in _HEADERS.items()
     }
     return {
-        "summary": _WHAT[path],
+        "summary": _SUMMARIES[path],
         "requestBody": {
             "required": True,
             "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{model}"}}},
         },
-        "responses": {"200": answered} | {status: _json(said, error) for status, said in _REFUSALS.items()},
+        "responses": {"200": answer} | {status: _json(text, error) for status, text in _REFUSALS.items()},
     }
 
 
-def _json(said: str, schema: Json) -> Json:
-    return {"description": said, "content": {"application/json": {"schema": schema}}}
+def _json(description: str, schema: Json) -> Json:
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
 
 
 def texts() -> dict[Path, str]:
-    """The files and what is in them."""
+    """The contents of the files, by path."""
     described = {"openai-api.yaml": openai_api(), "health-api.yaml": health_api()}
     head = (
-        "# Written by `python -m router.contract`; change router/requests.py or router/contract.py instead.\n"
+        "# Written by `python -m router.contract`; change router/schemas.py or router/contract.py instead.\n"
     )
     return {
         FOLDER / name: head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)

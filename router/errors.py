@@ -1,36 +1,22 @@
-"""Errors as the client's own library expects them."""
+"""What goes wrong: a request that is refused, an engine that fails, a setting that cannot be used."""
 
-import asyncio
-import contextlib
-import json
+import logging
 from collections.abc import Mapping
 from typing import Any
 
-from starlette.types import Message, Receive, Send
+import orjson
 
-ANTHROPIC_PATHS = ("/v1/messages", "/v1/messages/count_tokens")
+_log = logging.getLogger(__name__)
 
-# https://docs.claude.com/en/api/errors
-_ANTHROPIC_TYPES = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-    413: "request_too_large",
-    429: "rate_limit_error",
-    503: "overloaded_error",
-    504: "timeout_error",
-}
 
-# How much of a refused request's body is thrown away, and for how long, before the connection is closed.
-_LINGER_BYTES = 64_000_000
-_LINGER_SECONDS = 2.0
+class BadSettings(Exception):
+    """A setting or a configuration file cannot be used. The text is one line that names it and the remedy."""
 
 
 class ApiError(Exception):
     """What a client is told when its request is not served.
 
-    `status`, `message`, `type`, `param` and `code` are those of OpenAI's error object
+    `status`, `message`, `kind` (OpenAI's `type`), `param` and `code` are those of OpenAI's error object
     (https://platform.openai.com/docs/guides/error-codes). `reason` is one word for logs and metrics.
     """
 
@@ -55,53 +41,49 @@ class ApiError(Exception):
         self.headers = dict(headers or {})
 
 
-def error_object(error: ApiError, path: str) -> dict[str, Any]:
-    """The JSON body for `error`: OpenAI's shape, or Anthropic's on the paths of its Messages API."""
-    if path in ANTHROPIC_PATHS:
-        kind = _ANTHROPIC_TYPES.get(error.status, "api_error")
-        return {"type": "error", "error": {"type": kind, "message": error.message}}
-    return {
-        "error": {
-            "message": error.message,
-            "type": error.kind,
-            "param": error.param,
-            "code": error.code,
-        }
-    }
+def invalid(param: str, problem: str, code: str = "invalid_value") -> ApiError:
+    """400 that names the parameter. `problem` continues the sentence that its name begins."""
+    return ApiError(400, f"'{param}' {problem}.", reason="bad_request", param=param, code=code)
 
 
-def error_event(error: ApiError, path: str) -> bytes:
-    """The last server-sent events of a stream that fails after its headers have gone out.
+def engine_failed(alias: str) -> ApiError:
+    """503: the engine died, or the connection to it broke."""
+    return ApiError(
+        503,
+        f"The engine of '{alias}' failed to answer. Try again soon; GET /ready shows its state.",
+        reason="engine_failed",
+        kind="service_unavailable",
+        code="engine_failed",
+        headers={"retry-after": "2"},
+    )
 
-    Chat and text completions end with `[DONE]`, as vLLM ends them; the other APIs name their error event.
+
+def engine_refused(status: int, body: bytes, alias: str) -> ApiError:
+    """The engine's error response as ours: its own words about the request, nothing about what is behind us.
+
+    LiteLLM answers 500 where it cannot reach the engine; its words name the engine's address.
     """
-    if path in ANTHROPIC_PATHS:
-        return b"event: error\ndata: " + json.dumps(error_object(error, path)).encode() + b"\n\n"
-    if path == "/v1/responses":
-        # https://platform.openai.com/docs/api-reference/responses-streaming/error
-        event = {"type": "error", "code": error.code, "message": error.message, "param": error.param}
-        return b"event: error\ndata: " + json.dumps(event).encode() + b"\n\n"
-    return b"data: " + json.dumps(error_object(error, path)).encode() + b"\n\ndata: [DONE]\n\n"
-
-
-async def send_error(error: ApiError, path: str, receive: Receive, send: Send) -> None:
-    """Answer with `error` as a whole response.
-
-    A client that is still sending its body gets some time to notice: were the connection closed on unread
-    data, TCP would reset it and the answer be lost on its way (RFC 9112, section 9.6).
-    """
-    body = json.dumps(error_object(error, path)).encode()
-    headers = {"content-type": "application/json", "content-length": str(len(body)), **error.headers}
-    start: Message = {
-        "type": "http.response.start",
-        "status": error.status,
-        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
-    }
-    await send(start)
-    await send({"type": "http.response.body", "body": body, "more_body": True})
-    unread = _LINGER_BYTES
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_LINGER_SECONDS):
-            while unread > 0 and (message := await receive()).get("more_body", False):
-                unread -= len(message.get("body", b""))
-    await send({"type": "http.response.body", "body": b""})
+    try:
+        content: Any = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        content = None
+    error = content.get("error", content) if isinstance(content, dict) else None
+    if status in (400, 404, 422) and isinstance(error, dict) and isinstance(error.get("message"), str):
+        return ApiError(
+            400 if status == 422 else status,
+            error["message"],
+            reason="engine_refused",
+            param=error.get("param") if isinstance(error.get("param"), str) else None,
+            code=error.get("code") if isinstance(error.get("code"), str) else None,
+        )
+    _log.warning("the engine of %s answered %d", alias, status)
+    if status in (429, 503):
+        return ApiError(
+            503,
+            f"The engine of '{alias}' is overloaded. Try again soon.",
+            reason="engine_overloaded",
+            kind="service_unavailable",
+            code="engine_overloaded",
+            headers={"retry-after": "2"},
+        )
+    return engine_failed(alias)

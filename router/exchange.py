@@ -1,39 +1,43 @@
-"""What the layers know about one request, handed on in `scope["duoserve"]`."""
+"""What the layers and steps know about one request, passed on in `scope["duoserve"]`."""
 
 import time
 import uuid
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
-if TYPE_CHECKING:
-    from router.engines import Replica
-    from router.fim import Family
+from router.fim import Family
+from router.models import Replica
 
 
 @dataclass
 class Exchange:
-    """One request and what became of it. Times are seconds of `time.monotonic()`."""
+    """One request and its outcome. Times are seconds of `time.monotonic()`."""
 
     path: str
+    method: str = "POST"
+    request_headers: Headers = field(default_factory=Headers)
+    address: str = ""  # the client's IP address; empty on a Unix socket
     request_id: str = field(default_factory=lambda: f"req-{uuid.uuid4().hex}")
-    their_id: str = ""
     started: float = field(default_factory=time.monotonic)
-    # Who asks: the name of the key, and the client that the queue and the limits know.
+    # Who asks: the name of the key, and the client as the queue and the rate limits know it.
     key_name: str = ""
     client: str = ""
     alias: str = ""
     body: dict[str, Any] = field(default_factory=dict)
     stream: bool = False
-    # Autocompletion, which goes ahead of chat.
+    # Autocompletion: goes before chat.
     urgent: bool = False
-    fim: "Family | None" = None
+    # How `prompt` and `suffix` become one prompt, in a fill-in-the-middle request.
+    fim: Family | None = None
     queue_wait: float | None = None
     queue_position: int | None = None
     in_flight: int | None = None
     # The engine that answers, once it is chosen.
-    replica: "Replica | None" = None
+    replica: Replica | None = None
     # Left out of the prompt so that it fits.
     truncated_messages: int = 0
     truncated_tokens: int = 0
@@ -43,8 +47,19 @@ class Exchange:
     # One word for why the request was not served, and whether its client left.
     reason: str = ""
     aborted: bool = False
-    # Headers of the response, beside those of the engine.
+    # Headers to add to the response.
     headers: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def new(cls, scope: Scope) -> "Exchange":
+        """The exchange of a request that has just come in."""
+        connection = HTTPConnection(scope)
+        return cls(
+            scope["path"],
+            scope["method"],
+            connection.headers,
+            connection.client.host if connection.client else "",
+        )
 
     @classmethod
     def of(cls, scope: Scope) -> "Exchange":
@@ -53,15 +68,7 @@ class Exchange:
         return exchange
 
     @property
-    def chosen(self) -> "Replica":
-        """The engine that answers. To be asked only inside `Choose` (replicas.py)."""
+    def chosen(self) -> Replica:
+        """The engine that answers; only valid inside `ChooseReplica`."""
         assert self.replica is not None  # noqa: S101 - for the type checker
         return self.replica
-
-
-def header(scope: Scope, name: bytes) -> str:
-    """The value of a request header, or an empty string. `name` is in lower case."""
-    for key, value in scope["headers"]:
-        if key == name:
-            return str(value.decode("latin-1"))
-    return ""

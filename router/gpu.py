@@ -1,4 +1,4 @@
-"""Utilisation and memory of the GPUs, when there are any."""
+"""Metrics of the GPUs, if there are any."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 
 def register_gpus(registry: CollectorRegistry) -> bool:
-    """Add the GPU gauges to `registry`; returns whether this machine has NVIDIA's driver and a GPU."""
+    """Add the GPU gauges to `registry`. Returns whether this machine has NVIDIA's driver and a GPU."""
     try:
         pynvml.nvmlInit()
         count = pynvml.nvmlDeviceGetCount()
@@ -25,17 +25,17 @@ class _Gpus(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         use = GaugeMetricFamily(
-            "duoserve_gpu_utilisation_ratio", "Share of time a kernel ran", labels=["gpu"]
+            "duoserve_gpu_utilisation_ratio", "Share of the time in which a kernel ran", labels=["gpu"]
         )
         used = GaugeMetricFamily("duoserve_gpu_memory_used_bytes", "Memory in use", labels=["gpu"])
-        total = GaugeMetricFamily("duoserve_gpu_memory_total_bytes", "Memory in all", labels=["gpu"])
+        total = GaugeMetricFamily("duoserve_gpu_memory_total_bytes", "Total memory", labels=["gpu"])
         for index in range(self._count):
             try:
                 handle = pynvml.nvmlDeviceGetHandleByIndex(index)
                 memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
                 use.add_metric([str(index)], pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100)
             except pynvml.NVMLError:
-                continue  # a GPU that cannot be read has no sample
+                continue  # a GPU that cannot be read has no samples
             used.add_metric([str(index)], memory.used)
             total.add_metric([str(index)], memory.total)
         yield from (use, used, total)

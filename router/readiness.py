@@ -1,4 +1,4 @@
-"""Which models serve: the engines' own /health, polled in the background."""
+"""Which models are ready: the engines' /health, polled in the background."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -7,30 +7,28 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import aiohttp
-from starlette.types import ASGIApp, Receive, Scope, Send
 
-from router.engines import Engine, Replica
 from router.errors import ApiError
-from router.exchange import Exchange
+from router.models import Model, Replica
 
 State = Literal["ready", "loading", "down"]
 _ORDER: tuple[State, ...] = ("ready", "loading", "down")
 POLL_SECONDS = 0.25
-_ANSWER_SECONDS = 2.0
-# An engine that answers nothing for so long after it once served, or after the router's start, is down.
+_TIMEOUT_SECONDS = 2.0
+# An engine that has not answered this long after the router's start is down.
 _LOADING_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
 class Status:
-    """State of one model, since when (UTC) and why."""
+    """The state of a model or of one engine, since when (UTC) and why."""
 
     state: State
     since: datetime
     reason: str
 
     def as_json(self) -> dict[str, str]:
-        """The entry of this model in the answer of /ready."""
+        """The entry of this model in the response of /ready."""
         return {
             "state": self.state,
             "since": self.since.isoformat(timespec="milliseconds"),
@@ -39,48 +37,46 @@ class Status:
 
 
 class Readiness:
-    """Polls every engine's /health and remembers what it said.
+    """Polls every engine's /health and remembers the results, while it is entered.
 
-    An engine that has not served yet is `loading`, since vLLM opens its port only when the model is loaded;
-    one that served and stopped answering is `down` until it serves again. A model is ready when at least one
-    of its engines is.
+    An engine that has never been ready is `loading`, since vLLM opens its port only when the model is loaded;
+    one that was ready and stopped answering is `down` until it answers again. A model is ready when at least
+    one of its engines is.
     """
 
-    def __init__(self, engines: Mapping[str, Engine]) -> None:
+    def __init__(self, models: Mapping[str, Model]) -> None:
         first = Status("loading", datetime.now(UTC), "the engine has not answered yet")
-        self._replicas = {alias: engine.replicas for alias, engine in engines.items()}
+        self._replicas = {alias: model.replicas for alias, model in models.items()}
         self.each = {replica: first for replicas in self._replicas.values() for replica in replicas}
-        self._served: set[Replica] = set()
+        self._were_ready: set[Replica] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._watchers: list[Callable[[str], None]] = []
-        self.status = dict.fromkeys(engines, first)
-        self._lost = {alias: asyncio.Event() for alias in engines}
+        self.status = dict.fromkeys(models, first)
+        self._lost = {alias: asyncio.Event() for alias in models}
         for event in self._lost.values():
             event.set()
 
     async def __aenter__(self) -> "Readiness":
-        """Starts to poll."""
-        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_ANSWER_SECONDS))
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS))
         self._tasks = [asyncio.create_task(self._poll(replica)) for replica in self.each]
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        """Stops polling."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._session.close()
 
     def is_ready(self, alias: str) -> bool:
-        """Whether the model is served."""
+        """Whether the model is ready."""
         return self.status[alias].state == "ready"
 
     async def lost(self, alias: str) -> None:
-        """Returns when the model does not serve, at once if it does not now."""
+        """Returns as soon as the model is not ready."""
         await self._lost[alias].wait()
 
     def as_json(self) -> dict[str, Any]:
-        """The answer of /ready."""
+        """The response of /ready."""
         ready = any(status.state == "ready" for status in self.status.values())
         return {
             "status": "ready" if ready else "unavailable",
@@ -88,19 +84,19 @@ class Readiness:
         }
 
     def ready(self, alias: str) -> list[Replica]:
-        """The engines of `alias` that serve."""
+        """The engines of `alias` that are ready."""
         return [replica for replica in self._replicas[alias] if self.each[replica].state == "ready"]
 
     def watch(self, changed: Callable[[str], None]) -> None:
-        """Call `changed` with the alias whenever one of its engines begins or ceases to serve."""
+        """Call `changed` with the alias whenever the state of one of its engines changes."""
         self._watchers.append(changed)
 
     def observe(self, replica: Replica, healthy: bool, reason: str) -> None:
-        """Take note of one answer of an engine's /health."""
-        state: State = "ready" if healthy else "down" if replica in self._served else "loading"
+        """Update the state of an engine after one health check."""
+        state: State = "ready" if healthy else "down" if replica in self._were_ready else "loading"
         before = self.each[replica]
         if healthy:
-            self._served.add(replica)
+            self._were_ready.add(replica)
         elif (
             before.state == "loading"
             and (datetime.now(UTC) - before.since).total_seconds() > _LOADING_SECONDS
@@ -119,7 +115,7 @@ class Readiness:
 
     def _sum_up(self, alias: str) -> None:
         replicas, ready = self._replicas[alias], self.ready(alias)
-        # The best of them speaks for the model.
+        # The best engine's state is the model's.
         best = min((self.each[replica] for replica in replicas), key=lambda one: _ORDER.index(one.state))
         few = best.state == "ready" and len(ready) < len(replicas)
         reason = f"serving with {len(ready)} of {len(replicas)} engines" if few else best.reason
@@ -136,8 +132,8 @@ class Readiness:
                 late = 0
             except TimeoutError:
                 late += 1
-                healthy, reason = False, f"the engine did not answer within {_ANSWER_SECONDS:.0f} s"
-            # One late answer is that of a busy machine.
+                healthy, reason = False, f"the engine did not answer within {_TIMEOUT_SECONDS:.0f} s"
+            # A single timeout may only mean that the machine is busy.
             if late != 1:
                 self.observe(replica, healthy, reason)
             await asyncio.sleep(POLL_SECONDS)
@@ -154,28 +150,12 @@ class Readiness:
             return False, "the engine does not accept connections"
 
 
-class ReadyOnly:
-    """503 with Retry-After at once for a model that is not ready; the other model is unaffected."""
-
-    def __init__(self, app: ASGIApp, readiness: Readiness) -> None:
-        self._app = app
-        self._readiness = readiness
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Raises ApiError 503."""
-        alias = Exchange.of(scope).alias
-        status = self._readiness.status[alias]
-        if status.state != "ready":
-            raise not_ready(alias, status)
-        await self._app(scope, receive, send)
-
-
 def not_ready(alias: str, status: Status) -> ApiError:
-    """The answer to a request for a model that is loading or down."""
-    said = "is still loading" if status.state == "loading" else "is down"
+    """503 for a model that is loading or down."""
+    state = "is still loading" if status.state == "loading" else "is down"
     return ApiError(
         503,
-        f"The model '{alias}' {said} ({status.reason}). Try again soon; GET /ready tells when it serves.",
+        f"The model '{alias}' {state} ({status.reason}). Try again soon; GET /ready shows when it is ready.",
         reason="not_ready",
         kind="service_unavailable",
         code=f"model_{status.state}",

@@ -4,11 +4,8 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     HttpUrl,
     IPvAnyAddress,
@@ -19,15 +16,11 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from router.engines import Engine, read_engine
+from router.errors import BadSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 MIN_KEY_LENGTH = 32
 _KNOWN_KEYS = ("sk-1234", "sk-litellm", "changeme", "change-me", "your-key", "secret", "password", "example")
-
-
-class BadSettings(Exception):
-    """A setting is missing or impossible. The text is one line: the setting and the remedy."""
 
 
 def _strong(key: SecretStr) -> SecretStr:
@@ -50,16 +43,6 @@ def _origin(url: HttpUrl) -> HttpUrl:
 
 Key = Annotated[SecretStr, AfterValidator(_strong)]
 Origin = Annotated[HttpUrl, AfterValidator(_origin)]
-
-
-class NamedKey(BaseModel):
-    """One key and what its clients may use in a minute (0: no limit)."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    key: Key
-    requests_per_minute: Annotated[int, Field(ge=0)]
-    tokens_per_minute: Annotated[int, Field(ge=0)]
 
 
 class Settings(BaseSettings):
@@ -119,66 +102,6 @@ class Settings(BaseSettings):
         """Where the logs of this service are."""
         return Path(self.duoserve_home or ROOT) / "data" / "logs"
 
-    def keys(self) -> dict[str, NamedKey]:
-        """The keys by name: `master`, and those of the keys' file.
-
-        Raises:
-            BadSettings: the file cannot be read, or an entry is not usable.
-        """
-        own = NamedKey(
-            key=self.litellm_master_key,
-            requests_per_minute=self.requests_per_minute,
-            tokens_per_minute=self.tokens_per_minute,
-        )
-        keys = {"master": own} | (self._keys_in(Path(self.keys_file)) if self.keys_file else {})
-        if len({key.key.get_secret_value() for key in keys.values()}) < len(keys):
-            raise BadSettings(
-                f"KEYS_FILE: two names in {self.keys_file} have the same key; give each its own"
-            )
-        return keys
-
-    def _keys_in(self, path: Path) -> dict[str, NamedKey]:
-        limits = {
-            "requests_per_minute": self.requests_per_minute,
-            "tokens_per_minute": self.tokens_per_minute,
-        }
-        try:
-            entries = yaml.safe_load((ROOT / path).read_text()) or {}
-            if not isinstance(entries, dict):
-                raise BadSettings(f"KEYS_FILE: {path} must hold 'name: key' lines")
-            return {
-                str(name): NamedKey.model_validate(
-                    limits | (entry if isinstance(entry, dict) else {"key": entry})
-                )
-                for name, entry in entries.items()
-            }
-        except OSError as error:
-            raise BadSettings(
-                f"KEYS_FILE: cannot read {path} ({error.strerror}); mend it or empty it"
-            ) from None
-        except yaml.YAMLError:
-            raise BadSettings(f"KEYS_FILE: {path} is not YAML; it holds 'name: key' lines") from None
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            said = first["msg"].removeprefix("Value error, ")
-            raise BadSettings(f"KEYS_FILE: an entry's {first['loc'][0]} in {path} {said}") from None
-
-    def engines(self) -> dict[str, Engine]:
-        """The engines by alias.
-
-        Raises:
-            BadSettings: the profile's files are missing or incomplete.
-        """
-        profile = ROOT / "config" / "engines" / self.profile
-        urls = {"coder": self.coder_url, "general": self.general_url}
-        try:
-            return {
-                alias: read_engine(alias, tuple(str(url).rstrip("/") for url in each), profile)
-                for alias, each in urls.items()
-            }
-        except ValueError as error:
-            raise BadSettings(str(error)) from None
-
 
 def read_settings() -> Settings:
     """The settings of this process's environment.
@@ -194,7 +117,6 @@ def read_settings() -> Settings:
         if first["type"] == "missing":
             empty = "is empty" if name in os.environ else "is missing"
             raise BadSettings(f"{name} {empty}; set it in .env (see .env.example)") from None
-        said = first["msg"].removeprefix("Value error, ")
-        raise BadSettings(
-            f"{name} {said[0].lower() + said[1:]}; mend it in .env (see .env.example)"
-        ) from None
+        problem = first["msg"].removeprefix("Value error, ")
+        problem = problem[0].lower() + problem[1:]
+        raise BadSettings(f"{name} {problem}; fix it in .env (see .env.example)") from None

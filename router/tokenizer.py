@@ -5,27 +5,25 @@ from typing import Any
 import aiohttp
 import orjson
 
-from router.engines import Replica
-from router.relay import engine_failed, upstream_error
+from router.errors import engine_failed, engine_refused
+from router.models import Replica
+from router.paths import COUNT_TOKENS
 
 Json = dict[str, Any]
-_SECONDS = 10.0
-# What of a chat request changes its prompt, beside the messages.
+_TIMEOUT_SECONDS = 10.0
+# The fields of a request that change its prompt, besides the messages.
 _CHAT_KEYS = ("tools", "chat_template_kwargs", "add_generation_prompt", "continue_final_message")
+_ANTHROPIC_KEYS = ("system", "tools", "tool_choice")
 
 
 class Tokenizer:
-    """Asks an engine's /tokenize, or /v1/messages/count_tokens for Anthropic's shape. Open while it is
-    entered.
-    """
+    """Asks an engine's /tokenize, or /v1/messages/count_tokens for Anthropic's shape, while it is entered."""
 
     async def __aenter__(self) -> "Tokenizer":
-        """Opens the connections."""
-        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_SECONDS))
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS))
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        """Closes the connections."""
         await self._session.close()
 
     async def text(self, replica: Replica, text: str) -> int:
@@ -34,18 +32,20 @@ class Tokenizer:
 
     async def chat(self, replica: Replica, body: Json, messages: list[Json]) -> int:
         """Tokens of a chat prompt, template and tools included. `body` is the chat request."""
-        asked = {key: body[key] for key in _CHAT_KEYS if key in body}
-        return await self._count(replica, "/tokenize", asked | {"messages": messages}, "count")
+        prompt = {key: body[key] for key in _CHAT_KEYS if key in body} | {"messages": messages}
+        return await self._count(replica, "/tokenize", prompt, "count")
 
     async def anthropic(self, replica: Replica, body: Json, messages: list[Json]) -> int:
         """Tokens of the prompt of a request to the Messages API."""
-        asked = {key: body[key] for key in ("system", "tools", "tool_choice") if key in body}
-        return await self._count(
-            replica, "/v1/messages/count_tokens", asked | {"messages": messages}, "input_tokens"
-        )
+        prompt = {key: body[key] for key in _ANTHROPIC_KEYS if key in body} | {"messages": messages}
+        return await self._count(replica, COUNT_TOKENS, prompt, "input_tokens")
 
     async def _count(self, replica: Replica, path: str, body: Json, key: str) -> int:
-        """Raises ApiError: the engine refused the messages, or failed."""
+        """The number under `key` in the engine's answer.
+
+        Raises:
+            ApiError: the engine refused the messages, or failed.
+        """
         url = f"{replica.url}{path}"
         raw = orjson.dumps({"model": replica.alias, **body})
         try:
@@ -54,7 +54,7 @@ class Tokenizer:
             ) as response:
                 answer = await response.read()
                 if response.status != 200:
-                    raise upstream_error(response.status, answer, replica.alias)
+                    raise engine_refused(response.status, answer, replica.alias)
                 return int(orjson.loads(answer)[key])
         except (aiohttp.ClientError, TimeoutError, orjson.JSONDecodeError, KeyError):
             raise engine_failed(replica.alias) from None

@@ -4,6 +4,7 @@ Every other process gets them as environment variables, and checks those that it
 """
 
 import difflib
+import math
 import os
 import re
 import secrets
@@ -162,6 +163,8 @@ def load(folder: Path | None = None) -> Settings:
             raise Failure(f"{name} in {folder / '.env'} is not a setting; {hint}")
     settings = Settings(folder, defaults | own)
     settings.with_profile(settings.variables["PROFILE"])
+    for name in ("LOG_DAYS", "LOG_TOTAL_GB"):
+        _check_positive(name, settings.variables)
     taken: dict[int, str] = {}
     for service, port in settings.ports.items():
         if port in taken:
@@ -198,6 +201,16 @@ def _port(name: str, variables: dict[str, str]) -> int:
     if not value.isdecimal() or not 1 <= int(value) <= 65535:
         raise Failure(f"{name}={value} is not a port; set it to a number from 1 to 65535 in .env.")
     return int(value)
+
+
+def _check_positive(name: str, variables: dict[str, str]) -> None:
+    value = variables[name]
+    try:
+        number = float(value)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < math.inf:
+        raise Failure(f"{name}={value} is not a number above 0; fix it in .env.")
 
 
 def _engines(alias: str, variables: dict[str, str]) -> list[Engine]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from router.routes import SERVED
+from router.paths import SERVED
 from tests.contract.router.conftest import KEY, ROOT, Service
 
 WINDOW = 65536  # what agents need for their own prompts

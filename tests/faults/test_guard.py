@@ -33,7 +33,7 @@ def guard(tmp_path: Path) -> Iterator[Start]:
         process = subprocess.Popen(
             [sys.executable, "-m", "services.stack.supervision.guard", name, "--", *command],
             cwd=ROOT,
-            env=os.environ | {"DUOSERVE_HOME": str(tmp_path)},
+            env=os.environ | {"DUOSERVE_HOME": str(tmp_path), "LOG_DAYS": "7", "LOG_TOTAL_GB": "10"},
         )
         started.append(process)
         return process
@@ -105,7 +105,7 @@ def test_guards_end_with_their_supervisor(tmp_path: Path) -> None:
     supervisor = subprocess.Popen(
         [sys.executable, "-c", script, *family],
         cwd=ROOT,
-        env=os.environ | {"DUOSERVE_HOME": str(tmp_path)},
+        env=os.environ | {"DUOSERVE_HOME": str(tmp_path), "LOG_DAYS": "7", "LOG_TOTAL_GB": "10"},
     )
     members = _family(tmp_path)
     supervisor.kill()

@@ -52,7 +52,12 @@ class Guard:
         signal.signal(signal.SIGINT, self._end_child)
         _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
         end(marked(self.home, self.name))
-        log = LogFile(self.home / "data" / "logs", self.name)
+        log = LogFile(
+            self.home / "data" / "logs",
+            self.name,
+            float(os.environ["LOG_DAYS"]),
+            float(os.environ["LOG_TOTAL_GB"]) * 1e9,
+        )
         lock = start_lock.open("w") if start_lock else None
         if lock:
             log.write(WAITING)

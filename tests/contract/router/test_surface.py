@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from router.routes import OPEN, SERVED
+from router.paths import OPEN, SERVED
 from tests.contract.router.conftest import ASK, KEY, ROOT, Service, chat
 
 VLLM_ROUTES = [
@@ -131,6 +131,8 @@ def test_models_list(service: Service) -> None:
         "gpt-4o-mini": 1000,
     }
     assert {model["object"] for model in models} == {"model"}
+    filling = {model["id"] for model in models if model["fill_in_the_middle"]}
+    assert filling == {"coder", "qwen2.5-coder-7b-instruct"}
 
 
 @pytest.mark.parametrize(
@@ -256,7 +258,7 @@ def test_a_request_is_one_line_of_the_log_without_its_text(service: Service) -> 
         "/v1/chat/completions", chat("a secret plan", stream=True, user="ann"), **{"x-request-id": "theirs"}
     )
     record = service.record(answer)
-    assert record["their_request_id"] == "theirs"
+    assert record["client_request_id"] == "theirs"
     assert record["client"] == "ann"
     assert (record["alias"], record["path"], record["status"]) == ("coder", "/v1/chat/completions", 200)
     assert record["stream"] is True

@@ -4,13 +4,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from starlette.types import Receive, Scope, Send
 
-from router.engines import Engine
 from router.exchange import Exchange
-from router.fim import Fim, FimPrompt, family_of, read_families
-from router.prompt import first_part, last_part
+from router.fim import family_of, read_families
+from router.models import Model
 from router.settings import ROOT
+from router.steps.fill_in_the_middle import RecogniseFim, render_fim
+from router.steps.fit_prompt import first_part, last_part
 
 FAMILIES = {family.name: family for family in read_families(ROOT / "config" / "fim.yaml")}
 # As the model cards and papers give them.
@@ -60,36 +60,32 @@ def test_the_templates_own_tokens_end_a_completion() -> None:
         assert set(family.tokens) <= set(family.stop)
 
 
-async def asked(model: str, body: dict[str, Any]) -> Exchange:
+def asked(model: str, body: dict[str, Any]) -> Exchange:
     """What becomes of a completion for `model`."""
     exchange = Exchange("/v1/completions", alias="coder", body={"model": "coder", **body})
-
-    async def engine(scope: Scope, receive: Receive, send: Send) -> None:
-        pass
-
-    layers = Fim(
-        FimPrompt(engine), {"coder": Engine("coder", (), model, 1, 100)}, list(FAMILIES.values()), 24
-    )
-    await layers({"duoserve": exchange}, None, None)  # type: ignore[arg-type]
+    families = list(FAMILIES.values())
+    models = {"coder": Model("coder", (), model, 1, 100, family_of(model, families))}
+    RecogniseFim(models, families, 24)(exchange)
+    render_fim(exchange)
     return exchange
 
 
-async def test_a_model_that_cannot_fill_in_says_that_it_ignored_the_suffix(
+def test_a_model_that_cannot_fill_in_says_that_it_ignored_the_suffix(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        exchange = await asked("models/smollm2-135m-instruct", {"prompt": "a", "suffix": "b"})
+        exchange = asked("models/smollm2-135m-instruct", {"prompt": "a", "suffix": "b"})
     assert exchange.body["prompt"] == "a"
     assert "suffix" not in exchange.body
     assert exchange.headers == {"x-duoserve-suffix": "ignored"}
     assert "'coder' does not fill in the middle" in caplog.text
 
 
-async def test_a_suffix_that_is_used_or_empty_is_not_said_to_be_ignored() -> None:
+def test_a_suffix_that_is_used_or_empty_is_not_said_to_be_ignored() -> None:
     qwen, smollm = "Qwen/Qwen2.5-Coder-7B", "models/smollm2-135m-instruct"
-    assert (await asked(qwen, {"prompt": "a", "suffix": "b"})).headers == {}
-    assert (await asked(smollm, {"prompt": "a", "suffix": ""})).headers == {}
-    assert (await asked(smollm, {"prompt": "a"})).headers == {}
+    assert (asked(qwen, {"prompt": "a", "suffix": "b"})).headers == {}
+    assert (asked(smollm, {"prompt": "a", "suffix": ""})).headers == {}
+    assert (asked(smollm, {"prompt": "a"})).headers == {}
 
 
 @given(st.text(alphabet="ab\n", max_size=5000), st.floats(-0.1, 1.2))

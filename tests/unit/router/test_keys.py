@@ -1,14 +1,13 @@
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any
 
 import pytest
-from starlette.types import Receive, Scope, Send
+from starlette.datastructures import Headers
 
-from router.errors import ApiError
+from router.errors import ApiError, BadSettings
 from router.exchange import Exchange
-from router.keys import KeyRing, Keys
-from router.settings import BadSettings, NamedKey
+from router.keys import KeyRing, NamedKey
+from router.steps.check_key import check_key
 
 KEYS = {"master": "mQ7Zr3kX9vT2mB6nL8wY4dF1hJ5cG0sPa", "ann": "aQ7Zr3kX9vT2mB6nL8wY4dF1hJ5cG0sPa"}
 
@@ -18,26 +17,13 @@ def named(keys: dict[str, str]) -> dict[str, NamedKey]:
     return {name: NamedKey.model_validate({"key": key, **limits}) for name, key in keys.items()}
 
 
-async def ask(path: str, address: str = "10.0.0.9", **headers: str) -> str:
-    seen: list[str] = []
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        seen.append(Exchange.of(scope).key_name)
-
-    async def unused(*_: Any) -> Any:
-        raise AssertionError
-
+def ask(path: str, address: str = "10.0.0.9", **headers: str) -> str:
+    """The name of the key that the request carries."""
     pairs = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-    scope = {
-        "type": "http",
-        "path": path,
-        "headers": pairs,
-        "client": (address, 1),
-        "duoserve": Exchange(path),
-    }
-    keys = Keys(app, KeyRing(lambda: named(KEYS), None), [ip_network("10.0.0.0/24")])
-    await keys(scope, unused, unused)
-    return seen[0]
+    exchange = Exchange(path, request_headers=Headers(raw=pairs), address=address)
+    ring = KeyRing(lambda: named(KEYS), None)
+    check_key(exchange, ring=ring, metrics_open_to=[ip_network("10.0.0.0/24")])
+    return exchange.key_name
 
 
 @pytest.mark.parametrize(
@@ -49,8 +35,8 @@ async def ask(path: str, address: str = "10.0.0.9", **headers: str) -> str:
         {"authorization": "Basic abc", "x_api_key": KEYS["ann"]},
     ],
 )
-async def test_a_key_is_known_by_its_name(header: dict[str, str]) -> None:
-    assert await ask("/v1/models", **header) == "ann"
+def test_a_key_is_known_by_its_name(header: dict[str, str]) -> None:
+    assert ask("/v1/models", **header) == "ann"
 
 
 @pytest.mark.parametrize(
@@ -63,19 +49,19 @@ async def test_a_key_is_known_by_its_name(header: dict[str, str]) -> None:
         {"x_api_key": "é"},
     ],
 )
-async def test_anything_else_is_401(header: dict[str, str]) -> None:
+def test_anything_else_is_401(header: dict[str, str]) -> None:
     with pytest.raises(ApiError) as caught:
-        await ask("/v1/models", **header)
+        ask("/v1/models", **header)
     assert caught.value.status == 401
     assert KEYS["ann"] not in caught.value.message
 
 
-async def test_metrics_are_open_only_to_the_networks_that_are_named() -> None:
-    await ask("/metrics")
+def test_metrics_are_open_only_to_the_networks_that_are_named() -> None:
+    ask("/metrics")
     with pytest.raises(ApiError):
-        await ask("/metrics", address="10.0.1.9")
+        ask("/metrics", address="10.0.1.9")
     with pytest.raises(ApiError):
-        await ask("/v1/models")
+        ask("/v1/models")
 
 
 def test_a_changed_file_counts_once_it_is_whole_and_a_bad_one_changes_nothing(tmp_path: Path) -> None:
@@ -91,21 +77,21 @@ def test_a_changed_file_counts_once_it_is_whole_and_a_bad_one_changes_nothing(tm
 
     file.write_text("ann")
     ring = KeyRing(read, file)
-    ring.look()
+    ring.refresh()
     assert reads == ["ann"]
     file.write_text("bob-half-writ")
-    ring.look()
+    ring.refresh()
     file.write_text("bob")
-    ring.look()
+    ring.refresh()
     assert list(ring.keys) == ["ann"]
-    ring.look()
+    ring.refresh()
     assert list(ring.keys) == ["bob"]
     file.write_text("broken")
     for _ in range(3):
-        ring.look()
+        ring.refresh()
     assert list(ring.keys) == ["bob"] and reads == ["ann", "bob", "broken"]
     file.unlink()
     file.write_text("carol")
-    ring.look()
-    ring.look()
+    ring.refresh()
+    ring.refresh()
     assert list(ring.keys) == ["carol"]

@@ -1,18 +1,17 @@
-from router.aliases import models_list, published_names
-from router.engines import Engine
+from router.models import Model
 from router.readiness import Readiness
 
-ENGINES = {
-    "coder": Engine("coder", ("http://a", "http://c"), "Qwen/Qwen3-Coder-30B-A3B-Instruct-FP8", 8, 32768),
-    "general": Engine("general", ("http://b",), "models/smollm2", 8, 8192),
+MODELS = {
+    "coder": Model("coder", ("http://a", "http://c"), "Qwen/Qwen3-Coder-30B-A3B-Instruct-FP8", 8, 32768),
+    "general": Model("general", ("http://b",), "models/smollm2", 8, 8192),
 }
 
-FIRST, SECOND = ENGINES["coder"].replicas
-(ONLY,) = ENGINES["general"].replicas
+FIRST, SECOND = MODELS["coder"].replicas
+(ONLY,) = MODELS["general"].replicas
 
 
 def test_loading_until_it_serves_then_down_until_it_serves_again() -> None:
-    readiness = Readiness(ENGINES)
+    readiness = Readiness(MODELS)
     seen = []
     for healthy in (False, True, False, False, True):
         readiness.observe(ONLY, healthy, "because")
@@ -23,7 +22,7 @@ def test_loading_until_it_serves_then_down_until_it_serves_again() -> None:
 
 
 def test_since_changes_with_the_state_only() -> None:
-    readiness = Readiness(ENGINES)
+    readiness = Readiness(MODELS)
     readiness.observe(ONLY, True, "serving")
     since = readiness.status["general"].since
     readiness.observe(ONLY, True, "serving")
@@ -33,20 +32,8 @@ def test_since_changes_with_the_state_only() -> None:
     assert readiness.as_json()["status"] == "unavailable"
 
 
-def test_names_that_clients_may_use() -> None:
-    names = published_names(ENGINES, {"gpt-4o": "general"})
-    assert names == {
-        "coder": "coder",
-        "general": "general",
-        "qwen3-coder-30b-a3b-instruct-fp8": "coder",
-        "smollm2": "general",
-        "gpt-4o": "general",
-    }
-    assert {m["id"]: m["max_model_len"] for m in models_list(names, ENGINES)["data"]}["gpt-4o"] == 8192
-
-
 def test_a_model_is_what_the_best_of_its_engines_is() -> None:
-    readiness = Readiness(ENGINES)
+    readiness = Readiness(MODELS)
     changes: list[str] = []
     readiness.watch(changes.append)
     readiness.observe(SECOND, True, "serving")

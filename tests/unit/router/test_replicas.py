@@ -3,20 +3,21 @@ from typing import Any
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from router.engines import Engine, Replica
-from router.errors import ApiError
+from router.errors import ApiError, engine_failed
 from router.exchange import Exchange
+from router.layers.choose_replica import ChooseReplica
+from router.models import Model, Replica
 from router.readiness import Readiness
-from router.relay import _ENGINE_ERROR, engine_failed
-from router.replicas import Choose, Replicas
+from router.relay import ENGINE_ERROR
+from router.replicas import Replicas
 
-ENGINES = {"coder": Engine("coder", ("http://a", "http://b"), "model", 8, 8192)}
-FIRST, SECOND = ENGINES["coder"].replicas
+MODELS = {"coder": Model("coder", ("http://a", "http://b"), "model", 8, 8192)}
+FIRST, SECOND = MODELS["coder"].replicas
 
 
 def test_the_least_busy_engine_is_chosen_and_clients_are_spread_over_equals() -> None:
-    replicas = Replicas(Readiness(ENGINES))
-    both = ENGINES["coder"].replicas
+    replicas = Replicas(Readiness(MODELS))
+    both = MODELS["coder"].replicas
     first = {client: replicas.best(both, client) for client in map(str, range(40))}
     assert {replica.number for replica in first.values()} == {1, 2}
     assert all(replicas.best(both, client) is replica for client, replica in first.items())
@@ -32,11 +33,11 @@ class Router:
             return True
 
         monkeypatch.setattr("router.replicas._accepts", accepts)
-        self.readiness = Readiness(ENGINES)
+        self.readiness = Readiness(MODELS)
         for replica in ready:
             self.readiness.observe(replica, True, "serving")
         self.replicas = Replicas(self.readiness)
-        self._layer = Choose(app, self.replicas)
+        self._layer = ChooseReplica(app, self.replicas)
 
     async def ask(self) -> Exchange:
         exchange = Exchange("/v1/completions", alias="coder", client="ann")
@@ -101,4 +102,4 @@ async def test_a_refused_request_is_no_failure_of_its_engine(monkeypatch: pytest
     ],
 )
 def test_an_engines_error_inside_a_stream_is_told_from_text(part: bytes, failed: bool) -> None:
-    assert bool(_ENGINE_ERROR.search(part)) == failed
+    assert bool(ENGINE_ERROR.search(part)) == failed

@@ -3,7 +3,10 @@ from pathlib import Path
 import pytest
 from dotenv import dotenv_values
 
-from router.settings import ROOT, BadSettings, read_settings
+from router.errors import BadSettings
+from router.keys import read_keys
+from router.models import read_models
+from router.settings import ROOT, read_settings
 
 GOOD = "q7Zr3kX9vT2mB6nL8wY4dF1hJ5cG0sPa"
 
@@ -17,8 +20,8 @@ def example(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_example_and_a_key_are_enough() -> None:
     settings = read_settings()
-    assert set(settings.engines()) == {"coder", "general"}
-    assert list(settings.keys()) == ["master"]
+    assert set(read_models(settings, [])) == {"coder", "general"}
+    assert list(read_keys(settings)) == ["master"]
 
 
 @pytest.mark.parametrize(
@@ -37,10 +40,10 @@ def test_a_weak_key_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch, ke
     monkeypatch.setenv("LITELLM_MASTER_KEY", key)
     with pytest.raises(BadSettings) as caught:
         read_settings()
-    said = str(caught.value)
-    assert "LITELLM_MASTER_KEY" in said
-    assert "\n" not in said
-    assert not key or key not in said
+    message = str(caught.value)
+    assert "LITELLM_MASTER_KEY" in message
+    assert "\n" not in message
+    assert not key or key not in message
 
 
 @pytest.mark.parametrize(
@@ -80,7 +83,7 @@ def test_a_missing_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_unknown_profile_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROFILE", "quantum")
     with pytest.raises(BadSettings, match="PROFILE"):
-        read_settings().engines()
+        read_models(read_settings(), [])
 
 
 def test_keys_of_the_file_have_names_and_limits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -88,7 +91,7 @@ def test_keys_of_the_file_have_names_and_limits(monkeypatch: pytest.MonkeyPatch,
     path.write_text(f"ann: {GOOD[::-1]}\nbob: {{key: {GOOD.swapcase()}, requests_per_minute: 7}}\n")
     monkeypatch.setenv("KEYS_FILE", str(path))
     monkeypatch.setenv("REQUESTS_PER_MINUTE", "60")
-    keys = read_settings().keys()
+    keys = read_keys(read_settings())
     assert {name: key.requests_per_minute for name, key in keys.items()} == {
         "master": 60,
         "ann": 60,
@@ -102,6 +105,6 @@ def test_a_bad_keys_file_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     path.write_text(content)
     monkeypatch.setenv("KEYS_FILE", str(path))
     with pytest.raises(BadSettings, match="KEYS_FILE") as caught:
-        read_settings().keys()
+        read_keys(read_settings())
     assert "\n" not in str(caught.value)
     assert GOOD not in str(caught.value)

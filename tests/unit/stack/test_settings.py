@@ -34,6 +34,8 @@ def test_own_settings_win(tmp_path: Path) -> None:
         ("ROUTER_PORT=none", "ROUTER_PORT"),
         ("ROUTER_PORT=70000", "ROUTER_PORT"),
         ("UI_PORT=4000", "4000"),
+        ("LOG_DAYS=0", "LOG_DAYS"),
+        ("LOG_TOTAL_GB=much", "LOG_TOTAL_GB"),
         ("CODER_URL=http://localhost:8001", "127.0.0.1:PORT"),
         ("CODER_URL=http://127.0.0.1:8001,http://127.0.0.1:8001", "each once"),
         ("CODER_URL=http://127.0.0.1:8001,http://127.0.0.1:8002", "coder-2"),

@@ -1,11 +1,9 @@
-"""Requests and tokens per minute and client, off unless .env or the keys' file sets them.
-
-Counted by the `limits` library, which knows windows and Redis better than code of ours would.
-"""
+"""Requests and tokens per minute and client; off unless .env or the key file sets limits."""
 
 import logging
 import math
 import time
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,28 +23,27 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Rate:
-    """Requests and tokens a client may use in a minute; 0 is no limit."""
+    """Requests and tokens that a client may use in a minute; 0: no limit."""
 
     requests: int
     tokens: int
 
 
 def storage(redis_url: str) -> Storage:
-    """Where the counts are kept: in Redis when there is a URL, so that they outlive a restart; else in
-    memory.
-    """
+    """Where use is counted: in Redis if there is a URL, so that counts outlive a restart; else in memory."""
     if not redis_url:
         return MemoryStorage()
     options = {"implementation": "redispy", "wrap_exceptions": True, "socket_timeout": 1.0}
-    made = storage_from_string(f"async+{redis_url}", **options, socket_connect_timeout=1.0)  # type: ignore[arg-type]
-    assert isinstance(made, Storage)  # noqa: S101  # what "async+" stands for
-    return made
+    store = storage_from_string(f"async+{redis_url}", **options, socket_connect_timeout=1.0)  # type: ignore[arg-type]
+    assert isinstance(store, Storage)  # noqa: S101  # "async+" makes it so
+    return store
 
 
-class Limits:
-    """429 with Retry-After once a client has used its minute; x-ratelimit-* headers on every answer.
+class RateLimit:
+    """429 with Retry-After once a client has used up its minute; x-ratelimit-* headers on every response.
 
-    A request counts when it comes, its tokens when the engine has said how many they were.
+    A request is counted when it arrives, its tokens when the engine has reported them. `without_storage`
+    decides whether requests pass (open) or get a 503 (closed) while the storage does not answer.
     """
 
     def __init__(
@@ -54,20 +51,18 @@ class Limits:
         app: ASGIApp,
         store: Storage,
         ring: KeyRing,
-        when_down: Literal["open", "closed"],
+        without_storage: Literal["open", "closed"],
     ) -> None:
-        """`when_down`: what to do without the storage."""
         self._app = app
         self._limiter = FixedWindowRateLimiter(store)
         self._ring = ring
-        self._when_down = when_down
+        self._without_storage = without_storage
         self._down = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Raises ApiError 429, or 503 when the storage is down and limits fail closed."""
         exchange = Exchange.of(scope)
         key = self._ring.keys.get(exchange.key_name)
-        # A key that was taken away a moment ago has no limits any more, and no further request.
+        # A key that has just been removed has no limits any more; its next request is a 401.
         rate = Rate(key.requests_per_minute, key.tokens_per_minute) if key else Rate(0, 0)
         if rate == Rate(0, 0):
             await self._app(scope, receive, send)
@@ -87,7 +82,7 @@ class Limits:
                 continue
             item = RateLimitItemPerMinute(amount)
             key = (kind, exchange.client)
-            fine = await (
+            within = await (
                 self._limiter.hit(item, *key) if kind == "requests" else self._limiter.test(item, *key)
             )
             reset, remaining = await self._limiter.get_window_stats(item, *key)
@@ -95,14 +90,14 @@ class Limits:
             exchange.headers[f"x-ratelimit-limit-{kind}"] = str(amount)
             exchange.headers[f"x-ratelimit-remaining-{kind}"] = str(max(remaining, 0))
             exchange.headers[f"x-ratelimit-reset-{kind}"] = f"{math.ceil(seconds)}s"
-            if not fine:
+            if not within:
                 refused.append((kind, seconds))
         if refused:
             kind, seconds = max(refused, key=lambda pair: pair[1])
             wait = max(math.ceil(seconds), 1)
             raise ApiError(
                 429,
-                f"The limit of {getattr(rate, kind)} {kind} a minute is used up. Try again in {wait} s.",
+                f"The limit of {getattr(rate, kind)} {kind} per minute is reached. Try again in {wait} s.",
                 reason=f"{kind}_limit",
                 kind=kind,
                 code="rate_limit_exceeded",
@@ -112,14 +107,14 @@ class Limits:
     async def _spend(self, exchange: Exchange, rate: Rate, used: int) -> None:
         await self._limiter.hit(RateLimitItemPerMinute(rate.tokens), "tokens", exchange.client, cost=used)
 
-    async def _guarded(self, work: object, refuse: bool = True) -> None:
+    async def _guarded(self, work: Awaitable[None], refuse: bool = True) -> None:
         try:
-            await work  # type: ignore[misc]
+            await work
         except StorageError as error:
             if not self._down:
-                _log.error("rate limits fail %s: Redis does not answer (%s)", self._when_down, error)
+                _log.error("rate limits fail %s: Redis does not answer (%s)", self._without_storage, error)
             self._down = True
-            if refuse and self._when_down == "closed":
+            if refuse and self._without_storage == "closed":
                 raise ApiError(
                     503,
                     "Rate limits cannot be checked at the moment. Try again soon.",
@@ -130,5 +125,5 @@ class Limits:
                 ) from None
         else:
             if self._down:
-                _log.warning("rate limits are counted again: Redis answers")
+                _log.warning("rate limits work again: Redis answers")
             self._down = False

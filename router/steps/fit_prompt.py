@@ -1,15 +1,14 @@
-"""The layer that keeps the prompt of each API within its share of the context (see context.py)."""
+"""Keeps the prompt within its share of the context, for each API (conversations: see context.py)."""
 
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from starlette.types import ASGIApp, Receive, Scope, Send
-
 from router.context import fit, most_tokens, too_long
-from router.engines import Engine
 from router.exchange import Exchange
 from router.fim import Family
+from router.models import Model
+from router.paths import COMPLETIONS, COUNT_TOKENS, MESSAGES, RESPONSES
 from router.tokenizer import Tokenizer
 
 Json = dict[str, Any]
@@ -17,58 +16,50 @@ Messages = list[Json]
 _ANSWER_KEYS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 # The share of a fill-in-the-middle prompt that the suffix gets when both sides are too long.
 _SUFFIX_SHARE = 0.25
-# The cut of a prefix moves by so many characters, so that the prompt's start stays the same while one types.
+# The cut of a prefix moves in steps of this many characters, so that the prompt's start stays the same while
+# the user types.
 _PREFIX_STEP = 1024
 
 
-class Prompt:
-    """Shortens a prompt that is over `ratio` of the context, or refuses it; clamps max_tokens to what is
-    left.
+class FitPrompt:
+    """Shortens a prompt that is longer than `ratio` of the context, or refuses it (400) unless `truncate`;
+    reduces max_tokens to what is left. Sets the exchange's truncation and its headers.
     """
 
     def __init__(
-        self,
-        app: ASGIApp,
-        engines: Mapping[str, Engine],
-        tokenizer: Tokenizer,
-        ratio: float,
-        truncate: bool,
+        self, models: Mapping[str, Model], tokenizer: Tokenizer, ratio: float, truncate: bool
     ) -> None:
-        self._app = app
-        self._engines = engines
+        self._models = models
         self._tokenizer = tokenizer
         self._ratio = ratio
         self._truncate = truncate
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Sets the exchange's truncation and its headers. Raises ApiError 400."""
-        exchange = Exchange.of(scope)
-        if exchange.path != "/v1/messages/count_tokens":
-            await self._keep(exchange)
+    async def __call__(self, exchange: Exchange) -> None:
+        if exchange.path != COUNT_TOKENS:
+            await self._fit(exchange)
         if exchange.truncated_tokens:
             exchange.headers["x-duoserve-truncated-messages"] = str(exchange.truncated_messages)
             exchange.headers["x-duoserve-truncated-tokens"] = str(exchange.truncated_tokens)
-        await self._app(scope, receive, send)
 
-    async def _keep(self, exchange: Exchange) -> None:
-        body, window = exchange.body, self._engines[exchange.alias].window
+    async def _fit(self, exchange: Exchange) -> None:
+        body, window = exchange.body, self._models[exchange.alias].window
         budget = math.floor(self._ratio * window)
         answer = max((body[key] for key in _ANSWER_KEYS if key in body), default=0)
         most = _most(exchange)
         if most <= budget and most + answer <= window:
             return
-        if exchange.path == "/v1/completions":
-            tokens = await self._keep_text(exchange, budget)
+        if exchange.path == COMPLETIONS:
+            tokens = await self._fit_text(exchange, budget)
         else:
-            tokens = await self._keep_messages(exchange, budget)
+            tokens = await self._fit_messages(exchange, budget)
         for key in _ANSWER_KEYS:
             if key in body:
                 body[key] = max(1, min(body[key], window - tokens))
 
-    async def _keep_messages(self, exchange: Exchange, budget: int) -> int:
+    async def _fit_messages(self, exchange: Exchange, budget: int) -> int:
         body = exchange.body
         key, count = "messages", self._counter(exchange)
-        if exchange.path == "/v1/responses":
+        if exchange.path == RESPONSES:
             key = "input"
             if isinstance(body[key], str):
                 tokens = await count([{"role": "user", "content": body[key]}])
@@ -88,9 +79,9 @@ class Prompt:
 
     def _counter(self, exchange: Exchange) -> Callable[[Messages], Awaitable[int]]:
         body, replica = exchange.body, exchange.chosen
-        if exchange.path == "/v1/messages":
+        if exchange.path == MESSAGES:
             return lambda messages: self._tokenizer.anthropic(replica, body, messages)
-        if exchange.path == "/v1/responses":
+        if exchange.path == RESPONSES:
             tools = {"tools": [_chat_tool(tool) for tool in body["tools"]]} if body.get("tools") else {}
             first = [{"role": "system", "content": body["instructions"]}] if body.get("instructions") else []
             return lambda items: self._tokenizer.chat(
@@ -98,10 +89,10 @@ class Prompt:
             )
         return lambda messages: self._tokenizer.chat(replica, body, messages)
 
-    async def _keep_text(self, exchange: Exchange, budget: int) -> int:
+    async def _fit_text(self, exchange: Exchange, budget: int) -> int:
         body, replica = exchange.body, exchange.chosen
         if exchange.fim is not None:
-            return await self._keep_fim(exchange, exchange.fim, budget)
+            return await self._fit_fim(exchange, exchange.fim, budget)
         prompts = body["prompt"] if isinstance(body["prompt"], list) else [body["prompt"]]
         if prompts and isinstance(prompts[0], int):
             prompts = [prompts]
@@ -113,13 +104,13 @@ class Prompt:
             raise too_long(longest, budget, "prompt")
         return longest
 
-    async def _keep_fim(self, exchange: Exchange, family: Family, budget: int) -> int:
+    async def _fit_fim(self, exchange: Exchange, family: Family, budget: int) -> int:
         body, replica = exchange.body, exchange.chosen
         prefix, suffix = body["prompt"], body["suffix"]
         total = tokens = await self._tokenizer.text(replica, family.render(prefix, suffix))
         if total > budget and not self._truncate:
             raise too_long(total, budget, "prompt")
-        # Each round aims a little lower, since a cut text does not have its share of the tokens exactly.
+        # Each round aims a little lower, since half of a text does not have exactly half of its tokens.
         aim = budget
         while tokens > budget:
             aim = aim * 95 // 100
@@ -137,7 +128,7 @@ class Prompt:
 
 
 def last_part(text: str, share: float) -> str:
-    """The end of `text`, at most `share` of it, from the start of a line where there is one."""
+    """The end of `text`, at most `share` of it, from the start of a line if there is one."""
     if share >= 1:
         return text
     start = math.ceil(len(text) * (1 - max(share, 0)) / _PREFIX_STEP) * _PREFIX_STEP
@@ -148,7 +139,7 @@ def last_part(text: str, share: float) -> str:
 
 
 def first_part(text: str, share: float) -> str:
-    """The start of `text`, at most `share` of it, to the end of a line where there is one."""
+    """The start of `text`, at most `share` of it, up to the end of a line if there is one."""
     if share >= 1:
         return text
     end = int(len(text) * max(share, 0))
@@ -158,17 +149,17 @@ def first_part(text: str, share: float) -> str:
 
 def _most(exchange: Exchange) -> int:
     body = exchange.body
-    if exchange.path == "/v1/completions":
+    if exchange.path == COMPLETIONS:
         if isinstance(body["prompt"], list):
             return most_tokens(body["prompt"], 1, tools=False)
         return most_tokens([body["prompt"], body.get("suffix")], 1, tools=False)
-    said = [body.get(key) for key in ("messages", "input", "instructions", "system", "tools")]
+    parts = [body.get(key) for key in ("messages", "input", "instructions", "system", "tools")]
     messages = body.get("messages", body.get("input"))
-    return most_tokens(said, len(messages) if isinstance(messages, list) else 1, bool(body.get("tools")))
+    return most_tokens(parts, len(messages) if isinstance(messages, list) else 1, bool(body.get("tools")))
 
 
 def _chat_message(item: Json) -> Json:
-    """An item of the Responses API as the chat message that the engine makes of it."""
+    """An item of the Responses API as the chat message into which the engine turns it."""
     kind = item.get("type", "message")
     if kind == "function_call":
         function = {"name": item.get("name", ""), "arguments": item.get("arguments", "")}

@@ -3,19 +3,19 @@ from typing import Any
 import pytest
 
 from router.errors import ApiError
-from router.requests import check
+from router.steps.check_parameters import checked
 
 CHAT = {"model": "coder", "messages": [{"role": "user", "content": "hi"}]}
 TEXT = {"model": "coder", "prompt": "hi"}
 
 
-def checked(body: dict[str, Any], path: str = "/v1/chat/completions") -> dict[str, Any]:
-    return check(body, path, max_n=4, max_stop=16)
+def accepted(body: dict[str, Any], path: str = "/v1/chat/completions") -> dict[str, Any]:
+    return checked(body, path, max_n=4, max_stop=16)
 
 
 def refused(body: dict[str, Any], path: str = "/v1/chat/completions") -> ApiError:
     with pytest.raises(ApiError) as caught:
-        checked(body, path)
+        accepted(body, path)
     assert caught.value.status == 400
     return caught.value
 
@@ -93,16 +93,16 @@ def test_no_value_of_the_client_is_quoted() -> None:
 
 
 def test_stop_keeps_one_of_each_in_order() -> None:
-    assert checked({**CHAT, "stop": ["b", "a", "b", "a"] * 8})["stop"] == ["b", "a"]
+    assert accepted({**CHAT, "stop": ["b", "a", "b", "a"] * 8})["stop"] == ["b", "a"]
 
 
 def test_bookkeeping_is_accepted_and_not_passed_on() -> None:
-    body = checked({**CHAT, "store": True, "metadata": {"a": "b"}, "temperature": None, "user": "ann"})
+    body = accepted({**CHAT, "store": True, "metadata": {"a": "b"}, "temperature": None, "user": "ann"})
     assert body == {**CHAT, "user": "ann"}
 
 
 def test_what_good_clients_send_is_accepted() -> None:
-    checked(
+    accepted(
         {
             **CHAT,
             "stream": True,
@@ -116,6 +116,6 @@ def test_what_good_clients_send_is_accepted() -> None:
             "chat_template_kwargs": {"enable_thinking": False},
         }
     )
-    checked({"model": "coder", "prompt": [1, 2, 3], "logprobs": 1, "echo": False}, "/v1/completions")
-    checked({"model": "coder", "input": "hi", "store": False, "reasoning": {}}, "/v1/responses")
-    checked({**CHAT, "max_tokens": 5, "system": [{"type": "text", "text": "s"}]}, "/v1/messages")
+    accepted({"model": "coder", "prompt": [1, 2, 3], "logprobs": 1, "echo": False}, "/v1/completions")
+    accepted({"model": "coder", "input": "hi", "store": False, "reasoning": {}}, "/v1/responses")
+    accepted({**CHAT, "max_tokens": 5, "system": [{"type": "text", "text": "s"}]}, "/v1/messages")

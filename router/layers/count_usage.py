@@ -1,4 +1,4 @@
-"""Token counts of every answer, read from its end only; the middle passes untouched."""
+"""Token counts of every answer, read from its start and end only; the middle passes untouched."""
 
 import re
 from typing import Any
@@ -7,30 +7,31 @@ import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from router.exchange import Exchange
+from router.paths import CHAT, COMPLETIONS
 
 # A streamed chunk without choices is the one that carries the usage (OpenAI, `stream_options.include_usage`).
-# Inside a string the quotes would be escaped, so no answer's text can look like it.
+# Inside a string the quotes would be escaped, so the text of an answer cannot match.
 _USAGE_CHUNK = re.compile(rb'"choices":\s*\[\]')
 _TAIL = 8192
 _PROMPT = re.compile(rb'"(?:prompt|input)_tokens":\s*(\d+)')
 _COMPLETION = re.compile(rb'"(?:completion|output)_tokens":\s*(\d+)')
 _CACHED = re.compile(rb'"(?:cached_tokens|cache_read_input_tokens)":\s*(\d+)')
-_STREAM_OPTIONS = ("/v1/chat/completions", "/v1/completions")
+_WITH_STREAM_OPTIONS = (CHAT, COMPLETIONS)
 
 
-class Usage:
-    """Asks the engine for the usage of streams, notes it, and keeps it from clients that did not ask for
-    it.
+class CountUsage:
+    """Sets the exchange's token counts when the answer ends, complete or not.
+
+    Asks the engine for the usage of every stream, and removes it for clients that did not ask for it.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Sets the exchange's token counts when the answer ends, complete or not."""
         exchange = Exchange.of(scope)
         hide = False
-        if exchange.stream and exchange.path in _STREAM_OPTIONS:
+        if exchange.stream and exchange.path in _WITH_STREAM_OPTIONS:
             options: dict[str, Any] = exchange.body.get("stream_options") or {}
             hide = not options.get("include_usage")
             exchange.body["stream_options"] = options | {"include_usage": True}
@@ -55,7 +56,7 @@ class Usage:
 
 
 def without_usage(part: bytes) -> bytes:
-    """`part` of a stream without the whole events that carry usage and no choices."""
+    """`part` of a stream without the events that carry usage and no choices."""
     events = part.split(b"\n\n")
     return b"\n\n".join(event for event in events if not _is_usage(event))
 

@@ -2,11 +2,11 @@ import asyncio
 from typing import Any
 
 import pytest
+from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
-from router.body import ClientGone
 from router.errors import ApiError
-from router.lifeline import Lifeline, Shutdown
+from router.layers.cancel import Cancel
 
 
 async def stays() -> Message:
@@ -23,7 +23,7 @@ async def unused(_: Any) -> None:
 
 
 async def run(
-    receive: Receive, seconds: float = 5, stubborn: int = 0, shutdown: Shutdown | None = None
+    receive: Receive, seconds: float = 5, stubborn: int = 0, stopping: asyncio.Event | None = None
 ) -> int:
     """How often the inner app was cancelled; it swallows `stubborn` cancellations."""
     cancelled = 0
@@ -39,14 +39,14 @@ async def run(
                     raise
 
     try:
-        await Lifeline(app, seconds, shutdown or Shutdown())({}, receive, unused)
+        await Cancel(app, seconds, stopping or asyncio.Event())({}, receive, unused)
     finally:
         assert cancelled > 0, "the inner app goes on"
     return cancelled
 
 
 async def test_ends_when_the_client_leaves() -> None:
-    with pytest.raises(ClientGone):
+    with pytest.raises(ClientDisconnect):
         await run(leaves)
 
 
@@ -57,15 +57,15 @@ async def test_ends_at_the_deadline() -> None:
 
 
 async def test_ends_when_the_grace_time_of_a_shutdown_is_over() -> None:
-    shutdown = Shutdown()
-    shutdown.begin(0.01)
+    stopping = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.01, stopping.set)
     with pytest.raises(ApiError) as caught:
-        await run(stays, shutdown=shutdown)
+        await run(stays, stopping=stopping)
     assert caught.value.code == "shutting_down"
 
 
 async def test_an_app_that_swallows_cancellations_ends_all_the_same() -> None:
-    with pytest.raises(ClientGone):
+    with pytest.raises(ClientDisconnect):
         await run(leaves, stubborn=2)
 
 
@@ -76,5 +76,5 @@ async def test_the_answer_of_the_inner_app_is_waited_for() -> None:
         await asyncio.sleep(0)
         done.append(True)
 
-    await Lifeline(app, 5, Shutdown())({}, stays, unused)
+    await Cancel(app, 5, asyncio.Event())({}, stays, unused)
     assert done

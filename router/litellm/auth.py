@@ -1,4 +1,4 @@
-"""LiteLLM's own look at the key: its `custom_auth` hook, named in config/litellm.yaml."""
+"""LiteLLM's check of the key: its `custom_auth` hook, named in config/litellm.yaml."""
 
 import hmac
 import os
@@ -8,13 +8,13 @@ from litellm.proxy._types import UserAPIKeyAuth
 
 
 async def master_key_only(request: Request, api_key: str) -> UserAPIKeyAuth:
-    """Lets nothing pass but the master key, which the relay sends.
+    """Accepts only the master key, which `PassThrough` sends.
 
-    LiteLLM's own check goes on to users, teams and budgets, of which there are none here; that costs a
-    millisecond of CPU a request.
+    LiteLLM's own check looks for users, teams and budgets, of which there are none here, and costs a
+    millisecond of CPU per request.
 
     Raises:
-        HTTPException: 401, it is another key.
+        HTTPException: 401; it is another key.
     """
     if not hmac.compare_digest(api_key.encode(), os.environ["LITELLM_MASTER_KEY"].encode()):
         raise HTTPException(401)

@@ -2,9 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from router.body import Tolerated
-from router.requests import BY_PATH
+from router.errors import BadSettings
+from router.schemas import BY_PATH
 from router.settings import ROOT
+from router.steps.check_parameters import Tolerated
 
 TOLERATED = Tolerated.read(ROOT / "config" / "parameters.yaml", "cpu")
 
@@ -32,5 +33,5 @@ def test_only_the_profile_whose_engines_cannot_take_a_parameter_does_without_it(
 def test_a_broken_table_is_named(tmp_path: Path) -> None:
     path = tmp_path / "parameters.yaml"
     path.write_text("dropped: {a: {}}")
-    with pytest.raises(ValueError, match=r"parameters\.yaml"):
+    with pytest.raises(BadSettings, match=r"parameters\.yaml"):
         Tolerated.read(path, "cpu")

@@ -1,6 +1,6 @@
 import orjson
 
-from router.usage import without_usage
+from router.layers.count_usage import without_usage
 
 CONTENT = b'data: {"choices":[{"delta":{"content":"\\"choices\\":[] and usage"}}]}'
 USAGE = b'data: {"id":"x","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5}}'

@@ -1,16 +1,16 @@
-"""What a client may send: the parameters of each API, their types and ranges.
+"""The parameters of each API, their types and ranges.
 
 OpenAI's API reference (https://platform.openai.com/docs/api-reference), Anthropic's
-(https://docs.claude.com/en/api/messages) and vLLM's sampling extras, less everything that steers the proxy
-or the engine rather than the answer (addresses, headers, retries, callbacks, templates, priorities).
-Whether messages make sense is the engine's to say; this is what it must never be asked.
+(https://docs.claude.com/en/api/messages) and vLLM's sampling extras, except everything that controls the
+proxy or the engine rather than the answer (addresses, headers, retries, callbacks, templates, priorities).
+Whether the messages make sense is for the engine to decide.
 """
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from router.errors import ApiError
+from router import paths
 
 Json = dict[str, Any]
 Text = Annotated[str, Field(max_length=64)]
@@ -22,8 +22,10 @@ Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 Stop = str | list[Annotated[str, Field(min_length=1)]]
 
 
-class _Request(BaseModel):
-    # Strict: "1" is not a number and 1 is not true, as with the APIs these describe.
+class Parameters(BaseModel):
+    """What all APIs have in common."""
+
+    # Strict: "1" is not a number and 1 is not true, as in the APIs that these describe.
     model_config = ConfigDict(extra="forbid", strict=True)
 
     model: str = Field(min_length=1, description="An alias or another published name; see /v1/models.")
@@ -31,7 +33,7 @@ class _Request(BaseModel):
 
 
 class Message(BaseModel):
-    """One chat message. Further keys (name, tool_calls, reasoning ...) go to the engine as they are."""
+    """One chat message. Other keys (name, reasoning ...) go to the engine as they are."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -51,8 +53,8 @@ class StreamOptions(BaseModel):
     continuous_usage_stats: bool | None = None
 
 
-class _Sampled(_Request):
-    """Parameters that chat and text completions share."""
+class _Sampled(Parameters):
+    """What chat and text completions have in common."""
 
     max_tokens: Tokens | None = None
     temperature: Temperature | None = None
@@ -66,7 +68,7 @@ class _Sampled(_Request):
     stream_options: StreamOptions | None = None
     user: str | None = None
     response_format: Json | None = None
-    # vLLM's own
+    # vLLM's
     top_k: Annotated[int, Field(ge=-1, le=2**31 - 1)] | None = None
     min_p: Probability | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
@@ -120,8 +122,8 @@ class Completion(_Sampled):
     best_of: Literal[1] | None = None
 
 
-class Responses(_Request):
-    """Body of /v1/responses. Nothing is stored, so there is nothing to go on from and no background."""
+class Responses(Parameters):
+    """Body of /v1/responses. Nothing is stored: no `previous_response_id`, no background."""
 
     input: str | list[Json]
     instructions: str | None = None
@@ -151,7 +153,7 @@ class Responses(_Request):
     stream_options: Json | None = None
 
 
-class _Anthropic(_Request):
+class _Anthropic(Parameters):
     messages: Annotated[list[Message], Field(min_length=1)]
     system: str | list[Json] | None = None
     tools: list[Json] | None = None
@@ -178,94 +180,10 @@ class CountTokens(_Anthropic):
     """Body of /v1/messages/count_tokens."""
 
 
-BY_PATH: dict[str, type[_Request]] = {
-    "/v1/chat/completions": Chat,
-    "/v1/completions": Completion,
-    "/v1/responses": Responses,
-    "/v1/messages": Messages,
-    "/v1/messages/count_tokens": CountTokens,
+BY_PATH: dict[str, type[Parameters]] = {
+    paths.CHAT: Chat,
+    paths.COMPLETIONS: Completion,
+    paths.RESPONSES: Responses,
+    paths.MESSAGES: Messages,
+    paths.COUNT_TOKENS: CountTokens,
 }
-
-# Accepted because clients send them, and not passed on because no engine here uses them.
-_DROPPED = frozenset(
-    (
-        "metadata",
-        "store",
-        "service_tier",
-        "modalities",
-        "prediction",
-        "prompt_cache_key",
-        "prompt_cache_retention",
-        "safety_identifier",
-        "verbosity",
-        "context_management",
-        "output_config",
-        "best_of",
-    )
-)
-
-
-def check(body: Json, path: str, max_n: int, max_stop: int) -> Json:
-    """`body` as the engine may see it: valid, without OpenAI's bookkeeping, `stop` without duplicates.
-
-    Args:
-        body: the parsed request.
-        path: the API, a key of `BY_PATH`.
-        max_n: the most choices a request may ask for.
-        max_stop: the most stop strings the engine takes.
-
-    Raises:
-        ApiError: 400 that names the parameter.
-    """
-    try:
-        BY_PATH[path].model_validate(body)
-    except ValidationError as error:
-        raise _refusal(error) from None
-    checked = {name: value for name, value in body.items() if name not in _DROPPED and value is not None}
-    if checked.get("n", 1) > max_n:
-        raise invalid("n", f"is {checked['n']}; at most {max_n} choices are served (MAX_N)")
-    for name in ("stop", "stop_sequences"):
-        if isinstance(checked.get(name), list):
-            checked[name] = list(dict.fromkeys(checked[name]))
-            if len(checked[name]) > max_stop:
-                raise invalid(
-                    name,
-                    f"has {len(checked[name])} different entries; at most {max_stop} are served "
-                    "(VLLM_MAX_STOP_STRINGS)",
-                )
-    return checked
-
-
-def invalid(param: str, said: str, code: str = "invalid_value") -> ApiError:
-    """400 that names the parameter."""
-    return ApiError(400, f"'{param}' {said}.", reason="bad_request", param=param, code=code)
-
-
-def _refusal(error: ValidationError) -> ApiError:
-    first = error.errors(include_url=False, include_input=False)[0]
-    # A union's branches are named in the location after the parameter; only the way into the body is of use.
-    names = [str(part) for part in first["loc"]]
-    param = names[0] if names else "body"
-    if first["type"] == "missing":
-        where = ".".join(names)
-        return ApiError(
-            400,
-            f"'{where}' is required.",
-            reason="bad_request",
-            param=where,
-            code="missing_required_parameter",
-        )
-    if first["type"] == "extra_forbidden":
-        where = ".".join(names)
-        return ApiError(
-            400,
-            f"'{where}' is not a parameter that this service takes.",
-            reason="bad_request",
-            param=where,
-            code="unknown_parameter",
-        )
-    where = ".".join(names[:3]) if param == "messages" else param
-    said = first["msg"][0].lower() + first["msg"][1:]
-    return invalid(
-        where, f"is not valid: {said}", "invalid_type" if "type" in first["type"] else "invalid_value"
-    )

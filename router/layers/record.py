@@ -1,0 +1,87 @@
+"""The outcome of every request: one line in the log, and the metrics. Never prompts, answers or keys."""
+
+import asyncio
+import time
+from datetime import UTC, datetime
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from router.exchange import Exchange
+from router.metrics import Metrics
+from router.paths import INFERENCE
+from router.request_log import RequestLog
+
+_LONGEST_ID = 128
+
+
+class Record:
+    """Makes the exchange of each request, watches its response, and records the outcome."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, log: RequestLog) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._log = log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = Exchange.new(scope)
+        status = 0
+        first = last = 0.0
+
+        async def watching(message: Message) -> None:
+            nonlocal status, first, last
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            elif message.get("body"):
+                last = time.monotonic()
+                first = first or last
+            await send(message)
+
+        try:
+            await self._app({**scope, "duoserve": exchange}, receive, watching)
+        except asyncio.CancelledError:
+            exchange.aborted = True
+            raise
+        finally:
+            self._record(exchange, status, first, last)
+
+    def _record(self, exchange: Exchange, status: int, first: float, last: float) -> None:
+        seconds = time.monotonic() - exchange.started
+        ttft = itl = None
+        if exchange.stream and status == 200 and first:
+            ttft = first - exchange.started
+            if exchange.completion_tokens and exchange.completion_tokens > 1:
+                itl = (last - first) / (exchange.completion_tokens - 1)
+        self._metrics.count(exchange, status, ttft, itl, seconds)
+        if exchange.path not in INFERENCE:
+            return
+        self._log.write(
+            {
+                "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                "request_id": exchange.request_id,
+                "client_request_id": exchange.request_headers.get("x-request-id", "")[:_LONGEST_ID] or None,
+                "client": exchange.client or None,
+                "key": exchange.key_name or None,
+                "alias": exchange.alias or None,
+                "engine": exchange.replica.number if exchange.replica else None,
+                "path": exchange.path,
+                "stream": exchange.stream,
+                "status": status or None,
+                "queue_wait_ms": _ms(exchange.queue_wait),
+                "queue_position": exchange.queue_position,
+                "in_flight": exchange.in_flight,
+                "ttft_ms": _ms(ttft),
+                "itl_ms": _ms(itl),
+                "total_ms": _ms(seconds),
+                "prompt_tokens": exchange.prompt_tokens,
+                "completion_tokens": exchange.completion_tokens,
+                "cached_tokens": exchange.cached_tokens,
+                "truncated_messages": exchange.truncated_messages,
+                "truncated_tokens": exchange.truncated_tokens,
+                "error": exchange.reason or None,
+                "aborted": exchange.aborted,
+            }
+        )
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 2)

@@ -1,0 +1,1 @@
+"""All that knows LiteLLM: its configuration, its key check and its pass-through endpoints."""

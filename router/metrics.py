@@ -1,0 +1,199 @@
+"""The router's Prometheus metrics."""
+
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from router.admission import Admission
+from router.exchange import Exchange
+from router.gpu import register_gpus
+from router.paths import INFERENCE, SERVED
+from router.readiness import Readiness
+from router.replicas import Replicas
+
+# fmt: off
+# The promises are 0.5 s to the first token and 2 s for a short completion: both are bucket limits.
+_SECONDS = (
+    0.025, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0,
+)
+# fmt: on
+_ITL_SECONDS = (0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.2, 0.5, 2.0)
+# The promise for completions is about answers with this number of tokens.
+_COMPLETION = range(50, 101)
+# A client is active for this long after its latest request.
+_ACTIVE_SECONDS = 300.0
+_MOST_CLIENTS = 10_000
+_TOKENS = ("prompt", "completion", "cached")
+# The reasons that config/prometheus/rules refer to.
+_ALARMING = (
+    "queue_full",
+    "queue_timeout",
+    "engine_failed",
+    "engine_overloaded",
+    "deadline",
+    "internal",
+    "limits_down",
+)
+
+
+class Metrics:
+    """The metrics, in their own registry: the default one also has LiteLLM's."""
+
+    def __init__(
+        self, admission: Admission, readiness: Readiness, replicas: Replicas, log_folder: Path
+    ) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._registry = CollectorRegistry()
+        self._clients = ActiveClients()
+        self._registry.register(_Gauges(admission, readiness, replicas, log_folder, self._clients))
+        register_gpus(self._registry)
+        self._requests = self._counter("requests", "Requests answered", "alias", "path", "status")
+        self._rejections = self._counter("rejections", "Requests refused", "reason")
+        self._aborted = self._counter("aborted", "Requests whose client left", "alias")
+        self._truncations = self._counter("truncations", "Prompts shortened", "alias")
+        self._tokens = self._counter("tokens", "Tokens", "alias", "kind")
+        self._queue_wait = self._histogram("queue_wait", "Time spent waiting for a slot")
+        self._ttft = self._histogram("ttft", "Time to the first token of a stream")
+        self._itl = self._histogram("itl", "Mean time between the tokens of a stream", _ITL_SECONDS)
+        self._seconds = self._histogram("request", "Duration of requests")
+        self._completion = self._histogram(
+            "completion", "Duration of requests whose answer has 50 to 100 tokens"
+        )
+        self._begin_at_zero(readiness.status)
+
+    def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
+        return Counter(f"duoserve_{name}", documentation, labels, registry=self._registry)
+
+    def _histogram(self, name: str, documentation: str, buckets: tuple[float, ...] = _SECONDS) -> Histogram:
+        name = f"duoserve_{name}_seconds"
+        return Histogram(name, documentation, ["alias"], buckets=buckets, registry=self._registry)
+
+    def _begin_at_zero(self, aliases: Iterable[str]) -> None:
+        # Prometheus does not see the step from an absent counter to 1 as an increase.
+        for alias in aliases:
+            for histogram in (self._queue_wait, self._ttft, self._itl, self._seconds, self._completion):
+                histogram.labels(alias)
+            for counter in (self._aborted, self._truncations):
+                counter.labels(alias)
+            for kind in _TOKENS:
+                self._tokens.labels(alias, kind)
+            for path in INFERENCE:
+                self._requests.labels(alias, path, "200")
+        for reason in _ALARMING:
+            self._rejections.labels(reason)
+
+    def as_text(self) -> bytes:
+        """The response of /metrics, in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+    def count(
+        self, exchange: Exchange, status: int, ttft: float | None, itl: float | None, seconds: float
+    ) -> None:
+        """Count a request that has ended.
+
+        Args:
+            exchange: the request.
+            status: of the response; 0 if the client left before there was one.
+            ttft: seconds to the first token, of streams.
+            itl: mean seconds between tokens, of streams.
+            seconds: duration of the request.
+        """
+        alias, path = exchange.alias, exchange.path
+        self._requests.labels(
+            alias or "none",
+            path if path in SERVED else "other",
+            "aborted" if exchange.aborted and not status else str(status),
+        ).inc()
+        if exchange.reason:
+            self._rejections.labels(exchange.reason).inc()
+        if not alias:
+            return
+        if exchange.client:
+            self._clients.add(exchange.client)
+        succeeded = status == 200
+        short = exchange.completion_tokens in _COMPLETION
+        observed: Mapping[Histogram, float | None] = {
+            self._queue_wait: exchange.queue_wait,
+            self._ttft: ttft,
+            self._itl: itl,
+            self._seconds: seconds if succeeded else None,
+            self._completion: seconds if succeeded and short else None,
+        }
+        for histogram, value in observed.items():
+            if value is not None:
+                histogram.labels(alias).observe(value)
+        for kind in _TOKENS:
+            self._tokens.labels(alias, kind).inc(getattr(exchange, f"{kind}_tokens") or 0)
+        if exchange.truncated_tokens:
+            self._truncations.labels(alias).inc()
+        if exchange.aborted:
+            self._aborted.labels(alias).inc()
+
+
+class ActiveClients:
+    """The clients that sent a request in the last minutes."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, float] = {}  # by client, the latest last
+
+    def add(self, client: str) -> None:
+        """`client` has just sent a request."""
+        self._last.pop(client, None)
+        self._last[client] = time.monotonic()
+        if len(self._last) > _MOST_CLIENTS:
+            del self._last[next(iter(self._last))]
+
+    def count(self) -> int:
+        """How many clients are active now."""
+        since = time.monotonic() - _ACTIVE_SECONDS
+        return sum(last >= since for last in self._last.values())
+
+
+class _Gauges(Collector):
+    """The state at the moment of the scrape."""
+
+    def __init__(
+        self,
+        admission: Admission,
+        readiness: Readiness,
+        replicas: Replicas,
+        log_folder: Path,
+        clients: ActiveClients,
+    ) -> None:
+        self._admission = admission
+        self._readiness = readiness
+        self._replicas = replicas
+        self._log_folder = log_folder
+        self._clients = clients
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        running = GaugeMetricFamily("duoserve_in_flight", "Requests in a slot", labels=["alias"])
+        waiting = GaugeMetricFamily("duoserve_waiting", "Requests waiting for a slot", labels=["alias"])
+        slots = GaugeMetricFamily("duoserve_slots", "Requests that may run at once", labels=["alias"])
+        ready = GaugeMetricFamily("duoserve_ready", "Whether the model is ready", labels=["alias"])
+        each = ["alias", "engine"]
+        engines = GaugeMetricFamily("duoserve_engine_ready", "Whether an engine is ready", labels=each)
+        loads = GaugeMetricFamily("duoserve_engine_in_flight", "Requests in an engine", labels=each)
+        for alias in self._readiness.status:
+            running.add_metric([alias], self._admission.running(alias))
+            waiting.add_metric([alias], self._admission.waiting(alias))
+            slots.add_metric([alias], self._admission.slots(alias))
+            ready.add_metric([alias], self._readiness.is_ready(alias))
+        for replica, status in self._readiness.each.items():
+            labels = [replica.alias, str(replica.number)]
+            engines.add_metric(labels, status.state == "ready")
+            loads.add_metric(labels, self._replicas.running[replica])
+        yield from (running, waiting, slots, ready, engines, loads)
+        yield GaugeMetricFamily(
+            "duoserve_active_clients", "Clients with a request in the last 5 minutes", self._clients.count()
+        )
+        disk = shutil.disk_usage(self._log_folder)
+        yield GaugeMetricFamily(
+            "duoserve_log_disk_free_bytes", "Free space on the disk of the logs", disk.free
+        )
+        yield GaugeMetricFamily("duoserve_log_disk_total_bytes", "Size of the disk of the logs", disk.total)

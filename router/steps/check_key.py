@@ -1,0 +1,47 @@
+"""Who may ask."""
+
+from collections.abc import Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_address
+
+from starlette.datastructures import Headers
+
+from router.errors import ApiError
+from router.exchange import Exchange
+from router.keys import KeyRing
+from router.paths import METRICS, OPEN
+
+
+def check_key(
+    exchange: Exchange, *, ring: KeyRing, metrics_open_to: Sequence[IPv4Network | IPv6Network]
+) -> None:
+    """401 unless the request carries one of the keys, as `Authorization: Bearer KEY` or `x-api-key: KEY`.
+
+    Sets `key_name`. /metrics needs no key from the networks in `metrics_open_to`.
+    """
+    if exchange.path in OPEN:
+        return
+    if exchange.path == METRICS and metrics_open_to and exchange.address:
+        address = ip_address(exchange.address)
+        if any(address in network for network in metrics_open_to):
+            return
+    key = _key(exchange.request_headers)
+    name = ring.name_of(key)
+    if name is None:
+        problem = "is not valid" if key else "is missing"
+        raise ApiError(
+            401,
+            f"The API key {problem}. Send it as 'Authorization: Bearer KEY' or 'x-api-key: KEY'; "
+            "the key is LITELLM_MASTER_KEY in the service's .env.",
+            reason="bad_key",
+            kind="authentication_error",
+            code="invalid_api_key",
+            headers={"www-authenticate": "Bearer"},
+        )
+    exchange.key_name = name
+
+
+def _key(headers: Headers) -> str:
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and token.strip():
+        return token.strip()
+    return headers.get("x-api-key", "").strip()
