@@ -1,9 +1,9 @@
-"""`python -m loadtests crosscheck`: the same load measured by `vllm bench serve`, an independent tool.
+"""`python -m loadtests crosscheck`: measures the same load with `vllm bench serve`, an independent tool.
 
-The same prompts, in the same order, sent at the same even pace. Not so many at a time, each after the last:
-then equal answers end in the same step of the engine, their successors arrive together, and microseconds
-between the tools decide whether a prompt is read in that step or in the next. The tools take turns, and each
-figure is the median of the rounds', so that a moment when the machine does something else decides nothing.
+Both send the same prompts in the same order at the same even pace. A fixed number at a time would not do:
+equal answers end in the same step of the engine, their successors arrive together, and microseconds decide
+whether a prompt is processed in that step or the next. The tools take turns, and each figure is the median of
+the rounds, so that other work on the machine, if brief, does not decide.
 """
 
 from __future__ import annotations
@@ -25,15 +25,18 @@ import gevent
 from gevent.pool import Pool
 from gevent.queue import Queue
 
-from loadtests import gate, stats
-from loadtests.client import Client, Request, Sample
-from loadtests.load import Progress
-from loadtests.material import Conversation
-from loadtests.settings import ROOT, Service, engine_config, service
-from loadtests.suites import LoadTest
+from loadtests import gate
+from loadtests.judge import stats
+from loadtests.measure.connection import Connection
+from loadtests.measure.load import Progress
+from loadtests.measure.sample import Sample
+from loadtests.measure.users import LoadTest
+from loadtests.settings import ROOT, Target, engine_config
+from loadtests.workload.material import Conversation
+from loadtests.workload.request import LoadRequest
 
 TOLERANCE = 0.10
-RATE = 3.0  # requests a second
+RATE = 3.0  # requests per second
 CONNECTIONS = 8  # more than are ever under way
 PROMPTS = 40
 TOKENS = 32
@@ -41,8 +44,8 @@ ROUNDS = 5
 
 
 @dataclass(frozen=True)
-class Row:
-    """One figure as both tools measured it."""
+class Comparison:
+    """A figure as measured by both tools."""
 
     name: str
     ours: float
@@ -62,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
 
     Raises SettingError, ConnectionError.
     """
-    target = service()
+    target = Target.from_environment()
     test, _ = gate.prepare(target, "chat")
     rows = compare(target, test, Progress())
     print(f"{'':24}{'this tool':>12}{'vllm bench':>12}{'ratio':>8}")
@@ -72,14 +75,14 @@ def run(options: argparse.Namespace) -> int:
     return 0 if all(row.agrees for row in rows) else 1
 
 
-def compare(target: Service, test: LoadTest, progress: Progress) -> list[Row]:
-    """Both tools in turns, with the same prompts. Raises ConnectionError when either cannot measure.
+def compare(target: Target, test: LoadTest, progress: Progress) -> list[Comparison]:
+    """Measure with both tools in turns. Raises ConnectionError when either cannot measure.
 
-    All prompts are asked once before, so that the prefix cache is as warm for the first as for the second.
+    All prompts are sent once before, so that the prefix cache is equally warm for both tools.
     """
     rng = Random("crosscheck")  # noqa: S311 - repeatable, not secret
     prompts = [Conversation(rng).messages[-1]["content"] for _ in range(PROMPTS)]
-    alias = test.model_for("chat")
+    alias = test.workload.model_for("chat")
     _ours(test, alias, prompts)
     ours: list[list[Sample]] = []
     theirs: list[dict[str, list[float]]] = []
@@ -100,28 +103,28 @@ def compare(target: Service, test: LoadTest, progress: Progress) -> list[Row]:
     ):
         for quantile in (0.5, 0.95):
             found = (median(mine, quantile), median(other, quantile) * 1000)
-            rows.append(Row(f"{name}, p{quantile * 100:.0f}, ms", *found))
+            rows.append(Comparison(f"{name}, p{quantile * 100:.0f}, ms", *found))
     samples = [s for r in ours for s in r]
     answers, asked = (sum(sum(r[n]) for r in theirs) for n in ("output_lens", "input_lens"))
-    rows.append(Row("answer tokens", sum(s.completion_tokens or 0 for s in samples), answers, True))
-    rows.append(Row("prompt tokens", sum(s.prompt_tokens or 0 for s in samples), asked, True))
+    rows.append(Comparison("answer tokens", sum(s.completion_tokens or 0 for s in samples), answers, True))
+    rows.append(Comparison("prompt tokens", sum(s.prompt_tokens or 0 for s in samples), asked, True))
     return rows
 
 
 def _ours(test: LoadTest, alias: str, prompts: Sequence[str]) -> list[Sample]:
-    clients: Queue[Client] = Queue()
+    idle: Queue[Connection] = Queue()
     for _ in range(CONNECTIONS):
-        clients.put(test.connect())
+        idle.put(test.connect())
     samples: list[Sample] = []
 
     def ask(prompt: str, due: float | None = None) -> Sample:
-        client: Client = clients.get()
-        sample = client.measure(_request(alias, prompt), due=due)
-        clients.put(client)
+        connection: Connection = idle.get()
+        sample = connection.measure(_request(alias, prompt), due=due)
+        idle.put(connection)
         return sample
 
     for _ in range(CONNECTIONS):
-        ask(prompts[0])  # connects and is not counted: theirs warms up as well
+        ask(prompts[0])  # warm-up, as in the other tool
     pool = Pool()
     began = time.monotonic()
     for number, prompt in enumerate(prompts):
@@ -129,8 +132,8 @@ def _ours(test: LoadTest, alias: str, prompts: Sequence[str]) -> list[Sample]:
         gevent.sleep(max(0.0, due - time.monotonic()))
         pool.spawn(lambda prompt=prompt, due=due: samples.append(ask(prompt, due)))
     pool.join()
-    while not clients.empty():
-        clients.get().close()
+    while not idle.empty():
+        idle.get().close()
     failed = [s for s in samples if not s.ok]
     if failed:
         raise ConnectionError(
@@ -139,7 +142,7 @@ def _ours(test: LoadTest, alias: str, prompts: Sequence[str]) -> list[Sample]:
     return samples
 
 
-def _request(alias: str, prompt: str) -> Request:
+def _request(alias: str, prompt: str) -> LoadRequest:
     body = {
         "model": alias,
         "messages": [{"role": "user", "content": prompt}],
@@ -149,16 +152,16 @@ def _request(alias: str, prompt: str) -> Request:
         "stream": True,
         "stream_options": {"include_usage": True},
     }
-    return Request("crosscheck", "/v1/chat/completions", body, TOKENS)
+    return LoadRequest("crosscheck", "/v1/chat/completions", body, TOKENS)
 
 
-def _theirs(target: Service, alias: str, prompts: Sequence[str]) -> dict[str, list[float]]:
+def _theirs(target: Target, alias: str, prompts: Sequence[str]) -> dict[str, list[float]]:
     vllm = ROOT / ".envs" / "engine" / "bin" / "vllm"
     if not vllm.exists():
         raise ConnectionError("vllm is not installed here: ./run setup engine")
     model = str(engine_config(target.profile, alias)["model"])
     with tempfile.TemporaryDirectory() as name:
-        # ShareGPT's format: of its datasets the one that takes prompts of one's own without pandas.
+        # ShareGPT's format: the only one that takes custom prompts without pandas.
         dataset = Path(name) / "prompts.json"
         turns = [{"conversations": [{"value": prompt}, {"value": "answer " * TOKENS}]} for prompt in prompts]
         dataset.write_text(json.dumps(turns))
@@ -172,7 +175,7 @@ def _theirs(target: Service, alias: str, prompts: Sequence[str]) -> dict[str, li
             *("--save-result", "--save-detailed", "--result-dir", name, "--result-filename", "result.json"),
             "--disable-tqdm",
         ]
-        # The key goes by the environment: command lines can be read by every user of the machine.
+        # The key is passed in the environment: every user of the machine can read command lines.
         environment = os.environ | {"OPENAI_API_KEY": target.key, "HF_HUB_OFFLINE": "1"}
         done = subprocess.run(
             command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -182,7 +185,7 @@ def _theirs(target: Service, alias: str, prompts: Sequence[str]) -> dict[str, li
         result: dict[str, Any] = json.loads((Path(name) / "result.json").read_text())
     if any(result["errors"]):
         raise ConnectionError(f"vllm bench serve: {next(filter(None, result['errors']))[:300]}")
-    # It does not save end-to-end times: they are the first token and the gaps after it.
+    # End-to-end times are not saved: they are the sum of TTFT and the gaps after it.
     times = [first + sum(gaps) for first, gaps in zip(result["ttfts"], result["itls"], strict=True)]
     return {
         "ttfts": result["ttfts"],

@@ -1,4 +1,4 @@
-"""What a relay between clients and an engine costs: the same requests by several ways, in turns."""
+"""Measures the cost of a relay in front of an engine: the same requests to several endpoints, in turns."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from urllib.parse import urlsplit
 import gevent
 import psutil
 
-from loadtests import stats
-from loadtests.client import Client, Request, Sample
-from loadtests.load import Progress
-from loadtests.material import Conversation
-from loadtests.own_service import router_before, staged_engine
-from loadtests.settings import PROFILES, Service, engine_config
+from loadtests.experiments.spawn import router_before, staged_engine
+from loadtests.judge import stats
+from loadtests.measure.connection import Connection
+from loadtests.measure.load import Progress
+from loadtests.measure.memory import with_children
+from loadtests.measure.sample import Sample
+from loadtests.settings import PROFILES, Target, engine_config
+from loadtests.workload.material import Conversation
+from loadtests.workload.request import LoadRequest
 
 TOKENS = 64
 STREAMS = 32
@@ -27,8 +30,8 @@ CHUNKS = 2000
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way to an engine; `pid` is the relay's process, None without one or where it is not looked at."""
+class Endpoint:
+    """An engine, or a relay in front of it; `pid` is the relay's process, None where that is not measured."""
 
     name: str
     url: str
@@ -36,23 +39,20 @@ class Way:
     pid: int | None = None
 
     def cpu_seconds(self) -> float:
-        """Seconds of CPU that the relay has used."""
+        """CPU time of the relay so far."""
         return sum(t.user + t.system for t in (process.cpu_times() for process in self._family()))
 
     def memory_mb(self) -> float:
-        """Megabytes that the relay holds now."""
+        """Memory that the relay holds now."""
         return sum(process.memory_info().rss for process in self._family()) / 1e6
 
     def _family(self) -> list[psutil.Process]:
-        if self.pid is None:
-            return []
-        process = psutil.Process(self.pid)
-        return [process, *process.children(recursive=True)]
+        return [] if self.pid is None else with_children(self.pid)
 
 
 @dataclass
 class Turns:
-    """What one way gave: every request, and for every turn tokens a second and the relay's CPU (ms)."""
+    """What was measured at an endpoint: every request, and for each turn tokens per second and CPU (ms)."""
 
     samples: list[Sample] = field(default_factory=list)
     speeds: list[float] = field(default_factory=list)
@@ -60,72 +60,74 @@ class Turns:
 
 
 def in_turns(
-    ways: Sequence[Way],
+    endpoints: Sequence[Endpoint],
     streams: int,
     rounds: int,
-    request: Callable[[int, int], Request],
+    request: Callable[[int, int], LoadRequest],
     progress: Progress,
 ) -> dict[str, Turns]:
-    """So many requests at once by each way in turn, `rounds` times.
+    """Send `streams` requests at once to each endpoint in turn, `rounds` times.
 
-    The way that goes first changes every round, so that drift of the machine hits all alike. `request` makes
-    the request of a round's (from -1, which warms the connections) n-th stream. Raises ConnectionError when a
-    request fails.
+    The order is reversed every round, so that drift of the machine affects all alike. `request` makes the
+    request of a round and a stream, both by number; round -1 warms up the connections. Raises ConnectionError
+    when a request fails.
     """
-    measured = {way.name: Turns() for way in ways}
-    clients = {way.name: [Client(way.url, way.key, target=way.name) for _ in range(streams)] for way in ways}
+    measured = {end.name: Turns() for end in endpoints}
+    connections = {
+        end.name: [Connection(end.url, end.key, target=end.name) for _ in range(streams)] for end in endpoints
+    }
     for number in range(-1, rounds):
         progress(f"side by side, {streams} at once, round {max(0, number) + 1} of {rounds}")
-        for way in ways if number % 2 else ways[::-1]:
+        for end in endpoints if number % 2 else endpoints[::-1]:
             requests = [request(number, n) for n in range(streams)]
-            began, before = time.monotonic(), way.cpu_seconds()
+            began, before = time.monotonic(), end.cpu_seconds()
             jobs = [
-                gevent.spawn(client.measure, request)
-                for client, request in zip(clients[way.name], requests, strict=True)
+                gevent.spawn(connection.measure, request)
+                for connection, request in zip(connections[end.name], requests, strict=True)
             ]
             samples = [job.get() for job in jobs]
-            elapsed, cpu = time.monotonic() - began, way.cpu_seconds() - before
+            elapsed, cpu = time.monotonic() - began, end.cpu_seconds() - before
             failed = [sample for sample in samples if not sample.ok]
             if failed:
                 raise ConnectionError(
-                    f"{way.name}: {len(failed)} of {streams} requests failed, the first: {failed[0].detail}"
+                    f"{end.name}: {len(failed)} of {streams} requests failed, the first: {failed[0].detail}"
                 )
             if number >= 0:
-                turns = measured[way.name]
+                turns = measured[end.name]
                 turns.samples += samples
                 turns.speeds.append(sum(sample.events for sample in samples) / elapsed)
                 turns.cpu.append(cpu * 1000)
-    for client in (client for group in clients.values() for client in group):
-        client.close()
+    for connection in (connection for group in connections.values() for connection in group):
+        connection.close()
     progress("")
     return measured
 
 
 def overhead(
-    service: Service, alias: str, rounds: dict[int, int], seed: int, progress: Progress
+    target: Target, alias: str, rounds: dict[int, int], seed: int, progress: Progress
 ) -> list[dict[str, Any]]:
-    """Direct and through the router, for each number of streams; `rounds` says how often each is measured.
+    """Direct and through the router; `rounds` says how many rounds to measure with each number of streams.
 
     Both get the same prompts, kept out of each other's prefix cache.
     """
-    ways = [Way("direct", service.engines[alias][0]), Way("router", service.url, service.key)]
+    endpoints = [Endpoint("direct", target.engines[alias][0]), Endpoint("router", target.url, target.key)]
     rng = Random(f"{seed}/overhead")  # noqa: S311 - repeatable, not secret
 
-    def request(number: int, n: int) -> Request:
+    def request(number: int, n: int) -> LoadRequest:
         return new_prompt(alias, f"{seed}/{number}/{n}", rng)
 
     return [
         {
             "streams": streams,
             "rounds": count,
-            "metrics": _compared(in_turns(ways, streams, count, request, progress)),
+            "metrics": _compared(in_turns(endpoints, streams, count, request, progress)),
         }
         for streams, count in rounds.items()
     ]
 
 
-def new_prompt(alias: str, prompt: str, rng: Random) -> Request:
-    """The same prompt for every way, but for a number at its start that keeps it out of the prefix cache."""
+def new_prompt(alias: str, prompt: str, rng: Random) -> LoadRequest:
+    """The same prompt for every endpoint, but for a number at its start that defeats the prefix cache."""
     messages = Conversation(Random(prompt)).messages  # noqa: S311 - repeatable, not secret
     messages[0]["content"] = f"{rng.randrange(10**9):09d} {messages[0]['content']}"
     body = {
@@ -138,14 +140,14 @@ def new_prompt(alias: str, prompt: str, rng: Random) -> Request:
         "stream_options": {"include_usage": True},
         "user": f"loadtest-{rng.randrange(1000)}",
     }
-    return Request("overhead", "/v1/chat/completions", body, TOKENS)
+    return LoadRequest("overhead", "/v1/chat/completions", body, TOKENS)
 
 
 def _compared(measured: dict[str, Turns]) -> dict[str, Any]:
     series: dict[str, tuple[Callable[[Turns], list[float]], str]] = {
         "TTFT, median": (lambda turns: [s.ttft or 0.0 for s in turns.samples], "ms"),
         "end to end, median": (lambda turns: [s.total or 0.0 for s in turns.samples], "ms"),
-        "tokens a second": (lambda turns: turns.speeds, "tokens/s"),
+        "tokens per second": (lambda turns: turns.speeds, "tokens/s"),
     }
     compared = {}
     for name, (values, unit) in series.items():
@@ -160,42 +162,46 @@ def _compared(measured: dict[str, Turns]) -> dict[str, Any]:
 
 
 def capacity(progress: Progress) -> list[dict[str, Any]]:
-    """Chunks a second that come of 32 streams with 1,000 a second each: direct, and through a router.
+    """Chunks per second received from 32 streams of 1,000 chunks per second: direct, and through a router.
 
-    One chunk at a time, as engines send them: a relay that may read many at once looks better than it is.
-    Client, engine and router share this machine's cores, so these are lower bounds.
+    Chunks come one at a time, as engines send them: a relay that can read many at once looks better than it
+    is. Client, engine and router share the machine's cores, so these are lower bounds.
     """
     measured = []
     options = ("--model", "coder,general", "--completion-tokens", str(CHUNKS), "--itl-ms", "1")
-    with staged_engine(*options) as engine_url, router_before(engine_url, most_slots()) as (service, pid):
-        for way in (Way("direct", engine_url), Way("through the router", service.url, service.key, pid)):
-            progress(f"relay capacity, {way.name}")
-            flood(way, chunks=100)
-            speed, cpu = flood(way)
-            measured.append({"name": way.name, "chunks_per_second": speed, "cpu_ms_per_1000": cpu})
+    with staged_engine(*options) as engine_url, router_before(engine_url, most_slots()) as (router, pid):
+        for end in (
+            Endpoint("direct", engine_url),
+            Endpoint("through the router", router.url, router.key, pid),
+        ):
+            progress(f"relay capacity, {end.name}")
+            flood(end, chunks=100)
+            speed, cpu = flood(end)
+            measured.append({"name": end.name, "chunks_per_second": speed, "cpu_ms_per_1000": cpu})
     progress("")
     return measured
 
 
 def most_slots() -> str:
-    """The profile whose engines take the most requests at once: there the relay is the bottleneck."""
+    """The profile whose engines have the most slots, so that the relay is the bottleneck."""
     names = [path.name for path in PROFILES.iterdir() if path.is_dir()]
     return max(names, key=lambda name: int(str(engine_config(name, "coder").get("max-num-seqs", 0))))
 
 
-def flood(way: Way, chunks: int = CHUNKS, text: str = "Hello") -> tuple[float, float]:
-    """Chunks a second over STREAMS streams, each asking `text`, and the relay's milliseconds of CPU for 1,000
-    chunks.
+def flood(end: Endpoint, chunks: int = CHUNKS, text: str = "Hello") -> tuple[float, float]:
+    """Ask `text` on STREAMS streams at once.
+
+    Returns the chunks per second over all streams, and the relay's CPU in milliseconds per 1,000 chunks.
     """
-    began, before = time.monotonic(), way.cpu_seconds()
-    jobs = [gevent.spawn(_drain, way.url, way.key, chunks, number, text) for number in range(STREAMS)]
+    began, before = time.monotonic(), end.cpu_seconds()
+    jobs = [gevent.spawn(_drain, end.url, end.key, chunks, number, text) for number in range(STREAMS)]
     received = sum(job.get() for job in jobs)
     elapsed = time.monotonic() - began
-    return received / elapsed, (way.cpu_seconds() - before) * 1e6 / max(1, received)
+    return received / elapsed, (end.cpu_seconds() - before) * 1e6 / max(1, received)
 
 
 def _drain(url: str, key: str, chunks: int, number: int, text: str) -> int:
-    """Read one stream to its end; only counts events, so that the client is no bottleneck."""
+    """Read a stream to its end, and only count its events, so that the client is no bottleneck."""
     parts = urlsplit(url)
     message = {"role": "user", "content": text}
     content = {

@@ -1,9 +1,9 @@
-"""`python -m loadtests ways`: what each kind of relay costs, side by side in one run.
+"""`python -m loadtests side-by-side`: measures what each kind of relay costs, side by side in one run.
 
-Ways to the engine: direct; vllm-router (Rust, the mark to chase) where the program is on the PATH; plain
-LiteLLM on its chat path; and the router. The engine is a staged one, 100 tokens at 60 a second after 30 ms,
-so that what differs is the relay; or a running one (`--engine URL`). Client, engine and relays share the
-machine.
+The same requests go to the engine directly, through vllm-router (in Rust, the one to match) if it is on the
+PATH, through plain LiteLLM, and through the router. The engine is a mock, which sends 100 tokens at 60 per
+second after 30 ms, so that only the relays differ; or a running one (`--engine`). Client, engine and relays
+share the machine.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ from random import Random
 
 from dotenv import dotenv_values
 
-from loadtests import relay, stats
-from loadtests.client import Request, get_json
-from loadtests.load import Progress
-from loadtests.own_service import free_ports, router_before, staged_engine
-from loadtests.relay import Turns, Way
+from loadtests.experiments import relay
+from loadtests.experiments.relay import Endpoint, Turns
+from loadtests.experiments.spawn import free_ports, router_before, staged_engine
+from loadtests.judge import stats
+from loadtests.measure.connection import get_json
+from loadtests.measure.load import Progress
 from loadtests.settings import ROOT, engine_config
+from loadtests.workload.request import LoadRequest
 
 STAGED = (
     *("--model", "coder,general", "--max-model-len", "65536"),
@@ -42,7 +44,7 @@ model_list:
 general_settings: {master_key: os.environ/LITELLM_MASTER_KEY, cancel_on_disconnect: true}
 router_settings: {disable_cooldowns: true, num_retries: 0}
 """
-# How often each number of streams is measured in one round: fewer streams give fewer figures each time.
+# How often each number of streams is measured per round: fewer streams give fewer figures each time.
 REPEATS = {1: 6, 5: 2, 16: 1}
 
 Figures = dict[str, dict[str, float]]
@@ -54,45 +56,45 @@ def run(options: argparse.Namespace) -> int:
     with ExitStack() as started:
         engine = options.engine or started.enter_context(staged_engine(*STAGED))
         profile = os.environ.get("PROFILE", "cpu") if options.engine else relay.most_slots()
-        ways = started.enter_context(relays(engine, profile))
-        figures: dict[str, Figures] = {way.name: {} for way in ways}
+        ends = started.enter_context(_endpoints(engine, profile))
+        figures: dict[str, Figures] = {end.name: {} for end in ends}
         rng = Random("ways")  # noqa: S311 - repeatable, not secret
 
-        def answer(number: int, n: int) -> Request:
+        def answer(number: int, n: int) -> LoadRequest:
             if options.engine:
                 return relay.new_prompt("coder", f"{number}/{n}", rng)
             return _request("Hello.", tokens=100)
 
         for streams, repeats in REPEATS.items():
-            turns = relay.in_turns(ways, streams, repeats * options.rounds, answer, progress)
+            turns = relay.in_turns(ends, streams, repeats * options.rounds, answer, progress)
             for name, found in turns.items():
                 figures[name] |= _at(streams, found)
 
-        if not options.engine:  # a real one's first token may be no text, and its reading hides the relay's
+        if not options.engine:  # a real one may start with a token without text, and prefill hides the relay
 
-            def singly(label: str, request: Request, some: Sequence[Way]) -> None:
+            def singly(label: str, request: LoadRequest, some: Sequence[Endpoint]) -> None:
                 turns = relay.in_turns(some, 1, 10 * options.rounds, lambda *_: request, progress)
                 for name, found in turns.items():
                     figures[name][label] = _pair([s.ttft or s.total or 0.0 for s in found.samples])
 
             knobs = f" staged:{json.dumps(AT_ONCE)}"
-            # As many bytes as the budget has tokens: from there on the router has to count.
+            # Some more bytes than the budget has tokens: from there on the router has to count.
             words = round(_budget(profile) / len("word ") * 1.1)
             short, long = "word " * 50 + knobs, "word " * words + knobs
-            singly("1 token, not streamed, ms", _request(short, stream=False), ways)
-            singly("short prompt, TTFT, ms", _request(short), ways)
-            singly("prompt that has to be counted, TTFT, ms", _request(long), ways)
+            singly("1 token, not streamed, ms", _request(short, stream=False), ends)
+            singly("short prompt, TTFT, ms", _request(short), ends)
+            singly("prompt that has to be counted, TTFT, ms", _request(long), ends)
             cut = _request(*(["word " * (words // 4)] * 24), knobs)
-            singly("conversation that has to be cut, TTFT, ms", cut, ways[-1:])
+            singly("conversation that has to be truncated, TTFT, ms", cut, ends[-1:])
             text = f"staged:{json.dumps(FLOOD)}"
-            for way in ways:
-                progress(f"flood by {way.name}")
-                relay.flood(way, chunks=50, text=text)
-                speed, cpu = relay.flood(way, text=text)
-                figures[way.name]["32 streams at 1,000/s, chunks a second"] = {"p50": speed}
-                figures[way.name]["32 streams at 1,000/s, CPU a chunk, ms"] = {"p50": cpu / 1000}
-        for way in ways:
-            figures[way.name]["memory, MB"] = {"p50": way.memory_mb()}
+            for end in ends:
+                progress(f"flood, {end.name}")
+                relay.flood(end, chunks=50, text=text)
+                speed, cpu = relay.flood(end, text=text)
+                figures[end.name]["32 streams at 1,000/s, chunks per second"] = {"p50": speed}
+                figures[end.name]["32 streams at 1,000/s, CPU per chunk, ms"] = {"p50": cpu / 1000}
+        for end in ends:
+            figures[end.name]["memory, MB"] = {"p50": end.memory_mb()}
     print(table(figures))
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
@@ -104,11 +106,11 @@ def _budget(profile: str) -> float:
     return float(str(engine_config(profile, "coder")["max-model-len"])) * ratio
 
 
-def _request(*turns: str, stream: bool = True, tokens: int = 1) -> Request:
-    """A request for an answer of at most so many tokens to an odd number of turns."""
+def _request(*turns: str, stream: bool = True, tokens: int = 1) -> LoadRequest:
+    """A request for at most `tokens` tokens, after an odd number of turns."""
     messages = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(turns)]
     body = {"model": "coder", "messages": messages, "stream": stream, "temperature": 0, "max_tokens": tokens}
-    return Request("ways", "/v1/chat/completions", body)
+    return LoadRequest("side by side", "/v1/chat/completions", body)
 
 
 def _pair(values: Sequence[float]) -> dict[str, float]:
@@ -116,19 +118,19 @@ def _pair(values: Sequence[float]) -> dict[str, float]:
 
 
 def _at(streams: int, turns: Turns) -> Figures:
-    """The figures of one way at so many streams."""
+    """The figures of one endpoint with `streams` streams."""
     chunks = sum(sample.events for sample in turns.samples)
     label = f"{streams} stream{'s' if streams > 1 else ''}"
     return {
         f"{label}: TTFT, ms": _pair([s.ttft or 0.0 for s in turns.samples]),
         f"{label}: end to end, ms": _pair([s.total or 0.0 for s in turns.samples]),
-        f"{label}: CPU a request, ms": {"p50": sum(turns.cpu) / len(turns.samples)},
-        f"{label}: CPU a chunk, ms": {"p50": sum(turns.cpu) / chunks},
+        f"{label}: CPU per request, ms": {"p50": sum(turns.cpu) / len(turns.samples)},
+        f"{label}: CPU per chunk, ms": {"p50": sum(turns.cpu) / chunks},
     }
 
 
 def table(figures: dict[str, Figures]) -> str:
-    """A Markdown table: a row a figure, a column a way; p50, and p95 where there is one."""
+    """A Markdown table with a row per figure and a column per endpoint; p50, and p95 where there is one."""
     names = list(figures)
     lines = ["| p50 / p95 | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for figure in figures[names[-1]]:
@@ -145,25 +147,25 @@ def table(figures: dict[str, Figures]) -> str:
 
 
 @contextmanager
-def relays(engine: str, profile: str) -> Iterator[list[Way]]:
-    """The ways to the engine at this URL, each relay started on a port of its own; the router is the last."""
+def _endpoints(engine: str, profile: str) -> Iterator[list[Endpoint]]:
+    """The engine at this URL, and a running relay of each kind in front of it; the router is the last."""
     with ExitStack() as started:
-        ways = [Way("direct", engine)]
+        ends = [Endpoint("direct", engine)]
         if program := shutil.which("vllm-router"):
             (port,) = free_ports(1)
             command = [program, "--worker-urls", engine, "--port", str(port), "--policy", "round_robin"]
-            ways.append(started.enter_context(_started("vllm-router", command, port, {})))
-        ways.append(started.enter_context(_plain_litellm(engine)))
-        service, pid = started.enter_context(router_before(engine, profile))
-        ways.append(Way("router", service.url, service.key, pid))
-        yield ways
+            ends.append(started.enter_context(_started("vllm-router", command, port, {})))
+        ends.append(started.enter_context(_plain_litellm(engine)))
+        router, pid = started.enter_context(router_before(engine, profile))
+        ends.append(Endpoint("router", router.url, router.key, pid))
+        yield ends
 
 
 @contextmanager
-def _plain_litellm(engine: str) -> Iterator[Way]:
+def _plain_litellm(engine: str) -> Iterator[Endpoint]:
     (port,), key = free_ports(1), "sk-" + os.urandom(24).hex()
     python = ROOT / ".envs" / "router" / "bin" / "python"
-    with tempfile.TemporaryDirectory(prefix="duoserve-ways-") as folder:
+    with tempfile.TemporaryDirectory(prefix="duoserve-litellm-") as folder:
         config = Path(folder) / "litellm.yaml"
         config.write_text(LITELLM % (engine, engine))
         environment = {
@@ -172,39 +174,39 @@ def _plain_litellm(engine: str) -> Iterator[Way]:
             "LITELLM_OFFLINE_MODE": "true",
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",
             "LITELLM_LOG": "ERROR",
-            # Its guard against a model that repeats itself would end the flood of like chunks.
+            # Its guard against models that repeat themselves would end the flood of equal chunks.
             "REPEATED_STREAMING_CHUNK_LIMIT": "1000000",
         }
         command = [str(python), "-m", "uvicorn", "litellm.proxy.proxy_server:app", "--port", str(port)]
         command += ["--log-level", "error", "--no-access-log"]
-        with _started("plain LiteLLM", command, port, environment, key) as way:
-            yield way
+        with _started("plain LiteLLM", command, port, environment, key) as end:
+            yield end
 
 
 @contextmanager
 def _started(
     name: str, command: list[str], port: int, environment: dict[str, str], key: str = ""
-) -> Iterator[Way]:
-    """A relay as a process, as soon as it answers. Raises ConnectionError with the end of what it said."""
+) -> Iterator[Endpoint]:
+    """A relay as a process, once it answers. Raises ConnectionError with the last lines of its output."""
     with (
         tempfile.TemporaryFile("w+") as output,
         subprocess.Popen(
             command, cwd=ROOT, env=os.environ | environment, stdout=output, stderr=subprocess.STDOUT
         ) as process,
     ):
-        way = Way(name, f"http://127.0.0.1:{port}", key, process.pid)
+        end = Endpoint(name, f"http://127.0.0.1:{port}", key, process.pid)
         deadline = time.monotonic() + 90
         try:
             while True:
                 try:
-                    get_json(f"{way.url}/v1/models", key)
+                    get_json(f"{end.url}/v1/models", key)
                     break
                 except OSError:
                     if process.poll() is not None or time.monotonic() > deadline:
                         output.seek(0)
-                        end = "\n".join(output.read().splitlines()[-5:])
-                        raise ConnectionError(f"{name} did not start:\n{end}") from None
+                        lines = "\n".join(output.read().splitlines()[-5:])
+                        raise ConnectionError(f"{name} did not start:\n{lines}") from None
                     time.sleep(0.1)
-            yield way
+            yield end
         finally:
             process.terminate()

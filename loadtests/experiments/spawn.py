@@ -1,4 +1,4 @@
-"""A Duoserve of the benchmark's own: another home folder and free ports, beside a user's own."""
+"""Starts temporary services, routers and engines, on free ports and apart from the user's own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
-from loadtests.settings import ROOT, Service
+from loadtests.measure.connection import Connection
+from loadtests.settings import ROOT, Target
+from loadtests.workload.request import LoadRequest
 
 
 def free_ports(count: int) -> list[int]:
@@ -31,7 +33,7 @@ def free_ports(count: int) -> list[int]:
 
 @contextmanager
 def own_home(logs: Path) -> Iterator[Path]:
-    """A folder with a `.env` of free ports; at the end its service is stopped and the logs go to `logs`."""
+    """A home folder with free ports in its .env; at the end the service stops and `logs` gets its logs."""
     with tempfile.TemporaryDirectory(prefix="duoserve-bench-") as name:
         home = Path(name)
         router, ui, coder, general = free_ports(4)
@@ -56,7 +58,7 @@ def own_home(logs: Path) -> Iterator[Path]:
 def up(home: Path) -> float:
     """Start the service of `home`; returns the seconds until every model answered.
 
-    Raises ConnectionError with the end of what ./run up said when it does not start.
+    Raises ConnectionError with the last lines of `./run up` when it does not start.
     """
     began = time.monotonic()
     done = _task(home, "up", "--detach")
@@ -70,12 +72,12 @@ def down(home: Path) -> None:
     _task(home, "down")
 
 
-def described(home: Path) -> Service:
+def target_of(home: Path) -> Target:
     """The service of `home`."""
     values = {name: value or "" for name, value in dotenv_values(home / ".env").items()}
     engines = {"coder": [values["CODER_URL"]], "general": [values["GENERAL_URL"]]}
     url = f"http://127.0.0.1:{values['ROUTER_PORT']}"
-    return Service(url, values["LITELLM_MASTER_KEY"], values["PROFILE"], engines)
+    return Target(url, values["LITELLM_MASTER_KEY"], values["PROFILE"], engines)
 
 
 def _task(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -104,10 +106,10 @@ def staged_engine(*options: str) -> Iterator[str]:
 
 
 @contextmanager
-def router_before(engine_url: str, profile: str) -> Iterator[tuple[Service, int]]:
-    """A router of its own before the engine at `engine_url`; yields it and its process id.
+def router_before(engine_url: str, profile: str) -> Iterator[tuple[Target, int]]:
+    """A temporary router in front of the engine at `engine_url`; yields it and its process id.
 
-    Raises ConnectionError when it does not become ready within a minute, or is not installed.
+    Raises ConnectionError when it is not installed, or not ready within a minute.
     """
     python = ROOT / ".envs" / "router" / "bin" / "python"
     if not python.exists():
@@ -129,7 +131,7 @@ def router_before(engine_url: str, profile: str) -> Iterator[tuple[Service, int]
                 "DUOSERVE_HOME": home,
             }
         )
-        service = Service(f"http://127.0.0.1:{port}", key, profile, {"coder": [engine_url]})
+        target = Target(f"http://127.0.0.1:{port}", key, profile, {"coder": [engine_url]})
         log = Path(home) / "router.log"
         with (
             log.open("w") as output,
@@ -138,28 +140,26 @@ def router_before(engine_url: str, profile: str) -> Iterator[tuple[Service, int]
             ) as process,
         ):
             try:
-                _wait_for_answer(service, process, log)
-                yield service, process.pid
+                _wait_for_answer(target, process, log)
+                yield target, process.pid
             finally:
                 process.terminate()
 
 
-def _wait_for_answer(service: Service, process: subprocess.Popen[bytes], log: Path) -> None:
-    from loadtests.client import Client, Request
-
+def _wait_for_answer(target: Target, process: subprocess.Popen[bytes], log: Path) -> None:
     body = {
         "model": "coder",
         "messages": [{"role": "user", "content": "Hello"}],
         "max_tokens": 4,
         "stream": True,
     }
-    request = Request("probe", "/v1/chat/completions", body)
-    client = Client(service.url, service.key, timeout=10)
+    request = LoadRequest("probe", "/v1/chat/completions", body)
+    connection = Connection(target.url, target.key, timeout=10)
     deadline = time.monotonic() + 60
-    while not client.measure(request).ok:
+    while not connection.measure(request).ok:
         if process.poll() is not None or time.monotonic() > deadline:
             raise ConnectionError(
                 "the router did not start:\n" + "\n".join(log.read_text().splitlines()[-5:])
             )
         time.sleep(0.2)
-    client.close()
+    connection.close()

@@ -1,4 +1,4 @@
-"""Percentiles with confidence intervals, and ratios of them: how sure a measured figure is."""
+"""Percentiles, shares and ratios with confidence intervals."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy  # its parts load when they are first used
+import scipy  # its submodules load on first use
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
@@ -15,7 +15,7 @@ RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure, its 95 % confidence interval (None: too few values for that side), and how many gave it."""
+    """A figure, its 95 % confidence interval (None: too few values for that side), the number of values."""
 
     value: float
     low: float | None
@@ -35,7 +35,7 @@ class Estimate:
 
 
 def needed_for(quantile: float) -> int:
-    """How many values an interval of this quantile takes; with fewer it ends beyond the largest one."""
+    """How many values an interval of this quantile takes; with fewer, it would end beyond the largest one."""
     tail = (1 - CONFIDENCE) / 2
     return math.ceil(math.log(tail) / math.log(max(quantile, 1 - quantile)))
 
@@ -64,7 +64,7 @@ def percentile(values: Sequence[float], quantile: float) -> Estimate:
 
 
 def share(hits: int, count: int) -> Estimate:
-    """`hits` of `count` as a share (0-1), with Wilson's interval."""
+    """`hits` of `count` as a share (0-1), with Wilson's interval. Raises ValueError when `count` is 0."""
     if not count:
         raise ValueError("no values")
     interval = scipy.stats.binomtest(hits, count).proportion_ci(CONFIDENCE, "wilson")
@@ -76,7 +76,7 @@ def ratio(
 ) -> Estimate:
     """quantile(above) / quantile(below) with a bootstrap interval; `paired` when measured in turns.
 
-    Fixed seed: the same values give the same interval. Fewer than 10 values give none.
+    The seed is fixed, so the same values give the same interval. Fewer than 10 values give none.
     """
     top, bottom = np.asarray(above, dtype=float), np.asarray(below, dtype=float)
     value = float(np.quantile(top, quantile) / np.quantile(bottom, quantile))

@@ -1,4 +1,4 @@
-"""Server-sent events, parsed as their bytes come in (WHATWG HTML, section 9.2.6)."""
+"""Parses server-sent events as their bytes arrive (WHATWG HTML, section 9.2.6)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ class Event:
 
 
 class Parser:
-    """Takes a stream's bytes in any pieces; lines may end in LF, CRLF or CR."""
+    """Takes the bytes of a stream in pieces of any size; lines may end in LF, CRLF or CR."""
 
     def __init__(self) -> None:
-        """Start before the first byte."""
         self._rest = b""
         self._skip_newline = False
         self._data: list[bytes] = []

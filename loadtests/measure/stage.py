@@ -1,19 +1,19 @@
-"""What one level of load gave, and how busy the load generator was meanwhile."""
+"""The results of one level of load, and how busy the load generator was meanwhile."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from loadtests.client import Sample
+from loadtests.measure.sample import Sample
 
-# Above these the figures would say more about the generator than about the service.
+# Above these the figures would say more about the load generator than about the service.
 CPU_LIMIT = 0.85
 LAG_LIMIT_MS = 25.0
 
 
 @dataclass
-class Health:
+class GeneratorHealth:
     """How busy the load generator was."""
 
     cpu: float = 0.0  # share of one core
@@ -29,14 +29,14 @@ class Health:
 
 @dataclass
 class Stage:
-    """What one level of load gave."""
+    """The results of one level of load."""
 
     users: int
-    rate: float
+    rate: float  # requests per second in open-loop mode, 0 in closed loop
     seconds: float
     samples: list[Sample] = field(default_factory=list)
-    health: Health = field(default_factory=Health)
-    # By service: (seconds since the start, megabytes), where it was watched.
+    health: GeneratorHealth = field(default_factory=GeneratorHealth)
+    # By service, where it was watched: (seconds since the start, megabytes).
     memory: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
 
     @property
@@ -46,14 +46,18 @@ class Stage:
 
     @property
     def tokens_per_second(self) -> float:
-        """Tokens generated a second over all users."""
+        """Tokens generated per second, over all users."""
         ok = [s for s in self.samples if s.ok]
         if not ok:
             return 0.0
-        # Up to the last answer: requests that end after the stage's time count with their time.
+        # Requests still under way when the stage ended add their tokens, so they add their time as well.
         ended = max(s.started + (s.total or 0) / 1000 for s in ok)
         seconds = max(self.seconds, ended - min(s.started for s in ok))
         return float(sum(s.completion_tokens or s.events for s in ok) / seconds)
+
+    def of_kinds(self, kinds: tuple[str, ...]) -> list[Sample]:
+        """The samples of these kinds; of all kinds when none is given."""
+        return [s for s in self.samples if not kinds or s.kind in kinds]
 
     def as_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -65,3 +69,12 @@ class Stage:
             "memory": self.memory,
             "samples": [sample.as_json() for sample in self.samples],
         }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Stage:
+        """A stage from what as_json() gave."""
+        health = {name: value for name, value in data["generator"].items() if name != "saturated"}
+        samples = [Sample(**sample) for sample in data["samples"]]
+        return cls(
+            data["users"], data["rate"], data["seconds"], samples, GeneratorHealth(**health), data["memory"]
+        )

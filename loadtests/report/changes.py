@@ -1,21 +1,22 @@
-"""What became slower or faster between two results files, beyond what chance explains."""
+"""What became slower or faster between two runs, beyond what chance explains."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from loadtests import results, slo, stats
-from loadtests.stats import Estimate
+from loadtests.judge import stats
+from loadtests.judge.stats import Estimate
+from loadtests.measure.sample import values
+from loadtests.report.results import Run
 
-# Two runs of the same commit differ by so much between one hour and the next, whatever the intervals say.
+# Two runs of the same commit, hours apart, differ by up to this much, whatever the intervals say.
 NOISE = 0.10
 
 
 @dataclass(frozen=True)
 class Change:
-    """One figure then and now. `slower` and `faster` only when the whole interval is beyond the noise."""
+    """A figure in two runs; `slower` or `faster` only when the ratio's whole interval is beyond the noise."""
 
     name: str
     before: float
@@ -24,18 +25,17 @@ class Change:
     verdict: str
 
 
-def changes(old: dict[str, Any], new: dict[str, Any]) -> list[Change]:
+def changes(old: Run, new: Run) -> list[Change]:
     """Latencies at every level that both runs have, for each kind of request with enough answers in both."""
     found = []
-    before = {stage.users: stage for stage in results.stages_of(old)}
-    for stage in results.stages_of(new):
+    before = {stage.users: stage for stage in old.stages}
+    for stage in new.stages:
         if stage.users not in before:
             continue
         earlier = before[stage.users]
         for kind in sorted({s.kind for s in stage.samples} & {s.kind for s in earlier.samples}):
             for metric, label in (("ttft", "TTFT"), ("total", "end to end")):
-                was = slo.values([s for s in earlier.samples if s.kind == kind], metric)
-                now = slo.values([s for s in stage.samples if s.kind == kind], metric)
+                was, now = (values(part.of_kinds((kind,)), metric) for part in (earlier, stage))
                 if min(len(was), len(now)) < 10:
                     continue
                 ratio = stats.ratio(now, was, 0.5)
@@ -62,18 +62,3 @@ def _verdict(ratio: Estimate) -> str:
     if ratio.high is not None and ratio.high < 1 - NOISE:
         return "faster"
     return "same"
-
-
-def table(found: Sequence[Change]) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
-    """The changes as a table's head and rows."""
-    rows = [
-        (
-            change.name,
-            f"{change.before:.0f} ms",
-            f"{change.after:.0f} ms",
-            str(change.ratio),
-            change.verdict.upper() if change.verdict == "slower" else change.verdict,
-        )
-        for change in found
-    ]
-    return ("", "then", "now", "ratio (95 % interval)", "beyond noise"), rows

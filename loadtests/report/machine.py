@@ -1,4 +1,4 @@
-"""What was measured on what: hardware, versions, commit, so that figures can be compared."""
+"""The hardware, versions and commit that were measured, so that figures can be compared."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 
 import psutil
 
-from loadtests.client import get_json
-from loadtests.settings import ROOT, Service, engine_config
+from loadtests.measure.connection import get_json
+from loadtests.settings import ROOT, Target, engine_config
 
 
-def machine() -> dict[str, Any]:
-    """The machine the load was generated on, which is also the service's unless its URL says otherwise."""
+def hardware() -> dict[str, Any]:
+    """The machine that generated the load; unless the URL says otherwise, the service runs on it too."""
     return {
         "cpu": _cpu_name(),
         "cores": psutil.cpu_count(logical=True),
@@ -28,30 +28,30 @@ def machine() -> dict[str, Any]:
     }
 
 
-def versions(service: Service | None = None) -> dict[str, str]:
-    """Versions of what took part, as far as they can be told; the engines' as they say themselves."""
+def versions(target: Target) -> dict[str, str]:
+    """Versions of Locust, LiteLLM and, where they can be reached, of the engines."""
     found = {"locust": metadata.version("locust")}
     lock = ROOT / "router" / "requirements.lock"
     for line in lock.read_text().splitlines() if lock.exists() else ():
         if line.startswith("litellm=="):
             found["litellm"] = line.split("==")[1].split()[0]
-    for alias, urls in (service.engines if service else {}).items():
+    for alias, urls in target.engines.items():
         try:
             found[f"vllm ({alias})"] = str(get_json(f"{urls[0]}/version")["version"])
         except (OSError, KeyError, TypeError):
-            continue  # an engine on another machine's loopback cannot be asked
+            continue  # for example an engine on another machine's loopback interface
     return found
 
 
-def models(service: Service) -> dict[str, str]:
-    """The model behind each alias, as config/engines says."""
+def models(target: Target) -> dict[str, str]:
+    """The model of each alias, from config/engines."""
     return {
-        alias: str(engine_config(service.profile, alias).get("model", "unknown")) for alias in service.engines
+        alias: str(engine_config(target.profile, alias).get("model", "unknown")) for alias in target.engines
     }
 
 
 def commit() -> str:
-    """The checkout's commit, with `+` when files differ from it; empty outside git."""
+    """The commit that is checked out, with `+` when files differ from it; empty outside git."""
     try:
         head = _output("git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD")
         changed = _output("git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=no")

@@ -1,27 +1,28 @@
-"""The report's figures, as SVG that takes its colours for text and lines from the page (light and dark)."""
+"""The figures of a report, as SVG that takes the colours of text and lines from the page (light and dark)."""
 
 from __future__ import annotations
 
 import io
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 from cycler import cycler
+from markupsafe import Markup, escape
 
 mpl.use("svg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from loadtests import stats
-from loadtests.slo import values
-from loadtests.stage import Stage
+from loadtests.judge import stats
+from loadtests.measure.sample import values
+from loadtests.measure.stage import Stage
 
-# Apart from each other for colour-blind readers too (Okabe and Ito, 2008), on white and near-black.
+# Distinguishable for colour-blind readers too (Okabe and Ito, 2008), on white and near-black.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#9a7d0a", "#56b4e9")
 LIMIT = "#c92a2a"
-# Stand-ins that the SVG's text replaces by the page's own colours.
+# Placeholders that are replaced with the colours of the page.
 INK, GRID = "#010203", "#040506"
 
 STYLE: Any = {
@@ -45,8 +46,15 @@ STYLE: Any = {
 }
 
 
-def _svg(draw: Callable[[Any], None], title: str, says: str) -> str:
-    """A figure that `draw` fills; `says` is what it shows, for readers who do not see it."""
+class Figure(NamedTuple):
+    """An SVG image and its title."""
+
+    title: str
+    svg: Markup
+
+
+def _figure(draw: Callable[[Any], None], title: str, description: str) -> Figure:
+    """A figure that `draw` fills; `description` is for readers who do not see it."""
     with mpl.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
         draw(axes)
@@ -57,57 +65,66 @@ def _svg(draw: Callable[[Any], None], title: str, says: str) -> str:
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor").replace(GRID, "var(--grid)")
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    svg = svg.replace("<svg", f'<svg role="img" aria-label="{title}: {says}"', 1)
-    return f"<figure><figcaption>{title}</figcaption>{svg}</figure>"
+    label = escape(f"{title}: {description}")
+    return Figure(title, Markup(svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)))  # noqa: S704 - matplotlib escapes text
 
 
 def _levels(stages: Sequence[Stage]) -> tuple[np.ndarray, list[str]]:
     return np.arange(len(stages)), [str(stage.users) for stage in stages]
 
 
-def _of(stage: Stage, kinds: Sequence[str]) -> list[Any]:
-    return [s for s in stage.samples if not kinds or s.kind in kinds]
+def _errors(estimates: Sequence[stats.Estimate]) -> tuple[list[float], list[float]]:
+    """How far the intervals reach below and above the values; 0 where there is no interval."""
+    return (
+        [e.value - e.low if e.low is not None else 0.0 for e in estimates],
+        [e.high - e.value if e.high is not None else 0.0 for e in estimates],
+    )
 
 
 def latency_by_users(
-    stages: Sequence[Stage], metric: str, title: str, kinds: Sequence[str], limit: float | None
-) -> str:
+    stages: Sequence[Stage], metric: str, title: str, kinds: tuple[str, ...], limit: float | None
+) -> Figure:
     """Median and p95 of a metric at each number of users, with 95 % intervals."""
     places, names = _levels(stages)
-    said: list[str] = []
+    lines = {
+        label: [
+            (place + offset, stats.percentile(times, quantile))
+            for place, stage in zip(places, stages, strict=True)
+            if (times := values(stage.of_kinds(kinds), metric))
+        ]
+        for label, quantile, offset in (("median", 0.5, -0.04), ("p95", 0.95, 0.04))
+    }
 
     def draw(axes: Any) -> None:
-        for offset, (quantile, label) in enumerate(((0.5, "median"), (0.95, "p95"))):
-            points = [
-                (place + 0.08 * (offset - 0.5), stats.percentile(times, quantile))
-                for place, stage in zip(places, stages, strict=True)
-                if (times := values(_of(stage, kinds), metric))
-            ]
+        for label, points in lines.items():
             if not points:
                 continue
-            middle = [estimate.value for _, estimate in points]
-            below = [e.value - (e.low if e.low is not None else e.value) for _, e in points]
-            above = [(e.high if e.high is not None else e.value) - e.value for _, e in points]
-            axes.errorbar([x for x, _ in points], middle, (below, above), marker="o", capsize=3, label=label)
-            said.append(f"{label} " + ", ".join(f"{value:.0f}" for value in middle) + " ms")
+            estimates = [estimate for _, estimate in points]
+            middle = [estimate.value for estimate in estimates]
+            shifted = [place for place, _ in points]
+            axes.errorbar(shifted, middle, _errors(estimates), marker="o", capsize=3, label=label)
         if limit is not None:
             axes.axhline(limit, color=LIMIT, linestyle="--", linewidth=1.2, label=f"limit {limit:g} ms")
         axes.set_xticks(places, names)
-        axes.set_xlabel("users at once")
+        axes.set_xlabel("users")
         axes.set_ylabel("milliseconds")
         axes.set_ylim(bottom=0)
         axes.legend()
 
-    figure = _svg(draw, title, "…")
-    return figure.replace("…", f"{'; '.join(said)} at {', '.join(names)} users", 1)
+    measured = "; ".join(
+        f"{label} {', '.join(f'{estimate.value:.0f}' for _, estimate in points)} ms"
+        for label, points in lines.items()
+        if points
+    )
+    return _figure(draw, title, f"{measured} at {', '.join(names)} users")
 
 
-def ttft_distribution(stages: Sequence[Stage], kinds: Sequence[str], limit: float | None) -> str:
-    """What share of requests had its first token within a time, one line for each number of users."""
+def ttft_distribution(stages: Sequence[Stage], kinds: tuple[str, ...], limit: float | None) -> Figure:
+    """The share of requests with a first token within a time, one line for each number of users."""
 
     def draw(axes: Any) -> None:
         for stage in stages:
-            if times := sorted(values(_of(stage, kinds), "ttft")):
+            if times := sorted(values(stage.of_kinds(kinds), "ttft")):
                 shares = np.arange(1, len(times) + 1) / len(times) * 100
                 axes.step(times, shares, where="post", label=stage.label)
         if limit is not None:
@@ -121,11 +138,11 @@ def ttft_distribution(stages: Sequence[Stage], kinds: Sequence[str], limit: floa
         axes.set_ylim(0, 101)
         axes.legend(fontsize=9)
 
-    return _svg(draw, "Time to first token: how many requests had it by when", "one line per number of users")
+    return _figure(draw, "Time to first token: share of requests", "one line per number of users")
 
 
-def over_time(stage: Stage) -> list[str]:
-    """Latency and memory of a long stage as it went on."""
+def over_time(stage: Stage) -> list[Figure]:
+    """Latency and memory in the course of a long stage."""
     began = min((s.started for s in stage.samples), default=0.0)
     ok = [s for s in stage.samples if s.ok and s.ttft is not None and s.total is not None]
 
@@ -139,21 +156,21 @@ def over_time(stage: Stage) -> list[str]:
         axes.legend()
 
     def memory(axes: Any) -> None:
-        for name, seen in stage.memory.items():
-            axes.plot([at / 60 for at, _ in seen], [mb for _, mb in seen], label=name)
+        for name, readings in stage.memory.items():
+            axes.plot([at / 60 for at, _ in readings], [mb for _, mb in readings], label=name)
         axes.set_xlabel("minutes")
         axes.set_ylabel("megabytes")
         axes.set_ylim(bottom=0)
         axes.legend()
 
     return [
-        _svg(latency, "Latency over time", f"{len(ok)} answers"),
-        _svg(memory, "Memory over time", ", ".join(stage.memory)),
+        _figure(latency, "Latency over time", f"{len(ok)} answers"),
+        _figure(memory, "Memory over time", ", ".join(stage.memory)),
     ]
 
 
-def throughput(stages: Sequence[Stage]) -> str:
-    """Tokens a second over all users, at each number of users."""
+def throughput(stages: Sequence[Stage]) -> Figure:
+    """Tokens per second over all users, at each number of users."""
     places, names = _levels(stages)
     heights = [stage.tokens_per_second for stage in stages]
 
@@ -161,24 +178,21 @@ def throughput(stages: Sequence[Stage]) -> str:
         bars = axes.bar(places, heights, width=0.6)
         axes.bar_label(bars, fmt="%.0f", padding=2)
         axes.set_xticks(places, names)
-        axes.set_xlabel("users at once")
-        axes.set_ylabel("tokens a second, all users")
+        axes.set_xlabel("users")
+        axes.set_ylabel("tokens per second, all users")
         axes.grid(axis="x", visible=False)
 
-    said = ", ".join(f"{h:.0f}" for h in heights)
-    return _svg(draw, "Throughput", f"{said} tokens a second at {', '.join(names)} users")
+    measured = ", ".join(f"{height:.0f}" for height in heights)
+    return _figure(draw, "Throughput", f"{measured} tokens per second at {', '.join(names)} users")
 
 
-def ratios(rows: Sequence[tuple[str, stats.Estimate]], title: str, axis: str) -> str:
+def ratios(rows: Sequence[tuple[str, stats.Estimate]], title: str, axis: str) -> Figure:
     """Ratios with their intervals, one line each, around 1."""
 
     def draw(axes: Any) -> None:
         for place, (_, estimate) in enumerate(rows):
-            low = estimate.value - (estimate.low if estimate.low is not None else estimate.value)
-            high = (estimate.high if estimate.high is not None else estimate.value) - estimate.value
-            axes.errorbar(
-                estimate.value, place, xerr=[[low], [high]], marker="o", capsize=4, color=COLOURS[0]
-            )
+            errors = _errors([estimate])
+            axes.errorbar(estimate.value, place, xerr=errors, marker="o", capsize=4, color=COLOURS[0])
             axes.annotate(
                 f"{estimate.value:.2f}",
                 (estimate.value, place),
@@ -193,12 +207,11 @@ def ratios(rows: Sequence[tuple[str, stats.Estimate]], title: str, axis: str) ->
         axes.set_xlabel(axis)
         axes.grid(axis="y", visible=False)
 
-    said = "; ".join(f"{name} {estimate.value:.2f}" for name, estimate in rows)
-    return _svg(draw, title, said)
+    return _figure(draw, title, "; ".join(f"{name} {estimate.value:.2f}" for name, estimate in rows))
 
 
-def bars(rows: Sequence[tuple[str, float]], title: str, axis: str) -> str:
-    """Named amounts side by side."""
+def bars(rows: Sequence[tuple[str, float]], title: str, axis: str) -> Figure:
+    """Named amounts, side by side."""
 
     def draw(axes: Any) -> None:
         places = range(len(rows))
@@ -210,4 +223,4 @@ def bars(rows: Sequence[tuple[str, float]], title: str, axis: str) -> str:
         axes.set_xlabel(axis)
         axes.grid(axis="y", visible=False)
 
-    return _svg(draw, title, "; ".join(f"{name} {value:,.0f}" for name, value in rows))
+    return _figure(draw, title, "; ".join(f"{name} {value:,.0f}" for name, value in rows))

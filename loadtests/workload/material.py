@@ -1,7 +1,7 @@
 """Prompts: realistic Python files and the questions developers ask about them, the same for the same seed.
 
-No two files are alike, so that the engine's prefix cache helps exactly where it would in real use (the next
-turn of a conversation, the next keystroke in a file) and nowhere else.
+No two files are alike, so the engine's prefix cache helps exactly where it does in real use (the next turn of
+a conversation, the next keystroke in a file) and nowhere else.
 """
 
 from __future__ import annotations
@@ -69,10 +69,10 @@ commands. Never invent the content of a file. Stop when the task is done and say
 changed."""
 
 
-def _tool(name: str, what: str, **parameters: str) -> dict[str, Any]:
+def _tool(name: str, description: str, **parameters: str) -> dict[str, Any]:
     properties = {key: {"type": "string", "description": text} for key, text in parameters.items()}
     schema = {"type": "object", "properties": properties, "required": list(parameters)}
-    return {"type": "function", "function": {"name": name, "description": what, "parameters": schema}}
+    return {"type": "function", "function": {"name": name, "description": description, "parameters": schema}}
 
 
 TOOLS = [
@@ -93,20 +93,20 @@ TOOLS = [
 
 @cache
 def _snippets() -> tuple[str, ...]:
-    text = (Path(__file__).parent / "material" / "snippets.txt").read_text(encoding="utf-8")
+    text = Path(__file__).with_name("snippets.txt").read_text(encoding="utf-8")
     return tuple(piece.strip("\n") for piece in re.split(r"^%%\n", text, flags=re.M)[1:])
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A Python file: where it would be, and its text."""
+    """A made-up Python file."""
 
     path: str
     text: str
 
 
 def source_file(rng: Random, pieces: int) -> SourceFile:
-    """A file of so many pieces (a piece is 8-30 lines)."""
+    """A file of `pieces` snippets of 8-30 lines each."""
     entity = rng.choice(ENTITIES.split())
     field, verb = rng.choice(FIELDS.split()), rng.choice(VERBS.split())
     words = {
@@ -117,7 +117,7 @@ def source_file(rng: Random, pieces: int) -> SourceFile:
         "NUMBER": str(rng.randint(3, 28)),
     }
     chosen = rng.sample(_snippets(), min(pieces, len(_snippets())))
-    # A line of its own at the top keeps two files from sharing a cached prefix by chance.
+    # A unique first line keeps two files from sharing a cached prefix by chance.
     head = f'"""{entity} records: {verb}, revision {rng.randrange(10**9)}."""\n'
     text = "\n\n\n".join([head + IMPORTS.rstrip("\n"), *chosen]) + "\n"
     text = re.sub("ENTITY|entity|FIELD|VERB|NUMBER", lambda match: words[match.group()], text)
@@ -125,20 +125,19 @@ def source_file(rng: Random, pieces: int) -> SourceFile:
 
 
 class Editing:
-    """A developer typing in one file: each completion is asked for a little further on, as an IDE does."""
+    """A developer typing in one file: like an IDE, asks for each completion a little further on."""
 
     PREFIX_CHARACTERS = 3000
     SUFFIX_CHARACTERS = 800
 
     def __init__(self, rng: Random) -> None:
-        """Open a new file at a place inside a function."""
         self._rng = rng
         self._text = source_file(rng, 4).text
         bodies = [m.end() for m in re.finditer(r"^ {4,}(?:if|for|with|return|self)\b", self._text, re.M)]
         self._at = rng.choice(bodies[len(bodies) // 3 :])
 
     def next(self) -> tuple[str, str]:
-        """The text before and after the cursor; the cursor then moves on by a few words."""
+        """The text before and after the cursor, which then moves on by a few words."""
         # The window moves in steps, not with every key, so that the server's prefix cache can help.
         start = max(0, self._at - self.PREFIX_CHARACTERS) // 1000 * 1000
         prefix = self._text[start : self._at]
@@ -149,10 +148,9 @@ class Editing:
 
 
 class Conversation:
-    """A chat about a piece of code; it grows by each answer, and the prefix cache keeps it."""
+    """A chat about an excerpt of code, which grows by every answer."""
 
     def __init__(self, rng: Random) -> None:
-        """Start with a question about an excerpt."""
         self._rng = rng
         code = source_file(rng, 1).text.split("logger = logging.getLogger(__name__)")[1].strip()
         question = f"{rng.choice(QUESTIONS)}\n\n```python\n{code}\n```"
@@ -162,7 +160,7 @@ class Conversation:
         ]
 
     def answered(self, text: str) -> None:
-        """Take in the answer and ask on."""
+        """Append the answer and a follow-up question."""
         self.messages.append({"role": "assistant", "content": text})
         self.messages.append({"role": "user", "content": self._rng.choice(FOLLOW_UPS)})
 
@@ -170,14 +168,13 @@ class Conversation:
 class AgentRun:
     """A coding agent at work: every turn adds a tool call and its (long) result to the prompt.
 
-    The calls are scripted, so that each run has the same prompts whatever the model answers.
+    The calls are scripted, so the prompts are the same whatever the model answers.
     """
 
     def __init__(self, rng: Random) -> None:
-        """Start with a task."""
         self._rng = rng
         file = source_file(rng, 2)
-        task = f"The tests of {file.path} fail since yesterday. Find out why and mend it."
+        task = f"The tests of {file.path} fail since yesterday. Find out why and fix it."
         self.messages: list[Message] = [
             {"role": "system", "content": AGENT_SYSTEM},
             {"role": "user", "content": task},
@@ -185,7 +182,7 @@ class AgentRun:
         self.step()
 
     def step(self) -> None:
-        """Add the next tool call and what it gave."""
+        """Add the next tool call and its result."""
         number = len(self.messages)
         file = source_file(self._rng, 2)
         call = {

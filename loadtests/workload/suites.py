@@ -1,154 +1,136 @@
-"""The suites: what a developer sends, in which mix and with which pauses."""
+"""The suites: what developers send, in which mix and with which pauses."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from gevent.pool import Pool
-
-from loadtests.client import Client, Request, Sample
-from loadtests.material import CANARIES, TOOLS, AgentRun, Conversation, Editing
+from loadtests.workload.material import CANARIES, TOOLS, AgentRun, Conversation, Editing
+from loadtests.workload.request import LoadRequest
 
 
 @dataclass(frozen=True)
 class Suite:
-    """A mix of activities and the seconds a developer pauses between two of them."""
+    """A mix of activities, and the range of pauses between two requests of a developer, in seconds."""
 
-    what: str
+    description: str
     weights: dict[str, int]
     pause: tuple[float, float]
-    # One request in so many is a canary: a fixed prompt whose answer is known from before the load.
+    # One request in this many is a canary: a fixed prompt whose answer without load is known.
     canary_every: int = 12
 
 
+TEAM = {"completion": 6, "chat": 3, "agent": 1}
 SUITES = {
     "completion": Suite("IDE autocomplete: fill-in-the-middle, 50-100 tokens", {"completion": 1}, (0.2, 0.8)),
-    "chat": Suite("streaming chat of several turns about code", {"chat": 1}, (1.0, 5.0)),
-    "agent": Suite("coding agent: long growing prompts with tools", {"agent": 1}, (0.5, 2.0)),
-    "mixed": Suite("a team at work", {"completion": 6, "chat": 3, "agent": 1}, (0.5, 3.0)),
-    "burst": Suite("everybody at once, beyond the queue", {"burst": 1}, (0.0, 0.0), canary_every=0),
-    "soak": Suite("a team at work, for hours", {"completion": 6, "chat": 3, "agent": 1}, (0.5, 3.0)),
+    "chat": Suite("streaming multi-turn chat about code", {"chat": 1}, (1.0, 5.0)),
+    "agent": Suite("coding agent: long, growing prompts with tools", {"agent": 1}, (0.5, 2.0)),
+    "mixed": Suite("a team at work", TEAM, (0.5, 3.0)),
+    "burst": Suite("everybody at once, more than the queue holds", {"burst": 1}, (0.0, 0.0), canary_every=0),
+    "soak": Suite("a team at work, for hours", TEAM, (0.5, 3.0)),
 }
 
 
 @dataclass
-class LoadTest:
-    """What the users of one run share: where to send, how, and the samples that came of it."""
+class Workload:
+    """A suite as it is run: which models are there, and which of its random variations is sent."""
 
-    url: str
-    key: str
     suite: str
     seed: int = 1
-    think: float = 1.0  # pauses are multiplied by this; 0 sends without pause
-    rate: float = 0.0  # arrivals per second over all users (open loop); 0 is closed loop
+    think: float = 1.0  # multiplies the pauses; 0 sends without pauses
     aliases: tuple[str, ...] = ("coder", "general")
-    suffix: bool = True  # whether the coder can fill in the middle
-    timeout: float = 300.0
-    users: int = 1
-    # Services, by name and URL, whose memory is watched meanwhile.
-    watched: dict[str, str] = field(default_factory=dict)
-    samples: list[Sample] = field(default_factory=list)
-    on_sample: Callable[[Sample], None] | None = None
-    serial: Iterator[int] = field(default_factory=itertools.count)
-    in_flight: Any = field(default_factory=Pool)  # open loop: requests not yet answered
-
-    def connect(self) -> Client:
-        """A connection of one's own to the service."""
-        return Client(self.url, self.key, timeout=self.timeout)
-
-    def record(self, sample: Sample) -> None:
-        """Keep a sample and tell whoever listens."""
-        self.samples.append(sample)
-        if self.on_sample:
-            self.on_sample(sample)
+    suffix: bool = True  # whether completions carry the text after the cursor
 
     def model_for(self, kind: str) -> str:
-        """The alias that requests of this kind go to: chat to the general model, the rest to the coder."""
+        """The alias for requests of this kind: chat goes to the general model, the rest to the coder."""
         wanted = "general" if kind == "chat" else "coder"
         return wanted if wanted in self.aliases else self.aliases[0]
 
 
-class Writer:
-    """Makes the requests of one developer, the same ones for the same seed."""
+class RequestGenerator:
+    """Generates the requests of developer `number`: the same ones for the same seed."""
 
-    def __init__(self, test: LoadTest, number: int) -> None:
-        """Be developer `number` of the test."""
-        self._test = test
-        self._rng = Random(f"{test.seed}/{test.suite}/{number}")  # noqa: S311 - repeatable, not secret
-        self._name = f"loadtest-{number}"
+    def __init__(self, workload: Workload, number: int) -> None:
+        self._workload = workload
+        self._suite = SUITES[workload.suite]
+        self._rng = Random(f"{workload.seed}/{workload.suite}/{number}")  # noqa: S311 - repeatable, not secret
+        self._user = f"loadtest-{number}"
         self._editing: Editing | None = None
         self._conversation: Conversation | None = None
         self._agent_run: AgentRun | None = None
         self._turns = {"chat": 0, "agent": 0}
+        self._activities = {
+            "completion": self._completion,
+            "chat": self._chat,
+            "agent": self._agent,
+            "burst": self._burst,
+        }
 
-    def next(self) -> Request:
+    def next(self) -> LoadRequest:
         """The next request, of a kind drawn by the suite's weights."""
-        suite = SUITES[self._test.suite]
-        if suite.canary_every and self._rng.randrange(suite.canary_every) == 0:
+        if self._suite.canary_every and self._rng.randrange(self._suite.canary_every) == 0:
             return self.canary(self._rng.choice(sorted(CANARIES)))
-        kinds = list(suite.weights)
-        (kind,) = self._rng.choices(kinds, [suite.weights[k] for k in kinds])
-        request: Request = getattr(self, f"_{kind}")()
-        return request
+        (kind,) = self._rng.choices(list(self._suite.weights), list(self._suite.weights.values()))
+        return self._activities[kind]()
 
     def pause(self) -> float:
         """Seconds until the next request."""
-        return self._rng.uniform(*SUITES[self._test.suite].pause) * self._test.think
+        return self._rng.uniform(*self._suite.pause) * self._workload.think
 
-    def answered(self, request: Request, sample: Sample) -> None:
-        """Let the conversation go on with the answer."""
-        if request.kind == "chat" and self._conversation and sample.ok:
-            self._conversation.answered(sample.text)
+    def answered(self, request: LoadRequest, text: str) -> None:
+        """Continue the conversation with the answer to `request`."""
+        if request.kind == "chat" and self._conversation:
+            self._conversation.answered(text)
 
-    def canary(self, name: str) -> Request:
-        """A fixed prompt at temperature 0, whose answer must not depend on the load."""
+    def canary(self, name: str) -> LoadRequest:
+        """A fixed prompt at temperature 0, whose answer should not depend on the load."""
         body = {
             "messages": [{"role": "user", "content": CANARIES[name]}],
             "temperature": 0,
             "max_tokens": 48,
             "min_tokens": 16,
         }
-        return self._chat_request("canary", body, self._test.model_for("completion"), canary=name)
+        return self._chat_request("canary", body, self._workload.model_for("completion"), canary=name)
 
-    def plain(self, body: dict[str, Any]) -> Request:
-        """A chat request with this body, measured like any other."""
-        return self._chat_request("plain", dict(body), body["model"])
+    def greeting(self, alias: str) -> LoadRequest:
+        """A short chat request to warm up a model."""
+        body = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
+        return self._chat_request("greeting", body, alias)
 
-    def fill_in_the_middle(self) -> Request:
-        """A short completion with a suffix, to see whether the coder takes one."""
+    def fill_in_the_middle(self) -> LoadRequest:
+        """A short completion with a suffix, to find out whether the coder takes one."""
         body = {
-            "model": self._test.model_for("completion"),
+            "model": self._workload.model_for("completion"),
             "prompt": "def add(a, b):\n    return ",
             "suffix": "\n",
+            "max_tokens": 2,
+            "stream": True,
         }
-        return Request("probe", "/v1/completions", body | {"max_tokens": 2, "stream": True})
+        return LoadRequest("probe", "/v1/completions", body)
 
-    def _completion(self) -> Request:
+    def _completion(self) -> LoadRequest:
         if self._editing is None or self._rng.randrange(6) == 0:
             self._editing = Editing(self._rng)
         prefix, suffix = self._editing.next()
         length = self._rng.randint(50, 100)
         body = {
-            "model": self._test.model_for("completion"),
+            "model": self._workload.model_for("completion"),
             "prompt": prefix,
             "temperature": 0.2,
             "max_tokens": length,
-            # Exactly so many tokens: the promise is about 50-100, and a model may want to stop after three.
+            # Exactly this many tokens: left alone, a model may stop after three, and be fast for that.
             "min_tokens": length,
             "seed": self._rng.randrange(10**6),
-            "user": self._name,
+            "user": self._user,
             "stream": True,
             "stream_options": {"include_usage": True},
         }
-        if self._test.suffix:
+        if self._workload.suffix:
             body["suffix"] = suffix
-        return Request("completion", "/v1/completions", body, min_tokens=length)
+        return LoadRequest("completion", "/v1/completions", body, min_tokens=length)
 
-    def _chat(self) -> Request:
+    def _chat(self) -> LoadRequest:
         if self._conversation is None or self._turns["chat"] >= 4:
             self._conversation, self._turns["chat"] = Conversation(self._rng), 0
         self._turns["chat"] += 1
@@ -159,9 +141,9 @@ class Writer:
             "min_tokens": 20,
             "seed": self._rng.randrange(10**6),
         }
-        return self._chat_request("chat", body, self._test.model_for("chat"))
+        return self._chat_request("chat", body, self._workload.model_for("chat"))
 
-    def _agent(self) -> Request:
+    def _agent(self) -> LoadRequest:
         if self._agent_run is None or self._turns["agent"] >= 5:
             self._agent_run, self._turns["agent"] = AgentRun(self._rng), 0
         elif self._turns["agent"]:
@@ -175,22 +157,17 @@ class Writer:
             "min_tokens": 16,
             "seed": self._rng.randrange(10**6),
         }
-        return self._chat_request("agent", body, self._test.model_for("agent"))
+        return self._chat_request("agent", body, self._workload.model_for("agent"))
 
-    def _burst(self) -> Request:
-        length = 16
-        body = {
-            "messages": Conversation(self._rng).messages,
-            "max_tokens": length,
-            "min_tokens": length,
-        }
-        return self._chat_request("burst", body, self._test.model_for("completion"))
+    def _burst(self) -> LoadRequest:
+        body = {"messages": Conversation(self._rng).messages, "max_tokens": 16, "min_tokens": 16}
+        return self._chat_request("burst", body, self._workload.model_for("completion"))
 
-    def _chat_request(self, kind: str, body: dict[str, Any], model: str, canary: str = "") -> Request:
+    def _chat_request(self, kind: str, body: dict[str, Any], model: str, canary: str = "") -> LoadRequest:
         body |= {
             "model": model,
-            "user": self._name,
+            "user": self._user,
             "stream": True,
             "stream_options": {"include_usage": True},
         }
-        return Request(kind, "/v1/chat/completions", body, body.get("min_tokens", 1), canary)
+        return LoadRequest(kind, "/v1/chat/completions", body, body.get("min_tokens", 1), canary)

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from loadtests.client import Client, Request, Sample
+from loadtests.measure.connection import Connection
+from loadtests.measure.sample import Sample
+from loadtests.workload.request import LoadRequest
 from tests.contract.loadtests.staged_process import StagedProcess, staged_engine
 
 TTFT, ITL, TOKENS = 200.0, 20.0, 25
@@ -29,20 +31,20 @@ def staged(process: StagedProcess) -> StagedProcess:
     return process
 
 
-def request(min_tokens: int = 1, path: str = "/v1/chat/completions", **knobs: Any) -> Request:
+def request(min_tokens: int = 1, path: str = "/v1/chat/completions", **knobs: Any) -> LoadRequest:
     text = f"Hello. staged:{json.dumps(knobs)}"
     body: dict[str, Any] = {"model": "coder", "stream": True, "stream_options": {"include_usage": True}}
     body |= {"prompt": text} if path.endswith("/completions") and "chat" not in path else {}
     body |= {"messages": [{"role": "user", "content": text}]} if "chat" in path else {}
-    return Request("chat", path, body, min_tokens)
+    return LoadRequest("chat", path, body, min_tokens)
 
 
-def measure(staged: StagedProcess, *requests: Request) -> list[Sample]:
-    client = Client(staged.url, "key", timeout=5)
+def measure(staged: StagedProcess, *requests: LoadRequest) -> list[Sample]:
+    connection = Connection(staged.url, "key", timeout=5)
     try:
-        return [client.measure(r) for r in requests]
+        return [connection.measure(r) for r in requests]
     finally:
-        client.close()
+        connection.close()
 
 
 def within(measured: float, expected: float) -> bool:
@@ -108,9 +110,9 @@ def test_every_fault_is_an_outcome_of_its_own(
     staged: StagedProcess, knobs: dict[str, Any], outcome: str
 ) -> None:
     fast: dict[str, Any] = {"ttft_ms": 5, "itl_ms": 1}
-    client = Client(staged.url, "key", timeout=1)
-    first, after = client.measure(request(**fast | knobs)), client.measure(request(**fast))
-    client.close()
+    connection = Connection(staged.url, "key", timeout=1)
+    first, after = connection.measure(request(**fast | knobs)), connection.measure(request(**fast))
+    connection.close()
     assert (first.outcome, after.outcome) == (outcome, "ok")
     assert first.ok is False
     assert first.detail
@@ -131,9 +133,9 @@ def test_events_cut_anywhere_are_read_the_same(staged: StagedProcess, size: int)
 
 
 def test_an_open_loop_request_is_timed_from_when_it_was_due(staged: StagedProcess) -> None:
-    client = Client(staged.url, "key")
-    sample = client.measure(request(ttft_ms=0, itl_ms=0), due=time.monotonic() - 0.5)
-    client.close()
+    connection = Connection(staged.url, "key")
+    sample = connection.measure(request(ttft_ms=0, itl_ms=0), due=time.monotonic() - 0.5)
+    connection.close()
     assert sample.late >= 500
     assert sample.ttft is not None
     assert 500 <= sample.ttft < 700

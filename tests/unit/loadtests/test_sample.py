@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from loadtests.client import looks_like_garbage
+from loadtests.measure.sample import looks_like_garbage
 
 
 @pytest.mark.parametrize(
