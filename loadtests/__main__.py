@@ -111,7 +111,7 @@ def parser() -> argparse.ArgumentParser:
         description=ways.__doc__,
     )
     beside.add_argument("--rounds", type=int, default=3, help="more rounds, surer figures (default 3)")
-    beside.add_argument("--engine", metavar="URL", help="a running engine instead of the staged one")
+    beside.add_argument("--engine", metavar="URL", help="a running engine instead of the mock")
     beside.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE too")
     commands.add_parser("crosscheck", help="measure the same load with `vllm bench serve` too")
     return top

@@ -18,8 +18,9 @@ from loadtests import stats
 from loadtests.client import Client, Request, Sample
 from loadtests.load import Progress
 from loadtests.material import Conversation
-from loadtests.own_service import router_before, staged_engine
+from loadtests.own_service import router_before
 from loadtests.settings import PROFILES, Service, engine_config
+from mock_engine import MockEngine
 
 TOKENS = 64
 STREAMS = 32
@@ -166,9 +167,11 @@ def capacity(progress: Progress) -> list[dict[str, Any]]:
     Client, engine and router share this machine's cores, so these are lower bounds.
     """
     measured = []
-    options = ("--model", "coder,general", "--completion-tokens", str(CHUNKS), "--itl-ms", "1")
-    with staged_engine(*options) as engine_url, router_before(engine_url, most_slots()) as (service, pid):
-        for way in (Way("direct", engine_url), Way("through the router", service.url, service.key, pid)):
+    with (
+        MockEngine("coder,general", completion_tokens=CHUNKS, itl_ms=1) as engine,
+        router_before(engine.url, most_slots()) as (service, pid),
+    ):
+        for way in (Way("direct", engine.url), Way("through the router", service.url, service.key, pid)):
             progress(f"relay capacity, {way.name}")
             flood(way, chunks=100)
             speed, cpu = flood(way)

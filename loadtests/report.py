@@ -198,7 +198,7 @@ def _sections(data: dict[str, Any], old: dict[str, Any] | None) -> list[tuple[st
         ("What the router adds", "Measured in turns, on the same engine.", overhead_table(data)),
         (
             "Relay capacity",
-            "32 streams of a staged engine that sends each 1,000 chunks a second.",
+            "32 streams of a mock engine that sends each 1,000 chunks a second.",
             relay_table(data),
         ),
         ("Start", "", start_table(data)),

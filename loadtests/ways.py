@@ -1,7 +1,7 @@
 """`python -m loadtests ways`: what each kind of relay costs, side by side in one run.
 
 Ways to the engine: direct; vllm-router (Rust, the mark to chase) where the program is on the PATH; plain
-LiteLLM on its chat path; and the router. The engine is a staged one, 100 tokens at 60 a second after 30 ms,
+LiteLLM on its chat path; and the router. The engine is a mock, 100 tokens at 60 a second after 30 ms,
 so that what differs is the relay; or a running one (`--engine URL`). Client, engine and relays share the
 machine.
 """
@@ -19,20 +19,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from dotenv import dotenv_values
 
 from loadtests import relay, stats
 from loadtests.client import Request, get_json
 from loadtests.load import Progress
-from loadtests.own_service import free_ports, router_before, staged_engine
+from loadtests.own_service import free_ports, router_before
 from loadtests.relay import Turns, Way
 from loadtests.settings import ROOT, engine_config
+from mock_engine import MockEngine
 
-STAGED = (
-    *("--model", "coder,general", "--max-model-len", "65536"),
-    *("--ttft-ms", "30", "--itl-ms", "16.667", "--completion-tokens", "100"),
-)
+MOCK: dict[str, Any] = {"max_model_len": 65536, "ttft_ms": 30, "itl_ms": 16.667, "completion_tokens": 100}
 AT_ONCE: dict[str, float] = {"ttft_ms": 0, "itl_ms": 0, "completion_tokens": 1}
 FLOOD: dict[str, float] = {"ttft_ms": 0, "itl_ms": 1, "completion_tokens": relay.CHUNKS}
 LITELLM = """
@@ -52,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     """Measure, print the table, and write the figures if asked. Raises ConnectionError."""
     progress = Progress()
     with ExitStack() as started:
-        engine = options.engine or started.enter_context(staged_engine(*STAGED))
+        engine = options.engine or started.enter_context(MockEngine("coder,general", **MOCK)).url
         profile = os.environ.get("PROFILE", "cpu") if options.engine else relay.most_slots()
         ways = started.enter_context(relays(engine, profile))
         figures: dict[str, Figures] = {way.name: {} for way in ways}
@@ -75,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
                 for name, found in turns.items():
                     figures[name][label] = _pair([s.ttft or s.total or 0.0 for s in found.samples])
 
-            knobs = f" staged:{json.dumps(AT_ONCE)}"
+            knobs = f" mock:{json.dumps(AT_ONCE)}"
             # As many bytes as the budget has tokens: from there on the router has to count.
             words = round(_budget(profile) / len("word ") * 1.1)
             short, long = "word " * 50 + knobs, "word " * words + knobs
@@ -84,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
             singly("prompt that has to be counted, TTFT, ms", _request(long), ways)
             cut = _request(*(["word " * (words // 4)] * 24), knobs)
             singly("conversation that has to be cut, TTFT, ms", cut, ways[-1:])
-            text = f"staged:{json.dumps(FLOOD)}"
+            text = f"mock:{json.dumps(FLOOD)}"
             for way in ways:
                 progress(f"flood by {way.name}")
                 relay.flood(way, chunks=50, text=text)

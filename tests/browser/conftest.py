@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
+from tests.support import ROOT
+
 CHROMIUM = shutil.which("chromium")
 _ARGUMENTS = [
     "--no-sandbox",
@@ -16,7 +18,7 @@ _ARGUMENTS = [
     "--disable-sync",
     "--no-first-run",
 ]
-_PICTURES = Path(__file__).resolve().parents[2] / "reports" / "browser"
+_PICTURES = ROOT / "reports" / "browser"
 _OPEN: dict[Page, "Chat"] = {}
 
 
