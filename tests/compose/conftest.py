@@ -54,7 +54,7 @@ class Docker:
     timings: dict[str, float] = field(default_factory=dict)
     stand_ins: dict[str, str] = field(default_factory=dict)
 
-    def __call__(self, *arguments: str, seconds: float = 60) -> str:
+    def __call__(self, *arguments: str, seconds: float = 300) -> str:
         return run(["docker", *arguments], seconds, env=self.environment)
 
     def answers(self) -> bool:

@@ -15,7 +15,7 @@ from mock_engine import MockEngine
 from tests.support import ROOT
 from tests.support.ports import free_port
 from tests.support.process import Process
-from tests.support.waiting import wait_for
+from tests.support.waiting import PATIENCE, wait_for
 
 KEY = "q7Zr3kX9vT2mB6nL8wY4dF1hJ5cG0sPa"
 SLOTS = 4
@@ -25,7 +25,7 @@ MODELS = {"coder": "Qwen/Qwen2.5-Coder-7B-Instruct", "general": "Qwen/Qwen2.5-14
 Json = dict[str, Any]
 
 # One client for all that is asked beside the tests' own requests: making one takes longer than asking.
-ASK = httpx.Client(verify=False, timeout=60)
+ASK = httpx.Client(verify=False, timeout=PATIENCE)
 
 
 class Service:
@@ -122,7 +122,7 @@ class Service:
     def client(self) -> httpx.AsyncClient:
         limits = httpx.Limits(max_connections=None)
         return httpx.AsyncClient(
-            base_url=self.url, headers=self.headers, timeout=60, limits=limits, verify=False
+            base_url=self.url, headers=self.headers, timeout=PATIENCE, limits=limits, verify=False
         )
 
     def round_trip(self) -> float:
@@ -131,7 +131,7 @@ class Service:
         return median(self.post("/v1/chat/completions", quick).elapsed.total_seconds() for _ in range(5))
 
     def post(self, path: str, body: Json, **headers: str) -> httpx.Response:
-        return ASK.post(f"{self.url}{path}", json=body, headers=self.headers | headers, timeout=60)
+        return ASK.post(f"{self.url}{path}", json=body, headers=self.headers | headers)
 
 
 def chat(content: str = "hi", model: str = "coder", **more: Any) -> Json:
