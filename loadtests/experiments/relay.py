@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import gevent
 import psutil
 
-from loadtests.experiments.spawn import router_before, staged_engine
+from loadtests.experiments.spawn import router_before
 from loadtests.judge import stats
 from loadtests.measure.connection import Connection
 from loadtests.measure.load import Progress
@@ -23,6 +23,7 @@ from loadtests.measure.sample import Sample
 from loadtests.settings import PROFILES, Target, engine_config
 from loadtests.workload.material import Conversation
 from loadtests.workload.request import LoadRequest
+from mock_engine import MockEngine
 
 TOKENS = 64
 STREAMS = 32
@@ -168,10 +169,12 @@ def capacity(progress: Progress) -> list[dict[str, Any]]:
     is. Client, engine and router share the machine's cores, so these are lower bounds.
     """
     measured = []
-    options = ("--model", "coder,general", "--completion-tokens", str(CHUNKS), "--itl-ms", "1")
-    with staged_engine(*options) as engine_url, router_before(engine_url, most_slots()) as (router, pid):
+    with (
+        MockEngine("coder,general", completion_tokens=CHUNKS, itl_ms=1) as engine,
+        router_before(engine.url, most_slots()) as (router, pid),
+    ):
         for end in (
-            Endpoint("direct", engine_url),
+            Endpoint("direct", engine.url),
             Endpoint("through the router", router.url, router.key, pid),
         ):
             progress(f"relay capacity, {end.name}")

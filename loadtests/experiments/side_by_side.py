@@ -19,22 +19,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from dotenv import dotenv_values
 
 from loadtests.experiments import relay
 from loadtests.experiments.relay import Endpoint, Turns
-from loadtests.experiments.spawn import free_ports, router_before, staged_engine
+from loadtests.experiments.spawn import free_ports, router_before
 from loadtests.judge import stats
 from loadtests.measure.connection import get_json
 from loadtests.measure.load import Progress
 from loadtests.settings import ROOT, engine_config
 from loadtests.workload.request import LoadRequest
+from mock_engine import MockEngine
 
-STAGED = (
-    *("--model", "coder,general", "--max-model-len", "65536"),
-    *("--ttft-ms", "30", "--itl-ms", "16.667", "--completion-tokens", "100"),
-)
+MOCK: dict[str, Any] = {"max_model_len": 65536, "ttft_ms": 30, "itl_ms": 16.667, "completion_tokens": 100}
 AT_ONCE: dict[str, float] = {"ttft_ms": 0, "itl_ms": 0, "completion_tokens": 1}
 FLOOD: dict[str, float] = {"ttft_ms": 0, "itl_ms": 1, "completion_tokens": relay.CHUNKS}
 LITELLM = """
@@ -54,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     """Measure, print the table, and write the figures if asked. Raises ConnectionError."""
     progress = Progress()
     with ExitStack() as started:
-        engine = options.engine or started.enter_context(staged_engine(*STAGED))
+        engine = options.engine or started.enter_context(MockEngine("coder,general", **MOCK)).url
         profile = os.environ.get("PROFILE", "cpu") if options.engine else relay.most_slots()
         ends = started.enter_context(_endpoints(engine, profile))
         figures: dict[str, Figures] = {end.name: {} for end in ends}
@@ -77,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
                 for name, found in turns.items():
                     figures[name][label] = _pair([s.ttft or s.total or 0.0 for s in found.samples])
 
-            knobs = f" staged:{json.dumps(AT_ONCE)}"
+            knobs = f" mock:{json.dumps(AT_ONCE)}"
             # Some more bytes than the budget has tokens: from there on the router has to count.
             words = round(_budget(profile) / len("word ") * 1.1)
             short, long = "word " * 50 + knobs, "word " * words + knobs
@@ -86,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
             singly("prompt that has to be counted, TTFT, ms", _request(long), ends)
             cut = _request(*(["word " * (words // 4)] * 24), knobs)
             singly("conversation that has to be truncated, TTFT, ms", cut, ends[-1:])
-            text = f"staged:{json.dumps(FLOOD)}"
+            text = f"mock:{json.dumps(FLOOD)}"
             for end in ends:
                 progress(f"flood, {end.name}")
                 relay.flood(end, chunks=50, text=text)

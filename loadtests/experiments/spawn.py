@@ -6,7 +6,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -91,18 +90,6 @@ def _task(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         stderr=subprocess.STDOUT,
         timeout=900,
     )
-
-
-@contextmanager
-def staged_engine(*options: str) -> Iterator[str]:
-    """A staged engine as a process of its own; yields its URL."""
-    command = [sys.executable, "-m", "loadtests.staged", "--port", "0", *options]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            line = process.stdout.readline() if process.stdout else ""
-            yield line.rsplit(" ", 1)[-1].strip()
-        finally:
-            process.terminate()
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import pytest
 
 from services.stack.environments import ROOT
 from services.stack.settings import EXAMPLE
-from tests.running_stack import Stack
+from tests.support.stack import Stack
 
 PIXI: dict[str, Any] = tomllib.loads((ROOT / "pixi.toml").read_text())
 

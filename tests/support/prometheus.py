@@ -8,7 +8,9 @@ from typing import Any
 import httpx
 import yaml
 
-from tests.running_stack import ROOT, eventually, free_ports
+from tests.support import ROOT
+from tests.support.ports import free_port
+from tests.support.waiting import wait_for
 
 CONFIG = ROOT / "config" / "prometheus"
 
@@ -22,8 +24,7 @@ class Prometheus:
     def __init__(self, folder: Path, router: str, key: str, engines: dict[str, str], **others: str) -> None:
         """`router` and `engines` (by alias) are URLs; `others` are further jobs with their URLs."""
         self._folder = folder
-        (port,) = free_ports(1)
-        self._address = f"127.0.0.1:{port}"
+        self._address = f"127.0.0.1:{free_port()}"
         shutil.copytree(CONFIG / "rules", folder / "rules")
         alerts = folder / "rules" / "alerts.yml"
         rules = yaml.safe_load(alerts.read_text())
@@ -50,32 +51,33 @@ class Prometheus:
         command += [f"--storage.tsdb.path={self._folder}/data", f"--web.listen-address={self._address}"]
         with (self._folder / "prometheus.log").open("wb") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
-        for _ in eventually("Prometheus sees every target", 60):
-            assert self._process.poll() is None, (self._folder / "prometheus.log").read_text()
-            try:
-                up = self.query("up")
-            except httpx.HTTPError:
-                continue
-            if len(up) >= 3 and all(series["value"][1] == "1" for series in up):
-                return self
-        raise AssertionError
+        wait_for(self._sees_all, "Prometheus sees every target")
+        return self
 
     def __exit__(self, *exc: object) -> None:
         """Stops it."""
         self._process.terminate()
         self._process.wait(30)
 
+    def _sees_all(self) -> bool:
+        assert self._process.poll() is None, (self._folder / "prometheus.log").read_text()
+        try:
+            up = self.query("up")
+        except httpx.HTTPStatusError:  # it is starting
+            return False
+        return len(up) >= 3 and all(series["value"][1] == "1" for series in up)
+
     def query(self, expression: str) -> list[Any]:
         """The series that an instant query gives now."""
         answer = httpx.get(
-            f"http://{self._address}/api/v1/query", params={"query": expression}, timeout=10
+            f"http://{self._address}/api/v1/query", params={"query": expression}, timeout=60
         ).raise_for_status()
         found: list[Any] = answer.json()["data"]["result"]
         return found
 
     def firing(self) -> dict[str, dict[str, str]]:
         """The labels of the alerts that fire, by name."""
-        answer = httpx.get(f"http://{self._address}/api/v1/alerts", timeout=10).raise_for_status()
+        answer = httpx.get(f"http://{self._address}/api/v1/alerts", timeout=60).raise_for_status()
         alerts = answer.json()["data"]["alerts"]
         return {a["labels"]["alertname"]: a["labels"] for a in alerts if a["state"] == "firing"}
 

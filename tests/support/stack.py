@@ -3,30 +3,17 @@
 import json
 import os
 import queue
-import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 from dotenv import dotenv_values
 
-ROOT = Path(__file__).resolve().parents[1]
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that are free now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+from tests.support import ROOT
+from tests.support.ports import free_port
 
 
 class Stack:
@@ -35,7 +22,7 @@ class Stack:
     def __init__(self, home: Path, **settings: str) -> None:
         self.home = home
         self.path: Path | None = None  # a folder with programs that come before the machine's own
-        coder, general, router, ui = free_ports(4)
+        coder, general, router, ui = (free_port() for _ in range(4))
         self.engines = {"coder": f"http://127.0.0.1:{coder}", "general": f"http://127.0.0.1:{general}"}
         self.url, self.ui_url = f"http://127.0.0.1:{router}", f"http://127.0.0.1:{ui}"
         ports = {"ROUTER_PORT": str(router), "UI_PORT": str(ui)}
@@ -57,7 +44,7 @@ class Stack:
         path = f"{self.path}:{os.environ['PATH']}" if self.path else os.environ["PATH"]
         return os.environ | {"DUOSERVE_HOME": str(self.home), "PATH": path}
 
-    def run(self, *arguments: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, timeout: float = 1100) -> subprocess.CompletedProcess[str]:
         """One `./run` command, to its end."""
         return subprocess.run(
             ["./run", *arguments],
@@ -113,7 +100,7 @@ class Foreground:
         self._lines: queue.Queue[str | None] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
 
-    def wait_for(self, text: str, timeout: float = 180) -> str:
+    def wait_for(self, text: str, timeout: float = 600) -> str:
         """The first line from here on that holds `text`."""
         deadline = time.monotonic() + timeout
         while True:
@@ -122,7 +109,7 @@ class Foreground:
             if text in line:
                 return line
 
-    def end(self, timeout: float = 60) -> int:
+    def end(self, timeout: float = 300) -> int:
         """Wait for the command's own end; returns its exit status."""
         return self.process.wait(timeout)
 
@@ -131,12 +118,3 @@ class Foreground:
             self.output.append(line)
             self._lines.put(line)
         self._lines.put(None)
-
-
-def eventually(what: str, seconds: float) -> Iterator[None]:
-    """Loop body for a condition that must come true: `for _ in eventually("...", 5): if ok: break`."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        yield
-        time.sleep(0.05)
-    raise AssertionError(f"not within {seconds} s: {what}")
