@@ -1,28 +1,27 @@
-"""`python -m loadtests`: prove the promises (run), measure everything (bench), and what each part costs."""
+"""`python -m loadtests`: load tests against the promises (run), the benchmark, and comparisons."""
 
 from gevent import monkey
 
 monkey.patch_all()
 
 import argparse  # noqa: E402
+import os  # noqa: E402
 import sys  # noqa: E402
 import traceback  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import NoReturn  # noqa: E402
 
-from loadtests import bench, crosscheck, gate, report, results, slo, ways  # noqa: E402
+from loadtests import bench, gate  # noqa: E402
+from loadtests.experiments import crosscheck, side_by_side  # noqa: E402
+from loadtests.judge import slo  # noqa: E402
+from loadtests.report import page, results  # noqa: E402
 from loadtests.settings import ROOT, SettingError  # noqa: E402
-from loadtests.suites import SUITES  # noqa: E402
-
-MISUSE = 64  # sysexits.h EX_USAGE
-UNAVAILABLE = 69  # EX_UNAVAILABLE
-CONFIG = 78  # EX_CONFIG
-BUG = 70  # EX_SOFTWARE
+from loadtests.workload.suites import SUITES  # noqa: E402
 
 
 def levels(text: str) -> list[int]:
-    """`5` or `1,5,16`: numbers of users, one level after the other."""
+    """Numbers of users, such as `5` or `1,5,16`."""
     try:
         numbers = [int(part) for part in text.split(",")]
     except ValueError:
@@ -44,49 +43,51 @@ def positive(text: str) -> float:
 
 
 class Parser(argparse.ArgumentParser):
-    """Its own exit status for a wrong command line: argparse's 2 says here that there is no verdict."""
+    """Exits with EX_USAGE after a wrong command line: argparse's 2 means `no verdict` here."""
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong, and how it is used."""
+        """Print the usage and the message, and exit."""
         self.print_usage(sys.stderr)
-        self.exit(MISUSE, f"{self.prog}: error: {message}\n")
+        self.exit(os.EX_USAGE, f"{self.prog}: error: {message}\n")
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    top = Parser(prog="./run", description=__doc__)
+    top = Parser(prog="python -m loadtests", description=__doc__)
     commands = top.add_subparsers(dest="command", required=True)
-    suites = "; ".join(f"{name}: {suite.what}" for name, suite in SUITES.items())
 
     run = commands.add_parser(
         "run",
         prog="./run loadtest",
         help="put load on a running service and judge the SLOs",
-        description="Puts load on a running service and holds what it measures against loadtests/slo.toml. "
-        "Exit status: 0 all met, 1 one missed, 2 no verdict (too few requests, or the load generator "
-        "was saturated itself).",
+        description="Puts load on a running service and judges the objectives of loadtests/slo.toml. Exit "
+        "status: 0 all met, 1 one missed, 2 no verdict (too few requests, or the load generator itself was "
+        "saturated).",
     )
+    suites = "; ".join(f"{name}: {suite.description}" for name, suite in SUITES.items())
     run.add_argument("--suite", choices=sorted(SUITES), default="mixed", help=suites)
     run.add_argument(
         "--users",
         type=levels,
-        default=[1, 5],
-        help="one level or several in turn (default 1,5; degradation needs 1)",
+        help="one level, or several in turn as in 1,5 (default: the levels that the objectives need)",
     )
     run.add_argument("--duration", type=positive, default=60, help="seconds at each level (default 60)")
     run.add_argument(
         "--patience",
         type=positive,
         default=3,
-        help="go on for up to so many times the duration until a percentile can be judged (default 3)",
+        help="continue for up to this many times the duration until a percentile can be judged (default 3)",
     )
-    run.add_argument("--rate", type=positive, default=0, help="open loop: so many requests a second")
-    run.add_argument("--think", type=float, default=1, help="multiply the pauses between requests (0: none)")
-    run.add_argument("--seed", type=int, default=1, help="other prompts (default 1)")
-    run.add_argument("--slo", type=Path, default=None, help="other objectives than loadtests/slo.toml")
+    run.add_argument("--rate", type=positive, default=0, help="open loop: N requests per second", metavar="N")
     run.add_argument(
-        "--report", type=Path, default=ROOT / "reports", help="folder of the reports (default reports)"
+        "--think", type=float, default=1, help="multiplies the pauses between requests (0: no pauses)"
     )
+    run.add_argument("--seed", type=int, default=1, help="another seed sends other prompts (default 1)")
+    run.add_argument("--slo", type=Path, default=slo.DEFAULT, help="objectives other than loadtests/slo.toml")
+    run.add_argument(
+        "--report", type=Path, default=ROOT / "reports", help="folder for reports (default reports)"
+    )
+    run.set_defaults(carry_out=gate.run)
 
     measure = commands.add_parser(
         "bench",
@@ -95,59 +96,66 @@ def parser() -> argparse.ArgumentParser:
         description="Starts what it needs, measures, and writes report.html, report.md and results.json to "
         "reports/<time>/.",
     )
-    measure.add_argument("--short", action="store_true", help="minutes instead of a quarter hour")
-    measure.add_argument("--compare", type=Path, metavar="OLD.json", help="say what became slower")
-    measure.add_argument("--seed", type=int, default=1, help="other prompts (default 1)")
-    measure.add_argument("--report", type=Path, default=ROOT / "reports", help="folder of the reports")
+    measure.add_argument("--short", action="store_true", help="a few minutes instead of a quarter of an hour")
+    measure.add_argument("--compare", type=Path, metavar="OLD.json", help="show what became slower")
+    measure.add_argument("--seed", type=int, default=1, help="another seed sends other prompts (default 1)")
+    measure.add_argument("--report", type=Path, default=ROOT / "reports", help="folder for reports")
+    measure.set_defaults(carry_out=bench.run)
 
-    again = commands.add_parser(
-        "report", prog="./run bench report", help="render the report of a results.json again"
-    )
+    again = commands.add_parser("report", help="render the report of a results.json again")
     again.add_argument("results", type=Path)
-    again.add_argument("--compare", type=Path, metavar="OLD.json")
+    again.add_argument("--compare", type=Path, metavar="OLD.json", help="show what became slower")
+    again.set_defaults(carry_out=report)
+
     beside = commands.add_parser(
-        "ways",
-        help="direct, vllm-router, plain LiteLLM and the router side by side",
-        description=ways.__doc__,
+        "side-by-side",
+        help="direct, vllm-router, plain LiteLLM and the router, side by side",
+        description=side_by_side.__doc__,
     )
-    beside.add_argument("--rounds", type=int, default=3, help="more rounds, surer figures (default 3)")
-    beside.add_argument("--engine", metavar="URL", help="a running engine instead of the staged one")
-    beside.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE too")
-    commands.add_parser("crosscheck", help="measure the same load with `vllm bench serve` too")
+    beside.add_argument(
+        "--rounds", type=int, default=3, help="more rounds give more certain figures (default 3)"
+    )
+    beside.add_argument("--engine", metavar="URL", help="a running engine instead of the mock")
+    beside.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE as well")
+    beside.set_defaults(carry_out=side_by_side.run)
+
+    cross = commands.add_parser(
+        "crosscheck",
+        help="measure the same load with `vllm bench serve` as well",
+        description=crosscheck.__doc__,
+    )
+    cross.set_defaults(carry_out=crosscheck.run)
     return top
 
 
+def report(options: argparse.Namespace) -> int:
+    """Render a report again. Raises ResultsError."""
+    old = results.read(options.compare) if options.compare else None
+    folder = options.results.parent
+    page.write(folder, results.read(options.results), old)
+    print(folder / "report.html")
+    return os.EX_OK
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status."""
+    """Carry out one command; returns the exit status."""
     options = parser().parse_args(arguments)
     try:
-        if options.command == "run":
-            return gate.run(options)
-        if options.command == "bench":
-            return bench.run(options)
-        if options.command == "ways":
-            return ways.run(options)
-        if options.command == "crosscheck":
-            return crosscheck.run(options)
-        old = results.read(options.compare) if options.compare else None
-        report.write(options.results.parent, results.read(options.results), old)
-        print(options.results.parent / "report.html")
-        return 0
+        status: int = options.carry_out(options)
+        return status
     except SettingError as error:
-        print(f"loadtests: {error}", file=sys.stderr)
-        return CONFIG
+        problem, status = str(error), os.EX_CONFIG
     except (results.ResultsError, slo.ObjectiveError) as error:
-        print(f"loadtests: {error}", file=sys.stderr)
-        return MISUSE
+        problem, status = str(error), os.EX_USAGE
     except ConnectionError as error:
-        print(f"loadtests: {error}", file=sys.stderr)
-        return UNAVAILABLE
+        problem, status = str(error), os.EX_UNAVAILABLE
     except KeyboardInterrupt:
-        print("loadtests: interrupted", file=sys.stderr)
-        return 130
+        problem, status = "interrupted", 130
     except Exception:
         traceback.print_exc()
-        return BUG  # Python's own status for this is 1, which here says that an objective was missed
+        return os.EX_SOFTWARE  # Python's default is 1, which here means that an objective was missed
+    print(f"loadtests: {problem}", file=sys.stderr)
+    return status
 
 
 if __name__ == "__main__":

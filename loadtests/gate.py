@@ -1,53 +1,92 @@
-"""`./run loadtest`: load on a running service, a verdict for each objective, a report."""
+"""`./run loadtest`: puts load on a running service, judges every objective, and writes a report."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from functools import partial
 
-from loadtests import report, results, slo
-from loadtests.client import get_json
-from loadtests.load import Progress, run_stage, warm_up
-from loadtests.settings import Service, service
-from loadtests.stage import Stage
-from loadtests.suites import SUITES, LoadTest, Writer
+from loadtests.judge import slo
+from loadtests.judge.verdict import exit_status
+from loadtests.measure.connection import get_json
+from loadtests.measure.load import Progress, run_stage, warm_up
+from loadtests.measure.stage import Stage
+from loadtests.measure.users import LoadTest
+from loadtests.report import page, results, tables
+from loadtests.report.results import Run
+from loadtests.settings import Target
+from loadtests.workload.suites import SUITES, RequestGenerator, Workload
 
 
 def prepare(
-    service: Service, suite: str, *, seed: int = 1, think: float = 1, rate: float = 0
+    target: Target, suite: str, *, seed: int = 1, think: float = 1, rate: float = 0
 ) -> tuple[LoadTest, list[str]]:
-    """A load test against a running service, and what a reader of its figures should know.
+    """A load test against a running service, and notes for readers of its figures.
 
-    Raises ConnectionError, in words for the user, when the service is not there.
+    Raises ConnectionError, with a message for the user, when the service is not there.
     """
     try:
-        served = get_json(f"{service.url}/v1/models", service.key)["data"]
+        served = get_json(f"{target.url}/v1/models", target.key)["data"]
     except OSError as error:
         raise ConnectionError(
-            f"no service at {service.url} ({error}): start it with ./run up --detach"
+            f"no service at {target.url} ({error}): start it with ./run up --detach"
         ) from error
     names = {str(model["id"]) for model in served}
     aliases = tuple(alias for alias in ("coder", "general") if alias in names)
     if not aliases:
         raise ConnectionError(
-            f"{service.url} serves neither coder nor general, but {', '.join(sorted(names))}"
+            f"{target.url} serves neither coder nor general, but {', '.join(sorted(names))}"
         )
-    test = LoadTest(service.url, service.key, suite, seed=seed, think=think, rate=rate, aliases=aliases)
+    workload = Workload(suite, seed, think, aliases)
+    test = LoadTest(target.url, target.key, workload, rate)
     if suite == "soak":
-        test.watched = service.servers()
+        test.watched = target.servers()
     notes = []
     if "completion" in SUITES[suite].weights:
-        # Models without fill-in-the-middle are answered 400, or go on from the prefix alone and say so.
-        probe = test.connect().measure(Writer(test, -1).fill_in_the_middle())
-        test.suffix = probe.status == 200
-        if not test.suffix or probe.suffix_ignored:
-            how = "ignored the suffix of completions" if test.suffix else "got completions without a suffix"
+        # A model without fill-in-the-middle answers 400, or continues the prefix alone and says so.
+        probe = test.connect().measure(RequestGenerator(workload, -1).fill_in_the_middle())
+        workload.suffix = probe.status == 200
+        if not workload.suffix or probe.suffix_ignored:
+            how = (
+                "ignored the suffix of completions" if workload.suffix else "got completions without a suffix"
+            )
             notes.append(f"The coder's model does not fill in the middle: it {how}.")
     if len(aliases) == 1:
         notes.append(f"Only {aliases[0]} is served: all requests went there.")
     return test, notes
+
+
+def climb(
+    test: LoadTest,
+    objectives: slo.Objectives,
+    levels: Sequence[int],
+    seconds: float,
+    *,
+    longest: float = 0,
+    progress: Progress | None = None,
+) -> list[Stage]:
+    """One stage for each number of users, extended until it can be judged, to `longest` seconds at most."""
+    suite = test.workload.suite
+    return [
+        run_stage(
+            test,
+            users,
+            seconds,
+            enough=partial(slo.enough, objectives, suite, users),
+            longest=max(seconds, longest),
+            ramp=0 if suite == "burst" else min(3.0, seconds / 4),
+            progress=progress,
+        )
+        for users in levels
+    ]
+
+
+def show(run: Run) -> None:
+    """Print the levels and the verdicts."""
+    print(
+        tables.aligned(tables.levels(run.stages)), tables.aligned(tables.verdicts(run.verdicts)), sep="\n\n"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -55,63 +94,24 @@ def run(options: argparse.Namespace) -> int:
 
     Raises SettingError, ObjectiveError, ConnectionError.
     """
-    target = service()
-    objectives = slo.load(target.profile, options.slo or slo.DEFAULT)
-    started = datetime.now(UTC)
+    target = Target.from_environment()
+    objectives = slo.load(target.profile, options.slo)
     test, notes = prepare(target, options.suite, seed=options.seed, think=options.think, rate=options.rate)
-    progress = Progress()
-    for note in notes:
-        print(note, file=sys.stderr)
-    print("Warming up, and asking for the answers without load", file=sys.stderr)
+    run = Run.begin(target, options.suite, options.seed)
+    run.notes += notes
+    print(*notes, "Warming up, and asking for the answers without load", sep="\n", file=sys.stderr)
     answers = warm_up(test)
-    stages = climb(
+    run.stages = climb(
         test,
         objectives,
-        options.users,
+        options.users or objectives.levels(),
         options.duration,
         longest=options.duration * options.patience,
-        progress=progress,
+        progress=Progress(),
     )
-    verdicts = slo.judge(stages, options.suite, objectives, answers)
-    folder = results.folder(options.report, started)
-    data = results.collect(
-        target,
-        suite=options.suite,
-        seed=options.seed,
-        stages=stages,
-        promises=slo.judge(stages, options.suite, slo.promises(), answers),
-        verdicts=verdicts,
-        notes=notes,
-        started=started,
-    )
-    report.write(folder, data)
-    print(report.summary(stages))
-    print()
-    print(slo.table(verdicts))
+    run.finish(objectives, answers)
+    folder = results.folder(options.report, run.started)
+    page.write(folder, run)
+    show(run)
     print(f"\nReport: {folder / 'report.html'}")
-    return slo.exit_status(verdicts)
-
-
-def climb(
-    test: LoadTest,
-    objectives: slo.Objectives,
-    levels: list[int],
-    seconds: float,
-    *,
-    longest: float = 0,
-    progress: Progress | None = None,
-) -> list[Stage]:
-    """One stage for each number of users, each going on until it can be judged or `longest` is over."""
-    burst = test.suite == "burst"
-    return [
-        run_stage(
-            test,
-            users,
-            seconds,
-            enough=partial(slo.enough, objectives, test.suite, users),
-            longest=max(seconds, longest),
-            ramp=0 if burst else min(3.0, seconds / 4),
-            progress=progress,
-        )
-        for users in levels
-    ]
+    return exit_status(run.verdicts)

@@ -1,10 +1,10 @@
-"""The suites in Locust's own hands: its web page, its headless mode, its workers.
+"""The suites for Locust's own command: its web page, headless mode and workers.
 
     .envs/loadtests/bin/locust --config loadtests/locust.conf    # then 127.0.0.1:8089
     .envs/loadtests/bin/locust --config loadtests/locust.conf --headless --processes 2
 
-At the end the objectives of slo.toml are judged as `./run loadtest` judges them, over all workers' requests;
-the exit status says whether they were met.
+At the end the objectives of slo.toml are judged as by `./run loadtest`, over the requests of all workers; the
+exit status says whether they were met.
 """
 
 from __future__ import annotations
@@ -19,27 +19,29 @@ from dotenv import load_dotenv
 from locust import events
 from locust.runners import MasterRunner, WorkerRunner
 
-from loadtests import gate, slo
-from loadtests.client import Sample
-from loadtests.load import Watch, warm_up
-from loadtests.settings import ROOT, SettingError, service
-from loadtests.stage import Health, Stage
-from loadtests.suites import SUITES, LoadTest
-from loadtests.users import Developer
+from loadtests import gate
+from loadtests.judge import slo
+from loadtests.judge.verdict import exit_status
+from loadtests.measure.load import GeneratorWatch, warm_up
+from loadtests.measure.sample import Sample
+from loadtests.measure.stage import GeneratorHealth, Stage
+from loadtests.measure.users import Developer, LoadTest
+from loadtests.report import tables
+from loadtests.settings import ROOT, SettingError, Target
+from loadtests.workload.suites import SUITES
 
 __all__ = ["Developer"]
 
 
 class Collector:
-    """Gathers the samples of this process and, on a master, of its workers."""
+    """Collects the samples of this process and, on a master, those of its workers."""
 
     def __init__(self) -> None:
-        """Start with nothing."""
         self.samples: list[Sample] = []
-        self.health: list[Health] = []
+        self.health: list[GeneratorHealth] = []
         self.answers: dict[str, str] = {}
         self.began = 0.0
-        self.watch: Watch | None = None
+        self.watch: GeneratorWatch | None = None
 
 
 collector = Collector()
@@ -47,21 +49,26 @@ collector = Collector()
 
 @events.init_command_line_parser.add_listener
 def add_options(parser: Any) -> None:
-    """The options of `./run loadtest` that Locust has no word for; its web page shows them too."""
-    parser.add_argument("--suite", choices=sorted(SUITES), default="mixed", help="what the developers do")
-    parser.add_argument("--rate", type=float, default=0.0, help="open loop: so many requests a second")
-    parser.add_argument("--think", type=float, default=1.0, help="multiply the pauses between requests")
-    parser.add_argument("--seed", type=int, default=1, help="other prompts")
+    """The options of `./run loadtest` that Locust does not have; its web page shows them too."""
+    # As many users as the objectives are judged at.
+    users = slo.promises().users
+    parser.set_defaults(num_users=users, spawn_rate=users)
+    parser.add_argument("--suite", choices=sorted(SUITES), default="mixed", help="what users do")
+    parser.add_argument(
+        "--rate", type=float, default=0.0, help="open loop: requests per second, over all users"
+    )
+    parser.add_argument("--think", type=float, default=1.0, help="multiplies the pauses between requests")
+    parser.add_argument("--seed", type=int, default=1, help="another seed sends other prompts")
 
 
 @events.init.add_listener
 def configure(environment: Any, **_: Any) -> None:
-    """Read the settings, so that a missing one is said before anything runs."""
+    """Read the settings, so that a missing one is reported before anything runs."""
     home = Path(os.environ.get("DUOSERVE_HOME") or ROOT)
     for path in (home / ".env", ROOT / ".env.example"):
         load_dotenv(path)
     try:
-        environment.host = service().url
+        environment.host = Target.from_environment().url
     except SettingError as error:
         raise SystemExit(f"loadtests: {error}") from error
 
@@ -69,7 +76,7 @@ def configure(environment: Any, **_: Any) -> None:
 @events.test_start.add_listener
 def prepare(environment: Any, **_: Any) -> None:
     """Find out what is served; the process that judges also asks for the answers without load."""
-    options, target = environment.parsed_options, service()
+    options, target = environment.parsed_options, Target.from_environment()
     test, notes = gate.prepare(
         target, options.suite, seed=options.seed, think=options.think, rate=options.rate
     )
@@ -83,14 +90,14 @@ def prepare(environment: Any, **_: Any) -> None:
         collector.answers = warm_up(test)
     if not isinstance(environment.runner, MasterRunner):
         test.on_sample = collector.samples.append
-        collector.watch = Watch()
+        collector.watch = GeneratorWatch()
         collector.watch.start()
     collector.began = time.monotonic()
 
 
 @events.test_stop.add_listener
 def stop_watching(environment: Any, **_: Any) -> None:
-    """Keep how busy this generator was."""
+    """Record how busy this load generator was."""
     if collector.watch:
         collector.health.append(collector.watch.stop())
         collector.watch = None
@@ -98,7 +105,7 @@ def stop_watching(environment: Any, **_: Any) -> None:
 
 @events.report_to_master.add_listener
 def send_samples(client_id: str, data: dict[str, Any]) -> None:
-    """A worker's report takes along what it has measured since the last one."""
+    """Add what a worker measured since its last report."""
     data["samples"] = [sample.as_json() for sample in collector.samples]
     data["health"] = [vars(health) for health in collector.health]
     collector.samples.clear()
@@ -107,20 +114,23 @@ def send_samples(client_id: str, data: dict[str, Any]) -> None:
 
 @events.worker_report.add_listener
 def receive_samples(client_id: str, data: dict[str, Any]) -> None:
-    """The master gathers them."""
+    """Collect what the workers measured."""
     collector.samples += [Sample(**sample) for sample in data.get("samples", [])]
-    collector.health += [Health(**health) for health in data.get("health", [])]
+    collector.health += [GeneratorHealth(**health) for health in data.get("health", [])]
 
 
 @events.quitting.add_listener
 def judge(environment: Any, **_: Any) -> None:
-    """Say which objectives were met; the exit status is that of `./run loadtest`."""
+    """Print the verdicts; the exit status is that of `./run loadtest`."""
     test: LoadTest | None = getattr(environment, "loadtest", None)
     if test is None or isinstance(environment.runner, WorkerRunner):
         return
-    # A generator of several processes is saturated when its busiest one is.
-    worst = max(collector.health, key=lambda health: (health.saturated, health.cpu), default=Health())
+    # A load generator of several processes is saturated when the busiest one is.
+    worst = max(
+        collector.health, key=lambda health: (health.saturated, health.cpu), default=GeneratorHealth()
+    )
     stage = Stage(test.users, test.rate, time.monotonic() - collector.began, collector.samples, worst)
-    verdicts = slo.judge([stage], test.suite, slo.load(service().profile), collector.answers)
-    print(f"\n{slo.table(verdicts)}")
-    environment.process_exit_code = slo.exit_status(verdicts)
+    objectives = slo.load(Target.from_environment().profile)
+    verdicts = slo.judge([stage], test.workload.suite, objectives, collector.answers)
+    print(f"\n{tables.aligned(tables.verdicts(verdicts))}")
+    environment.process_exit_code = exit_status(verdicts)

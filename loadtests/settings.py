@@ -1,4 +1,4 @@
-"""Where the service is and what it is made of, read from the environment that `.env` is loaded into."""
+"""Where the service is and which engines it has, from the environment variables that .env holds."""
 
 from __future__ import annotations
 
@@ -13,20 +13,30 @@ PROFILES = ROOT / "config" / "engines"
 
 
 class SettingError(Exception):
-    """A setting is missing or wrong; the message names it and says what to do."""
+    """A setting is missing; the message names it and says what to do."""
 
 
 @dataclass(frozen=True)
-class Service:
-    """A running Duoserve. `key` goes into the Authorization header only."""
+class Target:
+    """The Duoserve under test. `key` goes into the Authorization header only."""
 
     url: str
     key: str
     profile: str
     engines: dict[str, list[str]]  # alias -> the URLs of its engines
 
+    @classmethod
+    def from_environment(cls) -> Target:
+        """The service that the environment describes. Raises SettingError."""
+        profile = required("PROFILE")
+        engines = {
+            alias: [url.strip().rstrip("/") for url in required(f"{alias.upper()}_URL").split(",")]
+            for alias in sorted(path.stem for path in (PROFILES / profile).glob("*.yaml"))
+        }
+        return cls(router_url(), required("LITELLM_MASTER_KEY"), profile, engines)
+
     def servers(self) -> dict[str, str]:
-        """The URLs of router and engines, by the names that `./run status` gives them."""
+        """The URLs of the router and the engines, by the names that `./run status` shows."""
         return {"router": self.url} | {
             alias if number == 1 else f"{alias}-{number}": url
             for alias, urls in self.engines.items()
@@ -35,18 +45,18 @@ class Service:
 
 
 def required(name: str) -> str:
-    """The setting `name`. Raises SettingError when it is missing or empty."""
+    """The environment variable `name`. Raises SettingError when it is missing or empty."""
     value = os.environ.get(name, "")
     if not value:
         raise SettingError(
-            f"{name} is not set: start with ./run, or load .env into the environment "
+            f"{name} is not set: use ./run, or load .env into the environment "
             "(set -a; . ./.env.example; . ./.env)."
         )
     return value
 
 
 def router_url() -> str:
-    """ROUTER_URL, or this machine's router at BIND_ADDRESS and ROUTER_PORT."""
+    """ROUTER_URL, or the router on this machine, at BIND_ADDRESS and ROUTER_PORT."""
     if url := os.environ.get("ROUTER_URL", ""):
         return url.rstrip("/")
     address = required("BIND_ADDRESS")
@@ -54,17 +64,7 @@ def router_url() -> str:
     return f"http://{host}:{required('ROUTER_PORT')}"
 
 
-def service() -> Service:
-    """The service as the environment describes it. Raises SettingError."""
-    profile = required("PROFILE")
-    engines = {
-        alias: [url.strip().rstrip("/") for url in required(f"{alias.upper()}_URL").split(",")]
-        for alias in sorted(path.stem for path in (PROFILES / profile).glob("*.yaml"))
-    }
-    return Service(router_url(), required("LITELLM_MASTER_KEY"), profile, engines)
-
-
 def engine_config(profile: str, alias: str) -> dict[str, object]:
-    """What config/engines says of an engine; {} when the profile or the file does not exist."""
+    """An engine's file in config/engines; {} when there is none."""
     path = PROFILES / profile / f"{alias}.yaml"
     return dict(yaml.safe_load(path.read_text()) or {}) if path.exists() else {}

@@ -1,12 +1,13 @@
 """Fixtures that several kinds of tests share."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.running_stack import Stack
+from tests.support.service import Service
+from tests.support.stack import Stack
 
 _STACK = pytest.StashKey[Stack]()
 
@@ -33,6 +34,24 @@ def own_stack(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Stack]
         yield stack
     finally:
         stack.run("down")
+
+
+@pytest.fixture
+def own_service(tmp_path: Path) -> Iterator[Callable[..., Service]]:
+    """Makes services of a test's own, with settings of its own, that it may break."""
+    made: list[Service] = []
+
+    def make(**settings: Any) -> Service:
+        folder = tmp_path / str(len(made))
+        folder.mkdir()
+        made.append(Service(folder, **settings))
+        return made[-1]
+
+    try:
+        yield make
+    finally:
+        for service in made:
+            service.stop()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
+from tests.support import ROOT
+from tests.support.waiting import PATIENCE
+
 CHROMIUM = shutil.which("chromium")
 _ARGUMENTS = [
     "--no-sandbox",
@@ -16,7 +19,7 @@ _ARGUMENTS = [
     "--disable-sync",
     "--no-first-run",
 ]
-_PICTURES = Path(__file__).resolve().parents[2] / "reports" / "browser"
+_PICTURES = ROOT / "reports" / "browser"
 _OPEN: dict[Page, "Chat"] = {}
 
 
@@ -61,7 +64,7 @@ class Chat:
         """A button by its name; its keyboard shortcut is no part of that."""
         return self.page.get_by_role("button", name=re.compile(rf"^{re.escape(name)}( Shortcut .*)?$"))
 
-    def answered(self, turns: int = 1, seconds: float = 25) -> None:
+    def answered(self, turns: int = 1, seconds: float = PATIENCE) -> None:
         """Wait until the last answer is complete."""
         expect(self.messages).to_have_count(2 * turns)
         expect(self.messages.last.get_by_text("tokens/s")).to_be_visible(timeout=seconds * 1000)
@@ -90,7 +93,7 @@ def browser() -> Iterator[Browser]:
         pytest.skip("no chromium here (Debian: apt install chromium)")
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=_ARGUMENTS)
-        expect.set_options(timeout=25_000)
+        expect.set_options(timeout=PATIENCE * 1000)
         yield chromium
         chromium.close()
 
@@ -99,7 +102,7 @@ def browser() -> Iterator[Browser]:
 def context(browser: Browser) -> Iterator[BrowserContext]:
     """A browser with nothing in its storage."""
     opened = browser.new_context(viewport={"width": 1280, "height": 800})
-    opened.set_default_timeout(25_000)
+    opened.set_default_timeout(PATIENCE * 1000)
     yield opened
     opened.close()
 

@@ -1,4 +1,4 @@
-"""The chat app in a real browser, before the real router and staged engines that do what a test needs."""
+"""The chat app in a real browser, before the real router and mock engines that do what a test needs."""
 
 import json
 import re
@@ -13,7 +13,9 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, expect
 
 from tests.browser.conftest import Chat
-from tests.browser.service import KEY, ROOT, Service, fetch, wait_for
+from tests.browser.service import KEY, Service, fetch
+from tests.support import ROOT
+from tests.support.waiting import wait_for
 from ui.conversation import Conversation, Message, export
 
 Open = Callable[[BrowserContext], Chat]
@@ -25,7 +27,7 @@ def service(folder: Path, browser: Browser) -> Iterator[Service]:
     running = Service(folder, MAX_BODY_MB="1", QUEUE_MAX="2")
     try:
         for model in ("coder", "general"):
-            running.start(model, "--itl-ms", "5", "--completion-tokens", "40")
+            running.engines[model].start(itl_ms=5, completion_tokens=40)
         running.start("router")
         running.start("ui")
         running.ready("coder", "general")
@@ -54,17 +56,17 @@ def chat(open_chat: Open, context: BrowserContext) -> Chat:
     return open_chat(context)
 
 
-def staged(**knobs: Any) -> str:
-    """A question that tells the staged engine how to answer it."""
-    return f"Please. staged:{json.dumps(knobs)}"
+def mock(**knobs: Any) -> str:
+    """A question that tells the mock engine how to answer it."""
+    return f"Please. mock:{json.dumps(knobs)}"
 
 
 def last_body(service: Service, model: str = "coder") -> Any:
-    return service.staged(model)["requests"][-1]["body"]
+    return service.engines[model].requests()[-1]["body"]
 
 
 def test_the_answer_grows_on_screen_while_it_is_made(chat: Chat, service: Service) -> None:
-    chat.ask(staged(text=WORDS, itl_ms=100))
+    chat.ask(mock(text=WORDS, itl_ms=100))
     expect(chat.messages).to_have_count(2)
     lengths = [
         wait_for(
@@ -72,7 +74,7 @@ def test_the_answer_grows_on_screen_while_it_is_made(chat: Chat, service: Servic
         )
         for seen in range(3, 12, 4)
     ]
-    assert lengths and service.staged("coder")["running"] == 1
+    assert lengths and service.engines["coder"].state()["running"] == 1
     expect(chat.messages.last).to_contain_text("index stop test self")
     chat.answered()
     expect(chat.messages.last).to_contain_text(
@@ -81,15 +83,15 @@ def test_the_answer_grows_on_screen_while_it_is_made(chat: Chat, service: Servic
 
 
 def test_stop_frees_the_engine_and_keeps_what_came(chat: Chat, service: Service) -> None:
-    chat.ask(staged(completion_tokens=2000, itl_ms=20))
+    chat.ask(mock(completion_tokens=2000, itl_ms=20))
     expect(chat.messages.last).to_contain_text("error")
     chat.button("Stop").click()
-    wait_for(lambda: service.staged("coder")["running"] == 0, "the engine works on", 2)
-    assert service.staged("coder")["requests"][-1]["state"] == "aborted"
+    wait_for(lambda: service.engines["coder"].state()["running"] == 0, "the engine works on", 2)
+    assert service.engines["coder"].requests()[-1]["state"] == "aborted"
     expect(chat.messages.last).to_contain_text("Stopped.")
     expect(chat.messages.last).to_contain_text("error")
     chat.button("Continue").click()
-    wait_for(lambda: service.staged("coder")["running"], "it did not go on")
+    wait_for(lambda: service.engines["coder"].state()["running"], "it did not go on")
     assert last_body(service)["continue_final_message"] is True
     expect(chat.button("Stop")).to_be_visible()
     chat.page.keyboard.press("Escape")
@@ -98,7 +100,7 @@ def test_stop_frees_the_engine_and_keeps_what_came(chat: Chat, service: Service)
 
 def test_no_stop_is_lost_while_the_browser_keeps_the_question(chat: Chat, service: Service) -> None:
     """The key is pressed as soon as there is a Stop: about when the storage tells what it has kept."""
-    chat.ask(staged(completion_tokens=2000, itl_ms=20))
+    chat.ask(mock(completion_tokens=2000, itl_ms=20))
     expect(chat.messages.last).to_contain_text("error")
     for number in range(16):
         if number:
@@ -109,18 +111,18 @@ def test_no_stop_is_lost_while_the_browser_keeps_the_question(chat: Chat, servic
 
 
 def test_stop_before_the_first_token_frees_the_engine_too(chat: Chat, service: Service) -> None:
-    chat.ask(staged(ttft_ms=60_000))
-    wait_for(lambda: service.staged("coder")["running"], "nothing was asked")
+    chat.ask(mock(ttft_ms=60_000))
+    wait_for(lambda: service.engines["coder"].state()["running"], "nothing was asked")
     chat.button("Stop").click()
-    wait_for(lambda: service.staged("coder")["running"] == 0, "the engine works on", 2)
+    wait_for(lambda: service.engines["coder"].state()["running"] == 0, "the engine works on", 2)
     expect(chat.messages.last).to_contain_text("Stopped before the answer began.")
 
 
 def test_closing_the_tab_frees_the_engine(chat: Chat, service: Service) -> None:
-    chat.ask(staged(completion_tokens=5000, itl_ms=20))
-    wait_for(lambda: service.staged("coder")["running"], "nothing was asked")
+    chat.ask(mock(completion_tokens=5000, itl_ms=20))
+    wait_for(lambda: service.engines["coder"].state()["running"], "nothing was asked")
     chat.page.close()
-    wait_for(lambda: service.staged("coder")["running"] == 0, "the engine works on for nobody", 10)
+    wait_for(lambda: service.engines["coder"].state()["running"] == 0, "the engine works on for nobody", 10)
 
 
 def test_regenerate_edit_delete_and_undo(chat: Chat, service: Service) -> None:
@@ -129,7 +131,7 @@ def test_regenerate_edit_delete_and_undo(chat: Chat, service: Service) -> None:
     chat.ask("What is two?")
     chat.answered(2)
     chat.button("Regenerate").click()
-    wait_for(lambda: len(service.staged("coder")["requests"]) == 3, "nothing was asked again")
+    wait_for(lambda: len(service.engines["coder"].requests()) == 3, "nothing was asked again")
     chat.answered(2)
     chat.messages.first.get_by_role("button", name="Edit").click()
     chat.page.get_by_label("Edit the question").fill("What is three?")
@@ -182,11 +184,11 @@ def test_conversations_survive_a_reload_and_stay_apart(
 
 
 def test_an_answer_survives_a_reload(chat: Chat, service: Service) -> None:
-    chat.ask(staged(completion_tokens=150, itl_ms=40))
+    chat.ask(mock(completion_tokens=150, itl_ms=40))
     expect(chat.messages.last).to_contain_text("error")
     chat.page.reload()
     chat.answered()
-    (request,) = service.staged("coder")["requests"]
+    (request,) = service.engines["coder"].requests()
     assert request["state"] == "finished" and request["chunks"] >= 150
 
 
@@ -197,8 +199,8 @@ def test_two_tabs_do_not_overwrite_each_other(open_chat: Open, context: BrowserC
     two = Chat(context.new_page(), one.url)
     two.open(f"/?{one.page.url.split('?')[1]}")
     expect(two.messages).to_have_count(2)
-    one.ask(staged(text="from the first tab", itl_ms=150))
-    two.ask(staged(text="from the second tab", itl_ms=150))
+    one.ask(mock(text="from the first tab", itl_ms=150))
+    two.ask(mock(text="from the second tab", itl_ms=150))
     for tab in (one, two):  # whichever saved first, the other's version is kept beside it, or follows it
         expect(tab.messages.last.get_by_text("tokens/s")).to_be_visible()
         expect(tab.button("Stop")).to_have_count(0)
@@ -306,7 +308,7 @@ def test_what_cannot_fit_is_refused_and_can_be_edited(chat: Chat, service: Servi
     expect(chat.page.get_by_test_id("stChatInput").get_by_text("long.txt")).to_be_visible()
     chat.ask("Sum this up")
     expect(chat.messages.last).to_contain_text(re.compile(r"Too long: .* 6144 tokens .* 20\d\d\d tokens"))
-    assert service.staged("coder")["requests"] == []
+    assert service.engines["coder"].requests() == []
     chat.messages.first.get_by_role("button", name="Edit").click()
     chat.page.get_by_role("button", name=re.compile("long.txt.*(Remove|Clear|remove)|Remove long.txt")).or_(
         chat.page.get_by_label("Clear all")
@@ -323,7 +325,7 @@ def test_reasoning_is_folded_and_markdown_drawn_but_no_html(chat: Chat) -> None:
         "[l](javascript:window.hacked=1) :red[red] costs $5 and $6, \\(a^2\\)\n\n| a |\n|---|\n| b |\n\n"
         "```python\ndef f(): pass\n```"
     )
-    chat.ask(staged(text=attack, reasoning_tokens=5))
+    chat.ask(mock(text=attack, reasoning_tokens=5))
     chat.answered()
     answer = chat.messages.last
     expect(answer.get_by_text("Reasoning")).to_be_visible()
@@ -358,7 +360,7 @@ def test_older_turns_that_no_longer_fit_are_named(chat: Chat, service: Service) 
 def test_an_engine_that_fails_is_a_sentence_and_a_retry(
     chat: Chat, service: Service, knobs: dict[str, Any], said: str
 ) -> None:
-    service.staged("coder", **knobs, times=1)
+    service.engines["coder"].set(**knobs, times=1)
     chat.ask("What is one?")
     expect(chat.messages.last).to_contain_text(said)
     expect(chat.messages.first).to_contain_text("What is one?")
@@ -382,7 +384,7 @@ def crowd(service: Service) -> Iterator[Callable[[int], None]]:
             others[-1].start()
         wait_for(
             lambda: (
-                service.staged("coder")["running"] == slots
+                service.engines["coder"].state()["running"] == slots
                 and re.search(
                     rf'duoserve_waiting\{{alias="coder"\}} {waiting}\b',
                     fetch(f"{service.url('router')}/metrics"),
@@ -399,12 +401,12 @@ def crowd(service: Service) -> Iterator[Callable[[int], None]]:
 def test_a_full_queue_counts_down_and_then_answers(
     chat: Chat, service: Service, crowd: Callable[[int], None]
 ) -> None:
-    service.staged("coder", ttft_ms=1500)
+    service.engines["coder"].set(ttft_ms=1500)
     crowd(2)
     chat.ask("Me, too")
     expect(chat.messages.last).to_contain_text("the queue is full")
     expect(chat.page.get_by_role("button", name=re.compile(r"Try again in \d+ s"))).to_be_disabled()
-    service.staged("coder", ttft_ms=0)
+    service.engines["coder"].set(ttft_ms=0)
     expect(chat.button("Try again")).to_be_enabled()
     chat.button("Try again").click()
     chat.answered()
@@ -413,9 +415,9 @@ def test_a_full_queue_counts_down_and_then_answers(
 def test_the_queue_is_said_while_a_question_waits(
     chat: Chat, service: Service, crowd: Callable[[int], None]
 ) -> None:
-    service.staged("coder", ttft_ms=6000)
+    service.engines["coder"].set(ttft_ms=6000)
     crowd(0)
-    service.staged("coder", ttft_ms=0)
+    service.engines["coder"].set(ttft_ms=0)
     chat.ask("Me, too")
     expect(chat.messages.last).to_contain_text(
         re.compile(r"Waiting for a free place: 1 in the queue \(\d s\)")
@@ -424,7 +426,7 @@ def test_the_queue_is_said_while_a_question_waits(
 
 
 def test_an_answer_that_stalls_says_so_and_goes_on(chat: Chat) -> None:
-    chat.ask(staged(text=WORDS, stall_at=6, stall_ms=7000))
+    chat.ask(mock(text=WORDS, stall_at=6, stall_ms=7000))
     expect(chat.messages.last).to_contain_text(re.compile(r"first case def.*Nothing has come for \d s", re.S))
     chat.answered()
     expect(chat.messages.last).not_to_contain_text("Nothing has come")
@@ -440,7 +442,7 @@ def test_what_the_service_will_not_carry_is_a_sentence(chat: Chat, service: Serv
     chat.button("Send message").click()
     expect(chat.messages.last).to_contain_text("The question is too large for the service")
     expect(chat.messages.first).to_contain_text("Sum this up")
-    assert service.staged("coder")["requests"] == []
+    assert service.engines["coder"].requests() == []
 
 
 def test_presets_are_edited_and_applied(chat: Chat, service: Service) -> None:
@@ -471,7 +473,7 @@ def test_presets_are_edited_and_applied(chat: Chat, service: Service) -> None:
 def test_a_very_long_conversation_stays_fluent(chat: Chat, tmp_path: Path) -> None:
     def seconds_to_answer(turns: int) -> float:
         before = time.monotonic()
-        chat.ask(staged(text="Here it is.", ttft_ms=0))
+        chat.ask(mock(text="Here it is.", ttft_ms=0))
         expect(chat.messages).to_have_count(turns)
         expect(chat.messages.last.get_by_text("tokens/s")).to_be_visible()
         return time.monotonic() - before
@@ -495,7 +497,7 @@ def test_a_very_long_conversation_stays_fluent(chat: Chat, tmp_path: Path) -> No
 
 
 def test_waiting_for_a_place_is_said(chat: Chat, service: Service) -> None:
-    chat.ask(staged(ttft_ms=2500))
+    chat.ask(mock(ttft_ms=2500))
     expect(chat.messages.last).to_contain_text(re.compile(r"coder is reading … \d s"))
     chat.answered()
 
@@ -515,7 +517,7 @@ def test_the_keyboard_is_enough(chat: Chat) -> None:
 
 def test_an_answer_can_be_copied(chat: Chat, context: BrowserContext) -> None:
     context.grant_permissions(["clipboard-read", "clipboard-write"])
-    chat.ask(staged(text="some **bold** text"))
+    chat.ask(mock(text="some **bold** text"))
     chat.answered()
     chat.messages.last.get_by_role("button", name="Copy the answer").click()
     expect(chat.messages.last.get_by_text("Copied")).to_be_visible()
@@ -569,7 +571,7 @@ def test_every_look_is_accessible_and_fits(
     context.set_default_timeout(25_000)
     chat = open_chat(context)
     _check(chat, tmp_path / f"{name}-empty.png")
-    service.staged("coder", text=ANSWER, itl_ms=30, times=1)
+    service.engines["coder"].set(text=ANSWER, itl_ms=30, times=1)
     chat.ask("How do I merge two dicts in Python, and what does it cost?")
     chat.answered()
     chat.page.mouse.move(0, 0)

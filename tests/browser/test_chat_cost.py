@@ -12,7 +12,8 @@ import pytest
 from playwright.sync_api import Browser
 
 from tests.browser.conftest import Chat
-from tests.browser.service import Service, fetch, wait_for
+from tests.browser.service import Service, fetch
+from tests.support.waiting import wait_for
 
 ANSWERS, TOKENS, ITL_MS = 5, 200, 33
 # Notes when Enter is pressed and when the first token is on screen.
@@ -36,7 +37,7 @@ def service(folder: Path, browser: Browser) -> Iterator[Service]:
     running = Service(folder)
     try:
         for model in ("coder", "general"):
-            running.start(model, "--ttft-ms", "200", "--itl-ms", str(ITL_MS))
+            running.engines[model].start(ttft_ms=200, itl_ms=ITL_MS)
         running.start("router")
         running.start("ui")
         running.ready("coder", "general")
@@ -65,7 +66,7 @@ def test_cost(
     record_property: Callable[[str, object], None],
 ) -> None:
     """All have an answer streaming all the time. They ask evenly spread over its time, or in one instant."""
-    process = psutil.Process(service.processes["ui"].pid)
+    process = psutil.Process(service.processes["ui"].child.pid)
     chats = [Chat(browser.new_context().new_page(), service.url("ui")).open() for _ in range(people)]
     memory, before = process.memory_info().rss, ttft(service)
     for chat in chats:
@@ -87,7 +88,7 @@ def test_cost(
                 wait_for(lambda chat=chat, number=number: answered(chat, number), "no answer")
                 time.sleep(max(0.0, due - time.monotonic()))
                 due = time.monotonic() + TOKENS * ITL_MS / 1000 / people
-            chat.ask(f"Question {number}. staged:{json.dumps({'text': text})}")
+            chat.ask(f"Question {number}. mock:{json.dumps({'text': text})}")
     for chat in chats:
         wait_for(lambda chat=chat: answered(chat, ANSWERS), "no answer")
     cpu = sum(process.cpu_times()[:2]) - cpu

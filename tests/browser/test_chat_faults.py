@@ -8,14 +8,15 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, expect
 
 from tests.browser.conftest import Chat
-from tests.browser.service import Service, fetch, unreachable, wait_for
+from tests.browser.service import Service, fetch, unreachable
+from tests.support.waiting import wait_for
 
 
 @pytest.fixture(scope="module")
 def service(folder: Path, browser: Browser) -> Iterator[Service]:
     running = Service(folder)
     try:
-        running.start("general", "--completion-tokens", "20")
+        running.engines["general"].start(completion_tokens=20)
         running.start("router")
         running.start("ui")
         running.ready("general")  # coder is not there yet: it loads
@@ -39,22 +40,22 @@ def test_a_question_waits_for_a_loading_model_or_is_withdrawn(chat: Chat, servic
     expect(chat.messages.last).to_contain_text("Stopped before the answer began.")
     chat.button("Regenerate").click()
     expect(chat.messages.last).to_contain_text("your question waits")
-    service.start("coder", "--completion-tokens", "5000", "--itl-ms", "20")
+    service.engines["coder"].start(completion_tokens=5000, itl_ms=20)
     expect(chat.messages.last).to_contain_text("error")
     expect(chat.button("Stop")).to_be_visible()
-    assert len(service.staged("coder")["requests"]) == 1
+    assert len(service.engines["coder"].requests()) == 1
 
 
 def test_an_engine_killed_in_the_middle_keeps_what_came(chat: Chat, service: Service) -> None:
     chat.ask("Tell me everything")
     expect(chat.messages.last).to_contain_text("error")
-    service.kill("coder")
+    service.engines["coder"].stop()
     expect(chat.messages.last).to_contain_text("The model went away in the middle of this answer.")
     expect(chat.messages.last).to_contain_text("error")
     expect(chat.page.get_by_text("coder down")).to_be_visible()
     chat.button("Try again").click()
     expect(chat.messages.last).to_contain_text("not available at the moment")
-    service.start("coder", "--completion-tokens", "20")
+    service.engines["coder"].start(completion_tokens=20)
     service.ready("coder")
     expect(chat.button("Try again")).to_be_enabled()
     chat.button("Try again").click()
@@ -62,7 +63,7 @@ def test_an_engine_killed_in_the_middle_keeps_what_came(chat: Chat, service: Ser
 
 
 def test_the_other_model_serves_on_meanwhile(chat: Chat, service: Service) -> None:
-    service.kill("coder")
+    service.engines["coder"].stop()
     expect(chat.page.get_by_text("coder down")).to_be_visible()
     chat.page.get_by_role("radio", name="general").click(force=True)
     chat.ask("Are you there?")

@@ -9,8 +9,8 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, expect
 
 from tests.browser.conftest import Chat
-from tests.browser.service import wait_for
-from tests.running_stack import Stack
+from tests.support.stack import Stack
+from tests.support.waiting import wait_for
 
 LONG = "Write a very long story about a lighthouse keeper and the sea. Do not stop early."
 

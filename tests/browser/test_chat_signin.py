@@ -8,7 +8,8 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, expect
 
 from tests.browser.conftest import Chat
-from tests.browser.service import KEY, Service, fetch, wait_for
+from tests.browser.service import KEY, Service, fetch
+from tests.support.waiting import wait_for
 
 
 @pytest.fixture(scope="module")

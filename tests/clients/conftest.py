@@ -1,4 +1,4 @@
-"""Real clients against the real router, with staged engines behind it."""
+"""Real clients against the real router, with mock engines behind it."""
 
 import fcntl
 import hashlib
@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from router.paths import SERVED
-from tests.contract.router.conftest import KEY, ROOT, Service
+from tests.support import ROOT
+from tests.support.service import KEY, Service
 
 WINDOW = 65536  # what agents need for their own prompts
 Json = dict[str, Any]

@@ -1,4 +1,4 @@
-"""Coding agents, headless: connect, stream, run the one tool that the staged engine calls, and show an error.
+"""Coding agents, headless: connect, stream, run the one tool that the mock engine calls, and show an error.
 
 `./run test-clients` runs these. Each is configured by what `./run ide TOOL --write` writes.
 """
@@ -15,14 +15,14 @@ import psutil
 import pytest
 
 from tests.clients.conftest import Served, environment, node
-from tests.contract.router.conftest import ROOT
+from tests.support import ROOT
 
 pytestmark = pytest.mark.slow
 SECONDS = 150
 # The command's own text does not hold the result, so only its output does. (Qwen Code refuses `$(`.)
 COMMAND = "printf '%s-%s' from-the-tool 42"
 RESULT = "from-the-tool-42"
-ANSWER = "An answer from the staged engine."
+ANSWER = "An answer from the mock engine."
 
 
 @dataclass(frozen=True)

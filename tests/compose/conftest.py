@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.running_stack import ROOT, eventually
+from tests.support import ROOT
+from tests.support.waiting import wait_for
 
 COMPOSE = Path(sys.executable).with_name("docker-compose")
 _PACKAGES = {"dockerd": "docker.io", "debootstrap": "debootstrap"}
@@ -53,7 +54,7 @@ class Docker:
     timings: dict[str, float] = field(default_factory=dict)
     stand_ins: dict[str, str] = field(default_factory=dict)
 
-    def __call__(self, *arguments: str, seconds: float = 60) -> str:
+    def __call__(self, *arguments: str, seconds: float = 300) -> str:
         return run(["docker", *arguments], seconds, env=self.environment)
 
     def answers(self) -> bool:
@@ -135,10 +136,8 @@ def _engine(folder: Path, *options: str, namespace: bool = False) -> Iterator[Do
     with (folder / "dockerd.log").open("ab") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
-        for _ in eventually(f"the Docker engine answers; see {folder}/dockerd.log", 60):
-            assert process.poll() is None, (folder / "dockerd.log").read_text()[-3000:]
-            if docker.answers():
-                break
+        wait_for(lambda: process.poll() is not None or docker.answers(), "the Docker engine answers")
+        assert process.poll() is None, (folder / "dockerd.log").read_text()[-3000:]
         if not namespace:
             yield docker
             return

@@ -13,7 +13,9 @@ import httpx
 import pytest
 
 from tests.compose.conftest import COMPOSE, Docker, run
-from tests.running_stack import ROOT, eventually, free_ports
+from tests.support import ROOT
+from tests.support.ports import free_port
+from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 # Kills the process that has the most memory: the one that runs the model.
@@ -39,7 +41,7 @@ class Project:
             shutil.copy(ROOT / name, folder)
         shutil.copytree(ROOT / "config", folder / "config")
         folder.chmod(0o755)
-        self.router_port, self.ui_port = free_ports(2)
+        self.router_port, self.ui_port = free_port(), free_port()
         (folder / ".env").write_text(
             f"LITELLM_MASTER_KEY={KEY}\nROUTER_PORT={self.router_port}\nUI_PORT={self.ui_port}\n"
         )
@@ -108,9 +110,7 @@ def test_from_nothing_to_an_answer_and_back_from_a_crash(project: Project, docke
     up = project.start()
 
     # The first model serves while the second has not started.
-    for _ in eventually("coder serves", 300):
-        if project.state("coder") == "ready":
-            break
+    wait_for(lambda: project.state("coder") == "ready", "coder serves", 600)
     docker.timings["up: coder ready"] = time.monotonic() - began
     assert project.state("general") == "loading"
     assert "Paris" in project.ask("coder").text
@@ -136,14 +136,10 @@ def test_from_nothing_to_an_answer_and_back_from_a_crash(project: Project, docke
     first = project.container("coder-cpu")["State"]
     killed = time.monotonic()
     docker("exec", project.container("coder-cpu")["Id"], "python3", "-c", KILL_WORKER)
-    for _ in eventually("the router sees the model down", 60):
-        if project.state("coder") == "down":
-            break
+    wait_for(lambda: project.state("coder") == "down", "the router sees the model down")
     assert project.ask("coder").status_code == 503
     assert project.ask("general").status_code == 200
-    for _ in eventually("the model serves again", 240):
-        if project.state("coder") == "ready":
-            break
+    wait_for(lambda: project.state("coder") == "ready", "the model serves again", 600)
     docker.timings["a killed engine serves again"] = time.monotonic() - killed
     assert "Paris" in project.ask("coder").text
     assert project.container("coder-cpu")["State"]["StartedAt"] > first["StartedAt"]
@@ -193,13 +189,15 @@ def _prometheus_sees_all(project: Project) -> None:
     project(*MONITORING, "up", "--detach", "--wait", "--no-build", "prometheus", seconds=300)
     assert _listening() == listening
     query = "http://127.0.0.1:9090/api/v1/query?query=up"
-    for _ in eventually("Prometheus sees router and engines", 90):
+
+    def seen() -> bool:
         answer = json.loads(project(*MONITORING, "exec", "-T", "prometheus", "wget", "-q", "-O", "-", query))
         up = {
             series["metric"]["instance"] for series in answer["data"]["result"] if series["value"][1] == "1"
         }
-        if up == {"router:4000", "coder:8000", "general:8000"}:
-            break
+        return up == {"router:4000", "coder:8000", "general:8000"}
+
+    wait_for(seen, "Prometheus sees router and engines")
     project(*MONITORING, "rm", "--stop", "--force", "prometheus")
 
 

@@ -8,7 +8,9 @@ import pytest
 import yaml
 
 from services.stack.ide import check
-from tests.running_stack import ROOT, Stack, eventually
+from tests.support import ROOT
+from tests.support.stack import Stack
+from tests.support.waiting import wait_for
 
 NAMES = list(yaml.safe_load(check.REQUESTS.read_text()))
 PROFILE = yaml.safe_load((ROOT / "config" / "engines" / "cpu" / "coder.yaml").read_text())
@@ -53,9 +55,7 @@ def test_a_superseded_completion_is_gone_from_the_engine(stack: Stack) -> None:
             step = (time.monotonic() - start) / 10
             assert running(stack) >= 1
         left = time.monotonic()
-        for _ in eventually("the engine is free", 5):
-            if running(stack) == 0:
-                break
+        wait_for(lambda: running(stack) == 0, "the engine is free")
         gone = time.monotonic() - left
         print(f"gone after {gone * 1000:.0f} ms, a step takes {step * 1000:.0f} ms")
         assert gone < 400 * step / 10, "it went on"

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
-from tests.running_stack import Stack
+from tests.support.stack import Stack
 
 
 def prompt(tokens: int) -> list[int]:

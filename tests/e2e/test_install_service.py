@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.running_stack import ROOT, Stack
+from tests.support import ROOT
+from tests.support.stack import Stack
 
 SYSTEMD = Path("/lib/systemd/systemd")
 # In a mount and process namespace of its own, so that machine and user know nothing of this systemd.
@@ -28,7 +29,7 @@ systemctl --user is-active duoserve || true
 # Inside that namespace: the service serves; killed, it comes back as another process and serves again.
 CHECK = """
 import os, signal, subprocess
-from tests.running_stack import eventually
+from tests.support.waiting import wait_for
 
 def main_process():
     shown = subprocess.run(
@@ -40,17 +41,11 @@ def main_process():
 def status():
     return subprocess.run(["./run", "status"], capture_output=True).returncode
 
-for _ in eventually("everything is ready", 120):
-    if status() == 0:
-        break
+wait_for(lambda: status() == 0, "everything is ready", 600)
 first = main_process()
 os.kill(first, signal.SIGKILL)
-for _ in eventually("systemd started it again", 60):
-    if main_process() not in (0, first):
-        break
-for _ in eventually("everything is ready again", 120):
-    if status() == 0:
-        break
+wait_for(lambda: main_process() not in (0, first), "systemd started it again")
+wait_for(lambda: status() == 0, "everything is ready again", 600)
 print("killed and back", flush=True)
 """
 
@@ -75,7 +70,7 @@ def test_systemd_starts_restarts_and_stops_it(own_stack: Stack, tmp_path: Path) 
         env=environment,
         capture_output=True,
         text=True,
-        timeout=290,
+        timeout=1100,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "killed and back" in done.stdout

@@ -6,7 +6,8 @@ import httpx
 import psutil
 import pytest
 
-from tests.running_stack import Stack, eventually
+from tests.support.stack import Stack
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -45,9 +46,7 @@ def test_serves_early_recovers_and_leaves_nothing(own_stack: Stack) -> None:
     # The first model that is ready serves while the second is still loading.
     first = "coder" if "coder" in up.wait_for("model ready") else "general"
     second = "general" if first == "coder" else "coder"
-    for _ in eventually("the router sees the model ready", 3):
-        if _state(own_stack, first) == "ready":
-            break
+    wait_for(lambda: _state(own_stack, first) == "ready", "the router sees the model ready")
     assert _state(own_stack, second) == "loading"
     assert _ask(own_stack, first).status_code == 200
     waiting = _ask(own_stack, second)
@@ -59,22 +58,20 @@ def test_serves_early_recovers_and_leaves_nothing(own_stack: Stack) -> None:
     engine = max(own_stack.processes(first), key=lambda p: p.memory_info().rss)
     assert "VLLM::EngineCore" in engine.cmdline()[0]
     engine.kill()
-    for _ in eventually("the router sees the model down", 30):
-        if _state(own_stack, first) != "ready":
-            break
+    wait_for(lambda: _state(own_stack, first) != "ready", "the router sees the model down")
     assert _ask(own_stack, second).status_code == 200
-    for _ in eventually("the model is ready again", 120):
-        if _state(own_stack, first) == "ready":
-            break
+    wait_for(lambda: _state(own_stack, first) == "ready", "the model is ready again", 600)
     assert _ask(own_stack, first).status_code == 200
     assert not before & _pids(own_stack, first)
 
     # A killed guard: what it leaves behind is ended before its successor starts.
     before = _pids(own_stack, second)
     psutil.Process(own_stack.status()["services"][second]["pid"]).kill()
-    for _ in eventually("the second model is ready again", 120):
-        if _state(own_stack, second) == "ready" and not before & _pids(own_stack, second):
-            break
+    wait_for(
+        lambda: _state(own_stack, second) == "ready" and not before & _pids(own_stack, second),
+        "the second model is ready again",
+        600,
+    )
     assert len(_pids(own_stack, second)) == len(before)
 
     # A killed supervisor takes everything with it.
@@ -82,9 +79,7 @@ def test_serves_early_recovers_and_leaves_nothing(own_stack: Stack) -> None:
     supervisor.kill()
     assert up.end() == 1
     assert "supervisor died" in "".join(up.output)
-    for _ in eventually("nothing is left", 30):
-        if not own_stack.processes():
-            break
+    wait_for(lambda: not own_stack.processes(), "nothing is left")
     assert own_stack.run("down").returncode == 0
 
 

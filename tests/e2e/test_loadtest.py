@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.running_stack import ROOT, Stack
+from tests.support import ROOT
+from tests.support.stack import Stack
 
 
 def test_a_short_load_on_the_real_service(stack: Stack, tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ import httpx
 import pytest
 
 from services.monitoring import overview
-from tests.prometheus import Prometheus
-from tests.running_stack import Stack, eventually
+from tests.support.prometheus import Prometheus
+from tests.support.stack import Stack
+from tests.support.waiting import wait_for
 
 # As NVIDIA's exporter writes it, for machines without a GPU: memory in MiB, utilisation in percent.
 GPU = b"""DCGM_FI_DEV_GPU_UTIL{gpu="0",modelName="NVIDIA RTX PRO 6000 Blackwell"} 41
@@ -66,13 +67,16 @@ def test_no_panel_is_empty_on_a_live_stack(stack: Stack, tmp_path: Path) -> None
         httpx.Client(base_url=stack.url, headers=stack.headers, timeout=120) as client,
     ):
         left = queries()
+
+        def all_show() -> bool:
+            for model in stack.engines:
+                _ask(client, model)
+            nonlocal left
+            left = {name: query for name, query in queries().items() if not _shows(prometheus.query(query))}
+            return not left
+
         try:
-            for _ in eventually("every panel shows a number", 90):
-                for model in stack.engines:
-                    _ask(client, model)
-                left = {name: query for name, query in left.items() if not _shows(prometheus.query(query))}
-                if not left:
-                    break
+            wait_for(all_show, "every panel shows a number")
         except AssertionError:
             pytest.fail(f"panels without a number: {', '.join(left)}")
 

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from services.stack import memory, settings
-from tests.running_stack import Stack
+from tests.support.stack import Stack
 
 
 @pytest.mark.parametrize("number", [0, 1], ids=settings.ALIASES)

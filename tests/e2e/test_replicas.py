@@ -8,7 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.running_stack import Stack, eventually, free_ports
+from tests.support.ports import free_port
+from tests.support.stack import Stack
+from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 SLOTS = 8  # of the cpu profile
@@ -51,10 +53,10 @@ def _client(stack: Stack) -> httpx.AsyncClient:
 
 
 async def test_load_spreads_and_a_dead_engine_takes_only_its_own_requests(tmp_path: Path) -> None:
-    first, second = (f"http://127.0.0.1:{port}" for port in free_ports(2))
+    first, second = (f"http://127.0.0.1:{port}" for port in (free_port(), free_port()))
     stack = Stack(tmp_path / "home", CODER_URL=f"{first},{second}")
     try:
-        up = stack.run("up", "--detach", timeout=400)
+        up = stack.run("up", "--detach")
         assert up.returncode == 0, f"{up.stdout}\n{up.stderr}\n{stack.logs()}"
         services = stack.status()["services"]
         assert {"coder", "coder-2", "general"} <= set(services)
@@ -69,9 +71,11 @@ async def test_load_spreads_and_a_dead_engine_takes_only_its_own_requests(tmp_pa
 
 
 def _wait_until_both_serve(stack: Stack) -> None:
-    for _ in eventually("the engine is back", 240):
-        if httpx.get(f"{stack.url}/ready").json()["models"]["coder"]["reason"] == "serving":
-            return
+    wait_for(
+        lambda: httpx.get(f"{stack.url}/ready").json()["models"]["coder"]["reason"] == "serving",
+        "the engine is back",
+        600,
+    )
 
 
 async def load_spreads(stack: Stack) -> None:

@@ -11,7 +11,7 @@ import httpx
 import openai
 import pytest
 
-from tests.running_stack import Stack
+from tests.support.stack import Stack
 
 WINDOW = 8192
 

@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 from services.stack.supervision.processes import marked
-from tests.running_stack import ROOT, eventually
+from tests.support import ROOT
+from tests.support.waiting import wait_for
 
 # Each prints its process id; the second has a session of its own, as a daemon would.
 LEAF = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
@@ -48,17 +49,19 @@ def guard(tmp_path: Path) -> Iterator[Start]:
 
 def _family(tmp_path: Path, expected: int = 3) -> list[psutil.Process]:
     log = tmp_path / "data" / "logs" / "family.log"
-    for _ in eventually("all processes are up", 10):
-        pids = re.findall(r"^\d+$", log.read_text(), re.M) if log.exists() else []
-        if len(pids) == expected:
-            return [psutil.Process(int(pid)) for pid in pids[-3:]]
-    raise AssertionError
+
+    def pids() -> list[str]:
+        return re.findall(r"^\d+$", log.read_text(), re.M)
+
+    wait_for(lambda: len(pids()) == expected, "all processes are up")
+    return [psutil.Process(int(pid)) for pid in pids()[-3:]]
 
 
-def _gone(processes: list[psutil.Process], seconds: float = 5) -> None:
-    for _ in eventually("all processes are gone", seconds):
-        if not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes):
-            return
+def _gone(processes: list[psutil.Process]) -> None:
+    wait_for(
+        lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes),
+        "all processes are gone",
+    )
 
 
 def test_sigterm_ends_the_whole_family(guard: Start, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import fcntl
 import socket
 from pathlib import Path
 
-from tests.running_stack import Stack
+from tests.support.stack import Stack
 
 
 def test_two_starts_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from services.stack.commands.check import STATIC
 from services.stack.environments import ROOT
 from services.stack.settings import EXAMPLE
 from services.stack.tasks import TASKS, Task
-from tests.running_stack import Stack
+from tests.support.stack import Stack
 
 PIXI: dict[str, Any] = tomllib.loads((ROOT / "pixi.toml").read_text())
 

@@ -1,27 +1,28 @@
-"""`./run loadtest` and Locust's own modes, against staged engines: the gate passes, fails and refuses."""
+"""`./run loadtest` and Locust's own modes, against mock engines: the gate passes, fails and refuses."""
 
 from __future__ import annotations
 
 import http.client
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.contract.loadtests.staged_process import StagedProcess, staged_engine
-
-ROOT = Path(__file__).resolve().parents[3]
+from mock_engine import MockEngine
+from tests.support import ROOT
+from tests.support.ports import free_port
+from tests.support.waiting import wait_for
 
 
 def settings(url: str) -> dict[str, str]:
-    variables = {"LITELLM_MASTER_KEY": "sk-staged", "PROFILE": "blackwell-96gb", "ROUTER_URL": url}
+    variables = {"LITELLM_MASTER_KEY": "sk-mock", "PROFILE": "blackwell-96gb", "ROUTER_URL": url}
     return os.environ | variables | {"CODER_URL": url, "GENERAL_URL": url}
 
 
@@ -44,12 +45,13 @@ def loadtest(url: str, report: Path, *options: str) -> subprocess.CompletedProce
     )
 
 
+FAST: dict[str, Any] = {"ttft_ms": 20, "itl_ms": 1, "completion_tokens": 200}
 QUICK = ("--suite", "completion", "--users", "8", "--duration", "2", "--patience", "10", "--think", "0")
 
 
 def test_a_fast_service_passes(tmp_path: Path) -> None:
-    with staged_engine("--ttft-ms", "20", "--itl-ms", "1", "--completion-tokens", "200") as staged:
-        done = loadtest(staged.url, tmp_path, *QUICK)
+    with MockEngine(**FAST) as engine:
+        done = loadtest(engine.url, tmp_path, *QUICK)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "MISSED" not in done.stdout
     (folder,) = tmp_path.iterdir()
@@ -60,8 +62,8 @@ def test_a_fast_service_passes(tmp_path: Path) -> None:
 
 
 def test_a_slow_service_fails_and_the_report_says_why(tmp_path: Path) -> None:
-    with staged_engine("--ttft-ms", "700", "--itl-ms", "1", "--completion-tokens", "200") as staged:
-        done = loadtest(staged.url, tmp_path, *QUICK)
+    with MockEngine(ttft_ms=700, itl_ms=1, completion_tokens=200) as engine:
+        done = loadtest(engine.url, tmp_path, *QUICK)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "MISSED" in done.stdout
     (folder,) = tmp_path.iterdir()
@@ -73,11 +75,11 @@ def test_a_slow_service_fails_and_the_report_says_why(tmp_path: Path) -> None:
 
 def test_failures_fail_the_gate(tmp_path: Path) -> None:
     with (
-        staged_engine("--ttft-ms", "5", "--itl-ms", "0", "--completion-tokens", "200") as staged,
-        running_loadtest(staged, tmp_path, *QUICK, "--patience", "1") as process,
+        MockEngine(ttft_ms=5, itl_ms=0, completion_tokens=200) as engine,
+        running_loadtest(engine, tmp_path, *QUICK, "--patience", "1") as process,
     ):
-        wait_for_requests(staged, 30)  # the warm-up is over, the load has begun
-        staged.control("POST", {"error_at": 5})
+        wait_for_requests(engine, 30)  # the warm-up is over, the load has begun
+        engine.set(error_at=5)
         stdout, _ = process.communicate(timeout=120)
     skip_if_saturated(stdout)
     assert process.returncode == 1, stdout
@@ -86,12 +88,12 @@ def test_failures_fail_the_gate(tmp_path: Path) -> None:
 
 
 @contextmanager
-def running_loadtest(staged: StagedProcess, report: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+def running_loadtest(engine: MockEngine, report: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "loadtests", "run", "--report", str(report), *options]
     with subprocess.Popen(
         command,
         cwd=ROOT,
-        env=settings(staged.url),
+        env=settings(engine.url),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -99,17 +101,14 @@ def running_loadtest(staged: StagedProcess, report: Path, *options: str) -> Iter
         yield process
 
 
-def wait_for_requests(staged: StagedProcess, count: int) -> None:
-    deadline = time.monotonic() + 60
-    while len(staged.control()["requests"]) < count:
-        assert time.monotonic() < deadline, "the load did not begin"
-        time.sleep(0.02)
+def wait_for_requests(engine: MockEngine, count: int) -> None:
+    wait_for(lambda: len(engine.requests()) >= count, "the load begins")
 
 
 def test_too_few_requests_are_no_pass(tmp_path: Path) -> None:
-    with staged_engine("--ttft-ms", "20", "--itl-ms", "1", "--completion-tokens", "200") as staged:
+    with MockEngine(**FAST) as engine:
         done = loadtest(
-            staged.url, tmp_path, "--suite", "chat", "--users", "2", "--duration", "1", "--patience", "1"
+            engine.url, tmp_path, "--suite", "chat", "--users", "2", "--duration", "1", "--patience", "1"
         )
     assert done.returncode == 2, done.stdout + done.stderr
     assert "no verdict" in done.stdout
@@ -119,11 +118,11 @@ def test_burst_counts_refusals_apart(tmp_path: Path) -> None:
     """Refusals are neither failures nor latencies; they must come at once and say when to come back."""
     quick = ("--suite", "burst", "--users", "100", "--duration", "2", "--patience", "1")
     with (
-        staged_engine("--ttft-ms", "300", "--itl-ms", "1", "--completion-tokens", "200") as staged,
-        running_loadtest(staged, tmp_path, *quick) as process,
+        MockEngine(ttft_ms=300, itl_ms=1, completion_tokens=200) as engine,
+        running_loadtest(engine, tmp_path, *quick) as process,
     ):
-        wait_for_requests(staged, 30)
-        staged.control("POST", {"status": 429, "retry_after": "1"})
+        wait_for_requests(engine, 30)
+        engine.set(status=429, retry_after="1")
         stdout, _ = process.communicate(timeout=120)
     skip_if_saturated(stdout)
     (folder,) = tmp_path.iterdir()
@@ -135,7 +134,7 @@ def test_burst_counts_refusals_apart(tmp_path: Path) -> None:
 
 
 def test_an_absent_service_is_one_clear_line(tmp_path: Path) -> None:
-    with staged_engine() as gone:
+    with MockEngine() as gone:
         pass
     done = loadtest(gone.url, tmp_path)
     assert done.returncode == 69
@@ -153,10 +152,9 @@ def test_a_missing_setting_is_named(tmp_path: Path) -> None:
 
 def test_open_loop_shows_the_queue_that_closed_loop_hides(tmp_path: Path) -> None:
     """20 requests a second for an engine that takes 10: waiting grows, whatever the clients do."""
-    options = ("--ttft-ms", "100", "--itl-ms", "0", "--completion-tokens", "200", "--slots", "1")
-    with staged_engine(*options) as staged:
+    with MockEngine(ttft_ms=100, completion_tokens=200, slots=1) as engine:
         loadtest(
-            staged.url,
+            engine.url,
             tmp_path,
             *("--suite", "completion", "--users", "1", "--rate", "20"),
             *("--duration", "3", "--patience", "1"),
@@ -172,11 +170,11 @@ def test_open_loop_shows_the_queue_that_closed_loop_hides(tmp_path: Path) -> Non
 def test_a_soak_shows_that_the_service_becomes_slower(tmp_path: Path) -> None:
     soak = ("--suite", "soak", "--users", "5", "--duration", "60", "--patience", "1", "--think", "0.2")
     with (
-        staged_engine("--ttft-ms", "20", "--itl-ms", "1", "--completion-tokens", "200") as staged,
-        running_loadtest(staged, tmp_path, *soak) as process,
+        MockEngine(**FAST) as engine,
+        running_loadtest(engine, tmp_path, *soak) as process,
     ):
-        wait_for_requests(staged, 250)  # about half of them
-        staged.control("POST", {"itl_ms": 3})
+        wait_for_requests(engine, 250)  # about half of them
+        engine.set(itl_ms=3)
         stdout, _ = process.communicate(timeout=180)
     skip_if_saturated(stdout)
     assert process.returncode == 1, stdout
@@ -190,13 +188,6 @@ def test_a_soak_shows_that_the_service_becomes_slower(tmp_path: Path) -> None:
 
 
 LOCUST = (sys.executable, "-m", "locust", "--config", "loadtests/locust.conf")
-FAST = ("--ttft-ms", "20", "--itl-ms", "1", "--completion-tokens", "200")
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def locust(url: str, *mode: str) -> None:
@@ -212,24 +203,24 @@ def locust(url: str, *mode: str) -> None:
 
 @pytest.mark.parametrize("mode", [(), ("--processes", "2")])
 def test_locusts_own_command_judges_too(mode: tuple[str, ...]) -> None:
-    with staged_engine(*FAST) as staged:
-        locust(staged.url, *mode)
+    with MockEngine(**FAST) as engine:
+        locust(engine.url, *mode)
 
 
 def test_a_master_judges_what_its_workers_measured() -> None:
     port = str(free_port())
     with (
-        staged_engine(*FAST) as staged,
+        MockEngine(**FAST) as engine,
         subprocess.Popen(
             [*LOCUST, "--worker", "--master-host", "127.0.0.1", "--master-port", port],
             cwd=ROOT,
-            env=settings(staged.url),
+            env=settings(engine.url),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         ) as worker,
     ):
         try:
-            locust(staged.url, "--master", "--master-bind-port", port, "--expect-workers", "1")
+            locust(engine.url, "--master", "--master-bind-port", port, "--expect-workers", "1")
             assert worker.wait(30) == 0
         finally:
             worker.kill()
@@ -237,10 +228,10 @@ def test_a_master_judges_what_its_workers_measured() -> None:
 
 def test_a_slower_service_is_called_slower_than_before(tmp_path: Path) -> None:
     results: list[Path] = []
-    for itl in ("1", "3"):
-        with staged_engine("--ttft-ms", "20", "--itl-ms", itl, "--completion-tokens", "200") as staged:
-            loadtest(staged.url, tmp_path / itl, *QUICK)
-        results += (tmp_path / itl).glob("*/results.json")
+    for itl in (1, 3):
+        with MockEngine(**FAST | {"itl_ms": itl}) as engine:
+            loadtest(engine.url, tmp_path / str(itl), *QUICK)
+        results += (tmp_path / str(itl)).glob("*/results.json")
     before, after = results
     command = [sys.executable, "-m", "loadtests", "report", str(after), "--compare", str(before)]
     subprocess.run(command, cwd=ROOT, env=settings(""), check=True, capture_output=True, timeout=60)
@@ -255,11 +246,11 @@ def test_a_slower_service_is_called_slower_than_before(tmp_path: Path) -> None:
 def test_locusts_web_page_starts_a_suite() -> None:
     port = free_port()
     with (
-        staged_engine(*FAST) as staged,
+        MockEngine(**FAST) as engine,
         subprocess.Popen(
             [*LOCUST, "--web-port", str(port)],
             cwd=ROOT,
-            env=settings(staged.url),
+            env=settings(engine.url),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         ) as process,
@@ -269,8 +260,8 @@ def test_locusts_web_page_starts_a_suite() -> None:
             assert "suite" in page
             form = "user_count=2&spawn_rate=2&suite=chat&think=0"
             assert json.loads(ask(port, "POST", "/swarm", form))["success"]
-            wait_for_requests(staged, 20)
-            assert {r["path"] for r in staged.control()["requests"][-5:]} == {"/v1/chat/completions"}
+            wait_for_requests(engine, 20)
+            assert {r["path"] for r in engine.requests()[-5:]} == {"/v1/chat/completions"}
             assert "TTFT" in ask(port, "GET", "/stats/requests")
         finally:
             process.terminate()

@@ -1,4 +1,4 @@
-"""Measured against a staged engine whose timing is known: what is measured is what was staged."""
+"""Measured against a mock engine whose timing is known: what is measured is what was set."""
 
 from __future__ import annotations
 
@@ -10,39 +10,40 @@ from typing import Any
 
 import pytest
 
-from loadtests.client import Client, Request, Sample
-from tests.contract.loadtests.staged_process import StagedProcess, staged_engine
+from loadtests.measure.connection import Connection
+from loadtests.measure.sample import Sample
+from loadtests.workload.request import LoadRequest
+from mock_engine import MockEngine
 
 TTFT, ITL, TOKENS = 200.0, 20.0, 25
 
 
 @pytest.fixture(scope="module")
-def process() -> Iterator[StagedProcess]:
-    options = ["--ttft-ms", str(TTFT), "--itl-ms", str(ITL), "--completion-tokens", str(TOKENS)]
-    with staged_engine(*options) as running:
+def process() -> Iterator[MockEngine]:
+    with MockEngine(ttft_ms=TTFT, itl_ms=ITL, completion_tokens=TOKENS) as running:
         yield running
 
 
 @pytest.fixture
-def staged(process: StagedProcess) -> StagedProcess:
-    process.control("DELETE")
+def engine(process: MockEngine) -> MockEngine:
+    process.reset()
     return process
 
 
-def request(min_tokens: int = 1, path: str = "/v1/chat/completions", **knobs: Any) -> Request:
-    text = f"Hello. staged:{json.dumps(knobs)}"
+def request(min_tokens: int = 1, path: str = "/v1/chat/completions", **knobs: Any) -> LoadRequest:
+    text = f"Hello. mock:{json.dumps(knobs)}"
     body: dict[str, Any] = {"model": "coder", "stream": True, "stream_options": {"include_usage": True}}
     body |= {"prompt": text} if path.endswith("/completions") and "chat" not in path else {}
     body |= {"messages": [{"role": "user", "content": text}]} if "chat" in path else {}
-    return Request("chat", path, body, min_tokens)
+    return LoadRequest("chat", path, body, min_tokens)
 
 
-def measure(staged: StagedProcess, *requests: Request) -> list[Sample]:
-    client = Client(staged.url, "key", timeout=5)
+def measure(engine: MockEngine, *requests: LoadRequest) -> list[Sample]:
+    connection = Connection(engine.url, "key", timeout=5)
     try:
-        return [client.measure(r) for r in requests]
+        return [connection.measure(r) for r in requests]
     finally:
-        client.close()
+        connection.close()
 
 
 def within(measured: float, expected: float) -> bool:
@@ -51,8 +52,8 @@ def within(measured: float, expected: float) -> bool:
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
-def test_times_are_those_that_were_staged(staged: StagedProcess, path: str) -> None:
-    samples = measure(staged, *[request(path=path)] * 5)
+def test_times_are_those_that_were_set(engine: MockEngine, path: str) -> None:
+    samples = measure(engine, *[request(path=path)] * 5)
     assert [s.outcome for s in samples] == ["ok"] * 5
     # The quickest of each: whatever else runs on this machine makes a request later, never earlier.
     assert within(min(s.ttft or 0 for s in samples), TTFT)
@@ -62,30 +63,30 @@ def test_times_are_those_that_were_staged(staged: StagedProcess, path: str) -> N
     assert {(s.completion_tokens, s.events, len(s.itl)) for s in samples} == {(TOKENS, TOKENS, TOKENS - 1)}
 
 
-def test_times_agree_with_the_engines_own_clock(staged: StagedProcess) -> None:
+def test_times_agree_with_the_engines_own_clock(engine: MockEngine) -> None:
     """Both clocks are this machine's, so that not even a busy machine can make them differ."""
-    samples = measure(staged, *[request(completion_tokens=5)] * 8)
-    served = [(r["ended_at"] - r["arrived_at"]) * 1000 for r in staged.control()["requests"]]
+    samples = measure(engine, *[request(completion_tokens=5)] * 8)
+    served = [(r["ended_at"] - r["arrived_at"]) * 1000 for r in engine.requests()]
     apart = [(s.total or 0) - took for s, took in zip(samples, served, strict=True)]
     assert -1 < min(apart) < 5
 
 
-def test_a_stall_is_one_long_gap(staged: StagedProcess) -> None:
-    samples = measure(staged, *[request(stall_at=10, stall_ms=300)] * 3)
+def test_a_stall_is_one_long_gap(engine: MockEngine) -> None:
+    samples = measure(engine, *[request(stall_at=10, stall_ms=300)] * 3)
     assert all(s.ok for s in samples)
     after = [(s.ttft or 0) + sum(s.itl[:10]) for s in samples]
     assert within(min(after), TTFT + 10 * ITL + 300)
     assert min(sum(gap > 150 for gap in s.itl) for s in samples) == 1
 
 
-def test_reasoning_is_a_first_token_but_not_yet_content(staged: StagedProcess) -> None:
-    samples = measure(staged, *[request(reasoning_tokens=5)] * 3)
+def test_reasoning_is_a_first_token_but_not_yet_content(engine: MockEngine) -> None:
+    samples = measure(engine, *[request(reasoning_tokens=5)] * 3)
     assert within(min(s.ttft or 0 for s in samples), TTFT)
     assert within(min(s.first_content or 0 for s in samples), TTFT + 5 * ITL)
 
 
-def test_slow_headers_count_as_waiting(staged: StagedProcess) -> None:
-    samples = measure(staged, *[request(header_delay_ms=400, ttft_ms=0, completion_tokens=2)] * 3)
+def test_slow_headers_count_as_waiting(engine: MockEngine) -> None:
+    samples = measure(engine, *[request(header_delay_ms=400, ttft_ms=0, completion_tokens=2)] * 3)
     assert within(min(s.ttft or 0 for s in samples), 400)
 
 
@@ -105,12 +106,12 @@ def test_slow_headers_count_as_waiting(staged: StagedProcess) -> None:
     ],
 )
 def test_every_fault_is_an_outcome_of_its_own(
-    staged: StagedProcess, knobs: dict[str, Any], outcome: str
+    engine: MockEngine, knobs: dict[str, Any], outcome: str
 ) -> None:
     fast: dict[str, Any] = {"ttft_ms": 5, "itl_ms": 1}
-    client = Client(staged.url, "key", timeout=1)
-    first, after = client.measure(request(**fast | knobs)), client.measure(request(**fast))
-    client.close()
+    connection = Connection(engine.url, "key", timeout=1)
+    first, after = connection.measure(request(**fast | knobs)), connection.measure(request(**fast))
+    connection.close()
     assert (first.outcome, after.outcome) == (outcome, "ok")
     assert first.ok is False
     assert first.detail
@@ -118,34 +119,34 @@ def test_every_fault_is_an_outcome_of_its_own(
         assert first.retry_after == 3
 
 
-def test_too_short_an_answer_is_truncated(staged: StagedProcess) -> None:
-    (sample,) = measure(staged, request(min_tokens=50, itl_ms=0))
+def test_too_short_an_answer_is_truncated(engine: MockEngine) -> None:
+    (sample,) = measure(engine, request(min_tokens=50, itl_ms=0))
     assert sample.outcome == "truncated"
     assert "25 tokens, at least 50" in sample.detail
 
 
 @pytest.mark.parametrize("size", [1, 3, 50])
-def test_events_cut_anywhere_are_read_the_same(staged: StagedProcess, size: int) -> None:
-    whole, cut = measure(staged, request(itl_ms=1, ttft_ms=1), request(itl_ms=1, ttft_ms=1, split_bytes=size))
+def test_events_cut_anywhere_are_read_the_same(engine: MockEngine, size: int) -> None:
+    whole, cut = measure(engine, request(itl_ms=1, ttft_ms=1), request(itl_ms=1, ttft_ms=1, split_bytes=size))
     assert (cut.outcome, cut.events, cut.completion_tokens) == ("ok", whole.events, whole.completion_tokens)
 
 
-def test_an_open_loop_request_is_timed_from_when_it_was_due(staged: StagedProcess) -> None:
-    client = Client(staged.url, "key")
-    sample = client.measure(request(ttft_ms=0, itl_ms=0), due=time.monotonic() - 0.5)
-    client.close()
+def test_an_open_loop_request_is_timed_from_when_it_was_due(engine: MockEngine) -> None:
+    connection = Connection(engine.url, "key")
+    sample = connection.measure(request(ttft_ms=0, itl_ms=0), due=time.monotonic() - 0.5)
+    connection.close()
     assert sample.late >= 500
     assert sample.ttft is not None
     assert 500 <= sample.ttft < 700
 
 
-def test_a_connection_that_the_server_closed_is_opened_again(staged: StagedProcess) -> None:
-    samples = measure(staged, *[request(ttft_ms=1, itl_ms=0, keep_alive=False)] * 3)
+def test_a_connection_that_the_server_closed_is_opened_again(engine: MockEngine) -> None:
+    samples = measure(engine, *[request(ttft_ms=1, itl_ms=0, keep_alive=False)] * 3)
     assert [s.outcome for s in samples] == ["ok"] * 3
 
 
 def test_an_absent_server_is_a_failed_connection() -> None:
-    with staged_engine() as gone:
+    with MockEngine() as gone:
         pass
     (sample,) = measure(gone, request())
     assert sample.outcome == "connection"

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.router.conftest import KEY, Service, wait_for
-from tests.prometheus import Prometheus
+from tests.support.prometheus import Prometheus
+from tests.support.service import KEY, Service
+from tests.support.waiting import wait_for
 
 
 @pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not installed")
@@ -17,14 +18,13 @@ def test_a_killed_engine_is_an_alert_until_it_is_back(service: Service, tmp_path
         assert not {"DuoserveModelDown", "DuoserveEngineDown"} & set(prometheus.firing())
         service.engines["coder"].stop(signal.SIGKILL)
         try:
-            wait_for(lambda: "DuoserveModelDown" in prometheus.firing(), 30, "the alert fires")
+            wait_for(lambda: "DuoserveModelDown" in prometheus.firing(), "the alert fires")
             assert prometheus.firing()["DuoserveModelDown"]["alias"] == "coder"
-            wait_for(lambda: "DuoserveEngineDown" in prometheus.firing(), 30, "the engine's alert fires")
+            wait_for(lambda: "DuoserveEngineDown" in prometheus.firing(), "the engine's alert fires")
         finally:
             service.engines["coder"].start()
             service.wait_ready()
         wait_for(
             lambda: not {"DuoserveModelDown", "DuoserveEngineDown"} & set(prometheus.firing()),
-            30,
             "the alerts end",
         )

@@ -13,7 +13,7 @@ import pytest
 from openai.types.chat import ChatCompletionToolUnionParam
 from pydantic import BaseModel
 
-from tests.contract.router.conftest import KEY, Service, chat
+from tests.support.service import KEY, Service, chat
 
 NODE = Path(__file__).with_name("node")
 TOOL: ChatCompletionToolUnionParam = {
@@ -96,7 +96,7 @@ def test_errors_are_the_clients_own(client: openai.OpenAI, service: Service) -> 
     with pytest.raises(openai.AuthenticationError):
         client.with_options(api_key="wrong").models.list()
     with pytest.raises(openai.APIError, match="failed to answer"):
-        broken = chat('staged:{"drop_at": 3}')["messages"]
+        broken = chat('mock:{"drop_at": 3}')["messages"]
         list(client.chat.completions.create(model="coder", messages=broken, stream=True))
 
 

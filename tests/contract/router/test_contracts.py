@@ -12,7 +12,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from tests.contract.router.conftest import ROOT, Service
+from tests.support import ROOT
+from tests.support.service import Service
 
 CONTRACTS = ROOT / "docs" / "contracts"
 models = schemathesis.openapi.from_path(CONTRACTS / "openai-api.yaml")

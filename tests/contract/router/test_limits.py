@@ -7,7 +7,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.contract.router.conftest import ASK, KEY, Process, Service, chat, free_port, wait_for
+from tests.support.ports import free_port
+from tests.support.process import Process
+from tests.support.service import ASK, KEY, Service, chat
+from tests.support.waiting import wait_for
 
 ANN, BOB = "aNn0" + KEY[4:], "b0B1" + KEY[4:]
 
@@ -21,7 +24,7 @@ def redis(tmp_path: Path) -> Iterator[tuple[Process, int]]:
     process = Process(
         [server, "--port", str(port), "--save", "", "--bind", "127.0.0.1"], tmp_path / "redis.log"
     )
-    wait_for(lambda: answers(port), 10, "redis answers")
+    wait_for(lambda: answers(port), "redis answers")
     yield process, port
     process.stop(signal.SIGKILL)
 
@@ -67,10 +70,10 @@ def test_each_key_has_its_own_limits(own_service: Callable[..., Service], tmp_pa
     # Keys are changed while the router runs: bob's is taken away, carol comes, and so does a new master key.
     carol, master = "cAr0" + KEY[4:], "m4sT" + KEY[4:]
     keys.write_text(f"ann: {ANN}\ncarol: {carol}\nmaster: {master}\n")
-    wait_for(lambda: ask(service, carol) == 200, 10, "the new key counts")
+    wait_for(lambda: ask(service, carol) == 200, "the new key counts")
     assert [ask(service, key) for key in (ANN, BOB, KEY, master)] == [200, 401, 401, 200]
     keys.write_text("carol: [not, a, key]\n")
-    wait_for(lambda: "keeping the current keys: KEYS_FILE" in service.log(), 10, "the log says why")
+    wait_for(lambda: "keeping the current keys: KEYS_FILE" in service.log(), "the log says why")
     assert carol not in service.log() and ask(service, carol) == 200
 
 

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.router.conftest import WINDOW, Service, chat
+from tests.support.service import WINDOW, Service, chat
 
 BUDGET = WINDOW * 3 // 4
 

@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.contract.router.conftest import ASK, SLOTS, Engine, Service, chat, wait_for
+from tests.support.service import ASK, SLOTS, Service, chat
+from tests.support.waiting import wait_for
 
 Make = Callable[..., Service]
 LONG = "word " * 900  # more than a prompt may have
@@ -21,7 +22,7 @@ class Pair:
     def __init__(self, service: Service) -> None:
         self.service = service
         self.first = service.engines["coder"]
-        self.second = Engine("coder", service.folder)
+        self.second = service.engine("coder")
         self.engines = (self.first, self.second)
         service.environment["CODER_URL"] = f"{self.first.url}, {self.second.url}"
 
@@ -47,7 +48,7 @@ class Pair:
             text = ASK.get(f"{self.service.url}/metrics", headers=self.service.headers).text
             return f'duoserve_slots{{alias="coder"}} {count:.1f}' in text
 
-        wait_for(there, 10, f"coder has {count} slots")
+        wait_for(there, f"coder has {count} slots")
 
 
 def _texts(answers: list[httpx.Response]) -> list[str]:
@@ -122,7 +123,7 @@ async def a_client_that_leaves_frees_either_engine(pair: Pair) -> None:
         for task in asking:
             task.cancel()
         await asyncio.gather(*asking, return_exceptions=True)
-    wait_for(lambda: pair.running() == [0, 0], 5, "both engines are free")
+    wait_for(lambda: pair.running() == [0, 0], "both engines are free")
     assert pair.service.gauge("duoserve_engine_in_flight") == 0
 
 
@@ -194,5 +195,5 @@ def with_none_left_it_is_said_at_once(pair: Pair) -> None:
         engine.stop(signal.SIGKILL)
     answer = pair.service.post("/v1/chat/completions", chat())
     assert answer.status_code == 503 and int(answer.headers["retry-after"]) > 0
-    wait_for(lambda: pair.service.ready()["coder"] == "down", 5, "the model is seen to be down")
+    wait_for(lambda: pair.service.ready()["coder"] == "down", "the model is seen to be down")
     assert pair.service.post("/v1/chat/completions", chat(model="general")).status_code == 200

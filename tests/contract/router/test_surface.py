@@ -9,7 +9,8 @@ import httpx
 import pytest
 
 from router.paths import OPEN, SERVED
-from tests.contract.router.conftest import ASK, KEY, ROOT, Service, chat
+from tests.support import ROOT
+from tests.support.service import ASK, KEY, Service, chat
 
 VLLM_ROUTES = [
     "/abort_requests",
@@ -186,10 +187,10 @@ def test_nothing_tells_of_what_is_behind(service: Service) -> None:
     answers = [
         service.post("/v1/chat/completions", chat()),
         service.post("/v1/chat/completions", chat(stream=True)),
-        service.post("/v1/chat/completions", chat('staged:{"status": 500}')),
-        service.post("/v1/chat/completions", chat('staged:{"status": 400}')),
-        service.post("/v1/chat/completions", chat('staged:{"drop_at": 2}', stream=True)),
-        service.post("/v1/chat/completions", chat('staged:{"drop_at": 0}')),
+        service.post("/v1/chat/completions", chat('mock:{"status": 500}')),
+        service.post("/v1/chat/completions", chat('mock:{"status": 400}')),
+        service.post("/v1/chat/completions", chat('mock:{"drop_at": 2}', stream=True)),
+        service.post("/v1/chat/completions", chat('mock:{"drop_at": 0}')),
     ]
     for answer in answers:
         said = f"{answer.headers} {answer.text}".lower()

@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from tests.contract.stack.hub import COMMIT, NAME, Hub, safetensors
-from tests.running_stack import ROOT, eventually
+from tests.support import ROOT
+from tests.support.waiting import wait_for
 
 WEIGHTS = "model-00001-of-00002.safetensors"
 CONFIG = {
@@ -140,9 +141,10 @@ def test_a_command_that_is_stopped_goes_on_the_next_time(hub: Hub, user: User) -
     )
     assert hub.stalled.wait(60)
     blobs = user.snapshot.parents[1] / "blobs"
-    for _ in eventually("half of the file is on the disk", 10):
-        if any(part.stat().st_size > 0 for part in blobs.glob("*.part")):
-            break
+    wait_for(
+        lambda: any(part.stat().st_size > 0 for part in blobs.glob("*.part")),
+        "half of the file is on the disk",
+    )
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=30)
     assert (

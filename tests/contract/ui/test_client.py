@@ -1,9 +1,7 @@
-"""The client against a staged engine, which fails in every way that a router can."""
+"""The client against a mock engine, which fails in every way that a router can."""
 
 import asyncio
 import json
-import subprocess
-import sys
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -11,17 +9,15 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from mock_engine import MockEngine
 from ui.client import Ended, Event, Failure, Piece, Request, Router, Started
 from ui.settings import Settings
 
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[str]:
-    command = [sys.executable, "-m", "loadtests.staged", "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        yield process.stdout.readline().split()[-1]
-        process.terminate()
+    with MockEngine() as running:
+        yield running.url
 
 
 @pytest.fixture
@@ -36,7 +32,7 @@ def settings(router: str) -> Settings:
 
 
 def asked(continue_last: bool = False, **knobs: Any) -> Request:
-    question = f"staged:{json.dumps(knobs)}" if knobs else "Hello"
+    question = f"mock:{json.dumps(knobs)}" if knobs else "Hello"
     return Request("coder", [{"role": "user", "content": question}], None, None, 50, "me", continue_last)
 
 
@@ -45,7 +41,7 @@ async def events(router: Router, request: Request) -> list[Event]:
 
 
 def said(engine: str) -> Any:
-    with urllib.request.urlopen(f"{engine}/staged") as answer:
+    with urllib.request.urlopen(f"{engine}/mock") as answer:
         return json.load(answer)
 
 

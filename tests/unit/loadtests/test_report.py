@@ -4,20 +4,25 @@ import json
 import re
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from loadtests import compare, report, results, slo
-from loadtests.client import Sample
-from loadtests.settings import Service
-from loadtests.stage import Health, Stage
+from loadtests.judge import slo
+from loadtests.measure.sample import Sample
+from loadtests.measure.stage import GeneratorHealth, Stage
+from loadtests.report import page, results
+from loadtests.report.changes import changes, regressions
+from loadtests.report.results import Run
+from loadtests.settings import Target
 
+ROOT = Path(__file__).resolve().parents[3]
 KEY = "sk-this-must-not-be-written-anywhere"
 
 
-def measured(factor: float = 1.0) -> dict[str, Any]:
-    stages = []
+def measured(factor: float = 1.0) -> Run:
+    run = Run.begin(Target("http://127.0.0.1:1", KEY, "cpu", {}), "completion", seed=1)
+    run.started = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    run.notes.append("<b>note</b>")
     for users in (1, 5):
         found = [
             Sample(
@@ -34,50 +39,54 @@ def measured(factor: float = 1.0) -> dict[str, Any]:
             for i in range(90)
         ]
         found.append(Sample("completion", 1.0, "rejected", "<script>alert(1)</script>", users=users))
-        stages.append(Stage(users, 0, 90, found, Health(cpu=0.1)))
+        run.stages.append(Stage(users, 0, 90, found, GeneratorHealth(cpu=0.1)))
     ratio = {"value": 1.1, "low": 1.05, "high": 1.2, "count": 12}
     metrics = {"TTFT, median": {"direct": 100.0, "router": 110.0, "unit": "ms", "ratio": ratio}}
-    return results.collect(
-        Service("http://127.0.0.1:1", KEY, "cpu", {}),
-        suite="completion",
-        seed=1,
-        stages=stages,
-        promises=slo.judge(stages, "completion", slo.promises(), {}),
-        verdicts=slo.judge(stages, "completion", slo.load("cpu"), {}),
-        notes=["<b>note</b>"],
-        started=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
-        more={
-            "overhead": [{"streams": 1, "rounds": 3, "metrics": metrics}],
-            "relay": [{"name": "direct", "chunks_per_second": 30000.0, "cpu_ms_per_1000": 0.0}],
-            "starts": [{"name": "first start", "seconds": 60.0}],
-        },
-    )
+    run.overhead = [{"streams": 1, "rounds": 3, "metrics": metrics}]
+    run.relay = [{"name": "direct", "chunks_per_second": 30000.0, "cpu_ms_per_1000": 0.0}]
+    run.starts = [{"name": "first start", "seconds": 60.0}]
+    run.finish(slo.load("cpu"), {})
+    return run
 
 
 def test_page_needs_nothing_from_outside_and_keeps_secrets(tmp_path: Path) -> None:
-    report.write(tmp_path, measured())
-    page = (tmp_path / "report.html").read_text()
+    page.write(tmp_path, measured())
+    html = (tmp_path / "report.html").read_text()
     # Names of XML namespaces are no addresses that a browser asks for.
     loads = re.findall(
-        r"""(?:src|href)\s*=\s*["'](?!#)[^"']*|@import|url\(\s*["']?(?!#)[^)]*|<script|<link""", page
+        r"""(?:src|href)\s*=\s*["'](?!#)[^"']*|@import|url\(\s*["']?(?!#)[^)]*|<script|<link""", html
     )
     assert loads == []
-    assert page.count("<svg") >= 7
-    assert "prefers-color-scheme: dark" in page
-    assert "&lt;b&gt;note" in page
+    assert html.count("<svg") >= 7
+    assert "prefers-color-scheme: dark" in html
+    assert "&lt;b&gt;note" in html
     for path in tmp_path.iterdir():
         assert KEY not in path.read_text()
         assert "secret prompt" not in path.read_text()
 
 
 def test_results_can_be_read_again(tmp_path: Path) -> None:
-    data = measured()
-    report.write(tmp_path, data)
+    run = measured()
+    page.write(tmp_path, run)
     again = results.read(tmp_path / "results.json")
-    assert again["schema"] == results.SCHEMA
-    assert report.markdown(again) == report.markdown(data)
-    assert "❌" not in report.markdown(again).split("## Objectives")[0]
-    assert "95 % interval" in report.markdown(again)
+    assert again.as_json() == run.as_json()
+    assert again.as_json()["schema"] == results.SCHEMA
+    assert page.markdown(again) == page.markdown(run)
+    assert "❌" not in page.markdown(again).split("## Objectives")[0]
+    assert "95 % interval" in page.markdown(again)
+
+
+def test_results_of_earlier_versions_can_still_be_read() -> None:
+    for path in (ROOT / "docs" / "benchmarks").glob("*/results.json"):
+        assert results.read(path).as_json() == json.loads(path.read_text())
+
+
+def test_a_run_without_any_answer_still_has_a_report() -> None:
+    run = measured()
+    for stage in run.stages:
+        stage.samples = [sample for sample in stage.samples if not sample.ok]
+    run.finish(slo.load("cpu"), {})
+    assert "rejected" in page.page(run)
 
 
 @pytest.mark.parametrize(
@@ -92,13 +101,12 @@ def test_unusable_results_are_named(tmp_path: Path, content: str, says: str) -> 
 
 def test_compare_flags_only_what_is_beyond_noise(tmp_path: Path) -> None:
     old, same, slower = measured(), measured(1.03), measured(1.5)
-    assert compare.regressions(compare.changes(old, same)) == []
-    found = compare.regressions(compare.changes(old, slower))
+    assert regressions(changes(old, same)) == []
+    found = regressions(changes(old, slower))
     assert {change.name for change in found} == {
         f"completion {metric}, median, {users}"
         for metric in ("TTFT", "end to end")
         for users in ("1 user", "5 users")
     }
     assert all(change.ratio.value == pytest.approx(1.5, rel=0.02) for change in found)
-    assert "SLOWER" in report.markdown(slower, old)
-    assert json.dumps(slower)
+    assert "SLOWER" in page.markdown(slower, old)

@@ -1,6 +1,6 @@
 import pytest
 
-from loadtests.settings import SettingError, service
+from loadtests.settings import SettingError, Target
 
 ENVIRONMENT = {
     "PROFILE": "cpu",
@@ -14,7 +14,7 @@ ENVIRONMENT = {
 def test_every_engine_of_an_alias_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
-    assert service().servers() == {
+    assert Target.from_environment().servers() == {
         "router": "http://127.0.0.1:4000",
         "coder": "http://127.0.0.1:8001",
         "coder-2": "http://127.0.0.1:8003",
@@ -27,4 +27,4 @@ def test_a_missing_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("GENERAL_URL")
     with pytest.raises(SettingError, match="GENERAL_URL"):
-        service()
+        Target.from_environment()

@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
-from loadtests import slo
-from loadtests.client import Sample
-from loadtests.stage import Health, Stage
+from loadtests.judge import slo
+from loadtests.judge.objectives import Degradation, Percentile
+from loadtests.judge.verdict import Verdict, exit_status
+from loadtests.measure.sample import Sample
+from loadtests.measure.stage import GeneratorHealth, Stage
 
 
 def samples(
@@ -19,18 +21,18 @@ def samples(
     ]
 
 
-def stage(users: int, found: list[Sample], health: Health | None = None) -> Stage:
-    return Stage(users, 0, float(len(found)), found, health or Health())
+def stage(users: int, found: list[Sample], health: GeneratorHealth | None = None) -> Stage:
+    return Stage(users, 0, float(len(found)), found, health or GeneratorHealth())
 
 
 def verdicts(
     *stages: Stage, suite: str = "completion", answers: dict[str, str] | None = None
-) -> dict[str, slo.Verdict]:
+) -> dict[str, Verdict]:
     found = slo.judge(stages, suite, slo.load("gpu"), answers or {})
-    return {verdict.objective.name: verdict for verdict in found}
+    return {verdict.name: verdict for verdict in found}
 
 
-def value(verdict: slo.Verdict) -> float:
+def value(verdict: Verdict) -> float:
     assert verdict.estimate is not None
     return verdict.estimate.value
 
@@ -42,17 +44,20 @@ CHANGED = "answers that differ from those given alone"
 
 
 def test_promises_of_the_readme_come_first() -> None:
-    limits = [(o.metric, o.percentile, o.limit, o.compared_to) for o in slo.promises().items]
-    assert limits[0] == ("ttft", 95, 500, None)
-    assert limits[1] == ("total", 95, 2000, None)
-    assert limits[2][3] == 1
+    ttft, completion, degradation = slo.promises().items
+    assert isinstance(ttft, Percentile)
+    assert (ttft.metric, ttft.percentile, ttft.limit) == ("ttft", 95, 500)
+    assert isinstance(completion, Percentile)
+    assert (completion.metric, completion.percentile, completion.limit) == ("total", 95, 2000)
+    assert isinstance(degradation, Degradation)
+    assert degradation.compared_to == 1
     assert slo.promises().users == 5
 
 
 def test_all_met() -> None:
     found = verdicts(stage(1, samples(80)), stage(5, samples(80)))
     assert {verdict.verdict for verdict in found.values()} == {"met"}
-    assert slo.exit_status(list(found.values())) == 0
+    assert exit_status(list(found.values())) == 0
 
 
 def test_a_slow_first_token_is_missed_and_says_by_how_much() -> None:
@@ -60,14 +65,14 @@ def test_a_slow_first_token_is_missed_and_says_by_how_much() -> None:
     assert found[TTFT].verdict == "missed"
     assert "over the limit by 20%" in found[TTFT].why
     assert found[COMPLETION].verdict == "met"
-    assert slo.exit_status(list(found.values())) == 1
+    assert exit_status(list(found.values())) == 1
 
 
 def test_too_few_requests_are_no_verdict_and_no_pass() -> None:
     found = verdicts(stage(5, samples(30)))
     assert found[TTFT].verdict == "no verdict"
     assert "only 30 answers" in found[TTFT].why
-    assert slo.exit_status(list(found.values())) == 2
+    assert exit_status(list(found.values())) == 2
 
 
 def test_a_clear_miss_needs_no_more_requests() -> None:
@@ -82,7 +87,7 @@ def test_degradation_compares_five_users_with_one() -> None:
 
 
 def test_saturated_generator_gives_no_verdict() -> None:
-    found = verdicts(stage(5, samples(80), Health(cpu=0.97)))
+    found = verdicts(stage(5, samples(80), GeneratorHealth(cpu=0.97)))
     assert {verdict.verdict for verdict in found.values()} == {"no verdict"}
     assert "saturated" in found[TTFT].why
 
@@ -112,9 +117,21 @@ def test_a_profile_has_its_own_limits_but_not_its_own_promises() -> None:
 
 def test_a_wrong_objective_is_named(tmp_path: Path) -> None:
     path = tmp_path / "slo.toml"
-    path.write_text('users = 5\n[[objective]]\nname = "x"\nmetrik = "ttft"\nlimit = 1\n')
-    with pytest.raises(slo.ObjectiveError, match=r"'x'.*metrik"):
+    for entry, says in (
+        ('metrik = "ttft"', r"'x'.*metrik"),
+        ('metric = "tfft"\npercentile = 95', r"'x'.*'tfft' is none of ttft"),
+        ('metric = "ttft"', r"'x'.*'ttft' is none of goodput"),
+    ):
+        path.write_text(f'users = 5\n[[objective]]\nname = "x"\nlimit = 1\n{entry}\n')
+        with pytest.raises(slo.ObjectiveError, match=says):
+            slo.load("cpu", path)
+    path.write_text("users = 5\n")
+    with pytest.raises(slo.ObjectiveError, match="'objective' is missing"):
         slo.load("cpu", path)
+
+
+def test_the_levels_are_those_that_are_compared() -> None:
+    assert slo.load("cpu").levels() == [1, 5]
 
 
 def test_enough_waits_for_every_percentile() -> None:

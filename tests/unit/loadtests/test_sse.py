@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtests.sse import Event, Parser
+from loadtests.measure.sse import Event, Parser
 
 STREAM = (
     b"\xef\xbb\xbf: comment\n\n"

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from loadtests import stats
+from loadtests.judge import stats
 
 
 def test_percentile_is_numpys() -> None:

@@ -1,4 +1,4 @@
-"""NVIDIA's library is staged: the machines that run these tests have no GPU."""
+"""NVIDIA's library is faked: the machines that run these tests have no GPU."""
 
 from types import SimpleNamespace
 

@@ -11,7 +11,7 @@ from ui.client import Ended, Event, Failure, ModelStatus, Piece, Readiness, Requ
 REQUEST = Request("coder", [{"role": "user", "content": "x"}], 0.7, 1.0, 100, "me")
 
 
-class StagedRouter:
+class FakeRouter:
     """Gives one list of events for each request; a Failure in it is raised."""
 
     def __init__(self, *answers: list[Event | Failure]) -> None:
@@ -29,7 +29,7 @@ def readiness(state: str) -> Readiness:
     return Readiness(status=state, models={"coder": status})
 
 
-async def given(router: StagedRouter, state: str = "ready") -> Answer:
+async def given(router: FakeRouter, state: str = "ready") -> Answer:
     answer = Answer("c", REQUEST)
     await give(answer, router, lambda: readiness(state))  # type: ignore[arg-type]
     return answer
@@ -37,7 +37,7 @@ async def given(router: StagedRouter, state: str = "ready") -> Answer:
 
 async def test_an_answer_is_filled_and_measured() -> None:
     answer = await given(
-        StagedRouter([Started(2, 80), Piece(reasoning="hm"), Piece("a"), Piece("b"), Ended("stop", 30, 2)])
+        FakeRouter([Started(2, 80), Piece(reasoning="hm"), Piece("a"), Piece("b"), Ended("stop", 30, 2)])
     )
     message = answer.message
     assert answer.ended and (message.text, message.reasoning, message.ending) == ("ab", "hm", "complete")
@@ -47,31 +47,31 @@ async def test_an_answer_is_filled_and_measured() -> None:
 
 
 async def test_a_failure_in_the_middle_keeps_what_came() -> None:
-    answer = await given(StagedRouter([Started(0, 0), Piece("half"), Failure("lost", "Gone.")]))
+    answer = await given(FakeRouter([Started(0, 0), Piece("half"), Failure("lost", "Gone.")]))
     assert (answer.message.text, answer.message.ending, answer.message.failure) == ("half", "failed", "Gone.")
 
 
 async def test_a_full_queue_says_when_to_come_back() -> None:
-    answer = await given(StagedRouter([Failure("busy", "Full.", 12)]))
+    answer = await given(FakeRouter([Failure("busy", "Full.", 12)]))
     assert answer.message.retry_at == pytest.approx(datetime.now(UTC).timestamp() + 12, abs=1)
 
 
 async def test_a_question_waits_for_a_model_that_loads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ui.answers._POLL", 0)
-    answer = await given(StagedRouter([Failure("loading", "")], [Piece("late"), Ended("stop", 1, 1)]))
+    answer = await given(FakeRouter([Failure("loading", "")], [Piece("late"), Ended("stop", 1, 1)]))
     assert (answer.message.text, answer.message.ending) == ("late", "complete")
 
 
 async def test_a_question_does_not_wait_for_a_model_that_went_down(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ui.answers._POLL", 0)
-    answer = await given(StagedRouter([Failure("loading", "")]), "down")
+    answer = await given(FakeRouter([Failure("loading", "")]), "down")
     assert answer.message.ending == "failed" and "no memory" in answer.message.failure
 
 
 async def test_a_cancelled_answer_counts_as_stopped() -> None:
     arrived = asyncio.Event()
 
-    class Endless(StagedRouter):
+    class Endless(FakeRouter):
         async def stream(self, request: Request) -> AsyncGenerator[Event, None]:
             yield Piece("half")
             arrived.set()

@@ -6,7 +6,7 @@ from ui.session import ChatSession
 from ui.storage import Storage
 
 
-class StagedService:
+class FakeService:
     """Takes questions as the real one does; the test says what comes."""
 
     def __init__(self) -> None:
@@ -26,12 +26,12 @@ class StagedService:
 
 
 @pytest.fixture
-def service() -> StagedService:
-    return StagedService()
+def service() -> FakeService:
+    return FakeService()
 
 
 @pytest.fixture
-def chat(service: StagedService) -> ChatSession:
+def chat(service: FakeService) -> ChatSession:
     session = ChatSession(service)  # type: ignore[arg-type]
     session.current.options.model = "coder"
     return session
@@ -42,7 +42,7 @@ def end(answer: Answer, text: str = "answer", ending: str = "complete") -> None:
     answer.change("ended", text=text)
 
 
-def turn(chat: ChatSession, service: StagedService, question: str, answer: str = "answer") -> None:
+def turn(chat: ChatSession, service: FakeService, question: str, answer: str = "answer") -> None:
     chat.ask(question)
     end(service.asked[-1], answer)
     chat.collect()
@@ -52,7 +52,7 @@ def texts(chat: ChatSession) -> list[str]:
     return [message.text for message in chat.current.messages]
 
 
-def test_a_question_is_saved_before_its_answer_is_there(chat: ChatSession, service: StagedService) -> None:
+def test_a_question_is_saved_before_its_answer_is_there(chat: ChatSession, service: FakeService) -> None:
     chat.ask("why?")
     assert chat.storage.conversations[chat.current.id].messages[0].text == "why?"
     assert service.asked[0].request.messages == [{"role": "user", "content": "why?"}]
@@ -61,7 +61,7 @@ def test_a_question_is_saved_before_its_answer_is_there(chat: ChatSession, servi
     assert chat.collect() and texts(chat) == ["why?", "answer"] and chat.answer is None
 
 
-def test_stop_keeps_what_came(chat: ChatSession, service: StagedService) -> None:
+def test_stop_keeps_what_came(chat: ChatSession, service: FakeService) -> None:
     chat.ask("why?")
     service.asked[0].change("answering", text="half")
     chat.stop()
@@ -69,9 +69,7 @@ def test_stop_keeps_what_came(chat: ChatSession, service: StagedService) -> None
     assert texts(chat) == ["why?", "half"] and chat.current.messages[-1].ending == "stopped"
 
 
-def test_a_question_during_an_answer_stops_that_and_keeps_it(
-    chat: ChatSession, service: StagedService
-) -> None:
+def test_a_question_during_an_answer_stops_that_and_keeps_it(chat: ChatSession, service: FakeService) -> None:
     chat.ask("one")
     service.asked[0].change("answering", text="half")
     chat.ask("two")
@@ -79,7 +77,7 @@ def test_a_question_during_an_answer_stops_that_and_keeps_it(
 
 
 def test_an_answer_goes_on_while_another_conversation_is_open(
-    chat: ChatSession, service: StagedService
+    chat: ChatSession, service: FakeService
 ) -> None:
     chat.ask("one")
     first = chat.current
@@ -90,7 +88,7 @@ def test_an_answer_goes_on_while_another_conversation_is_open(
     assert [message.text for message in first.messages] == ["one", "late"]
 
 
-def test_regenerate_and_undo(chat: ChatSession, service: StagedService) -> None:
+def test_regenerate_and_undo(chat: ChatSession, service: FakeService) -> None:
     turn(chat, service, "one", "first answer")
     chat.retry()
     assert service.asked[1].request.messages == [{"role": "user", "content": "one"}]
@@ -99,7 +97,7 @@ def test_regenerate_and_undo(chat: ChatSession, service: StagedService) -> None:
 
 
 def test_regenerate_asks_for_another_answer_and_try_again_for_the_same(
-    chat: ChatSession, service: StagedService
+    chat: ChatSession, service: FakeService
 ) -> None:
     turn(chat, service, "one")
     chat.retry()
@@ -116,7 +114,7 @@ def test_regenerate_asks_for_another_answer_and_try_again_for_the_same(
     assert service.asked[3].request.temperature == 0.2
 
 
-def test_edit_asks_again_and_undo_brings_everything_back(chat: ChatSession, service: StagedService) -> None:
+def test_edit_asks_again_and_undo_brings_everything_back(chat: ChatSession, service: FakeService) -> None:
     turn(chat, service, "one")
     turn(chat, service, "two")
     chat.edit(0, "better")
@@ -125,7 +123,7 @@ def test_edit_asks_again_and_undo_brings_everything_back(chat: ChatSession, serv
     assert texts(chat) == ["one", "answer", "two", "answer"]
 
 
-def test_continue_goes_on_with_the_text_that_is_there(chat: ChatSession, service: StagedService) -> None:
+def test_continue_goes_on_with_the_text_that_is_there(chat: ChatSession, service: FakeService) -> None:
     chat.ask("one")
     end(service.asked[0], "The cat", "length")
     chat.collect()
@@ -139,7 +137,7 @@ def test_continue_goes_on_with_the_text_that_is_there(chat: ChatSession, service
 
 
 def test_delete_a_conversation_stops_its_answer_and_can_be_undone(
-    chat: ChatSession, service: StagedService
+    chat: ChatSession, service: FakeService
 ) -> None:
     chat.ask("one")
     gone = chat.current.id
@@ -150,7 +148,7 @@ def test_delete_a_conversation_stops_its_answer_and_can_be_undone(
     assert chat.current.id == gone and gone in chat.storage.conversations
 
 
-def test_a_turn_can_be_deleted_and_brought_back(chat: ChatSession, service: StagedService) -> None:
+def test_a_turn_can_be_deleted_and_brought_back(chat: ChatSession, service: FakeService) -> None:
     turn(chat, service, "one")
     turn(chat, service, "two")
     chat.delete_turn(1)
@@ -167,14 +165,14 @@ def test_a_new_conversation_keeps_the_model_of_the_last_choice(chat: ChatSession
     assert chat.current.options.model == "general"
 
 
-def test_an_import_never_replaces_what_is_there(chat: ChatSession, service: StagedService) -> None:
+def test_an_import_never_replaces_what_is_there(chat: ChatSession, service: FakeService) -> None:
     turn(chat, service, "mine")
     copy = chat.current.model_copy(deep=True)
     chat.add([copy])
     assert len(chat.storage.conversations) == 2
 
 
-def test_a_reload_finds_the_running_answer_again(service: StagedService, chat: ChatSession) -> None:
+def test_a_reload_finds_the_running_answer_again(service: FakeService, chat: ChatSession) -> None:
     chat.ask("why?")
     answer = service.asked[0]
     service.abandoned[answer.id] = answer

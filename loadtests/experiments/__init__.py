@@ -1,0 +1,1 @@
+"""Measurements that compare: direct and through relays, this tool and another."""

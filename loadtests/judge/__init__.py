@@ -1,0 +1,1 @@
+"""Holds what was measured against the objectives in slo.toml."""

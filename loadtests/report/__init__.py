@@ -1,0 +1,1 @@
+"""Writes the results of a run for people and for programs."""

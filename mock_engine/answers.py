@@ -1,0 +1,93 @@
+"""Deciding an answer: the same prompt gets the same answer, as long as the knobs say."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import time
+import zlib
+
+from mock_engine.knobs import Knobs
+from mock_engine.prompts import Json, conversation, prompt_tokens
+
+_WORDS = re.findall(
+    r"\w+",
+    "def read write parse value result for item in list return if not else error path name count index data "
+    "line token open close start stop first last next key map set test case with as import from class self",
+)
+
+
+@dataclasses.dataclass
+class Answer:
+    """What will be said: its pieces, one a token, and the numbers that go with them."""
+
+    body: Json
+    reasoning: list[str]
+    pieces: list[str]
+    tool_call: Json | None
+    finish_reason: str
+    prompt_tokens: int
+    knobs: Knobs
+    serial: int
+    model: str
+    created: int = dataclasses.field(default_factory=lambda: int(time.time()))
+
+    @property
+    def completion_tokens(self) -> int:
+        """Tokens of the whole answer, reasoning included."""
+        return len(self.reasoning) + len(self.pieces)
+
+    def usage(self) -> Json:
+        """OpenAI's usage object."""
+        total = self.prompt_tokens + self.completion_tokens
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "total_tokens": total,
+            "completion_tokens": self.completion_tokens,
+            "prompt_tokens_details": None,
+        }
+
+
+def plan(body: Json, path: str, knobs: Knobs, serial: int, model: str) -> Answer:
+    """Decide the answer to a request. ValueError if prompt and answer do not fit the context."""
+    count = len(prompt_tokens(body))
+    asked = next(
+        (
+            body[k]
+            for k in ("max_completion_tokens", "max_tokens", "max_output_tokens")
+            if body.get(k) is not None
+        ),
+        None,
+    )
+    if asked is not None and (not isinstance(asked, int) or asked < 1):
+        raise ValueError(f"max_tokens must be at least 1, got {asked}.")
+    if count + (asked or 1) > knobs.max_model_len:
+        raise ValueError(
+            f"This model's maximum context length is {knobs.max_model_len} tokens. However, you requested "
+            f"{asked or 1} output tokens and your prompt contains {count} input tokens. Please reduce the "
+            "length of the input prompt or the number of requested output tokens."
+        )
+    seed = zlib.crc32(json.dumps(conversation(body)).encode())
+    finish = "stop"
+    if knobs.echo:
+        pieces = _pieces(json.dumps({"path": path, "body": body}))
+    elif knobs.tool_call:
+        pieces, finish = _pieces(json.dumps(knobs.tool_call.get("arguments", {}))), "tool_calls"
+    else:
+        pieces = _pieces(knobs.text)
+        length = len(pieces) or knobs.completion_tokens
+        limit = max(0, (asked or length + knobs.reasoning_tokens) - knobs.reasoning_tokens)
+        if limit < length:
+            length, finish = limit, "length"
+        pieces = pieces[:length] or [f" {_WORDS[(seed + i * 7) % len(_WORDS)]}" for i in range(length)]
+    if knobs.garbage:
+        pieces = ["\ufffd!" for _ in pieces]
+    thoughts = min(knobs.reasoning_tokens, asked or knobs.reasoning_tokens)
+    reasoning = [f" {_WORDS[(seed + i) % len(_WORDS)]}" for i in range(thoughts)]
+    return Answer(body, reasoning, pieces, knobs.tool_call, finish, count, knobs, serial, model)
+
+
+def _pieces(text: str) -> list[str]:
+    """`text` cut into one piece a token, every character kept."""
+    return re.findall(r"\s*\S+\s*$|\s*\S+|\s+$", text)

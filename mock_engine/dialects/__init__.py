@@ -1,0 +1,14 @@
+"""One module for each generation route of vLLM."""
+
+from mock_engine.dialects.base import Dialect
+from mock_engine.dialects.chat import Chat
+from mock_engine.dialects.completions import Completions
+from mock_engine.dialects.messages import Messages
+from mock_engine.dialects.responses import Responses
+
+DIALECTS: dict[str, type[Dialect]] = {
+    "/v1/chat/completions": Chat,
+    "/v1/completions": Completions,
+    "/v1/messages": Messages,
+    "/v1/responses": Responses,
+}

@@ -1,0 +1,25 @@
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import httpx
+
+T = TypeVar("T")
+
+PATIENCE = 120.0  # seconds; only a test that fails waits as long, so a slow machine gets its time
+
+
+def wait_for(condition: Callable[..., T], what: str, seconds: float = PATIENCE) -> T:
+    """The first true value of `condition`; a connection that fails meanwhile is not yet true.
+
+    Fails the test with `what` when it does not become true.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            if value := condition():
+                return value
+        except (OSError, httpx.TransportError):
+            pass
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
+        time.sleep(0.01)
