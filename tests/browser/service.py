@@ -71,6 +71,7 @@ class Service:
             "DUOSERVE_HOME": str(folder),
             "ROUTER_PORT": str(self.ports["router"]),
             "UI_PORT": str(self.ports["ui"]),
+            "ROUTER_URL": self.url("router"),
             "CODER_URL": self.url("coder"),
             "GENERAL_URL": self.url("general"),
             **settings,
