@@ -38,26 +38,31 @@ def _session_has_ended() -> bool:
     ).valid(cookie)
 
 
+def _draw_page() -> None:
+    if "chat" not in st.session_state:
+        st.session_state.chat = ChatSession(_backend())
+        st.session_state.runs = PageRuns(st.session_state.chat)
+    chat = _present(st.session_state.chat)
+    for answer in chat.answers.values():
+        chat.backend.keep(answer)
+    page = st.navigation(
+        [
+            st.Page("views/chat.py", title="Chat", default=True),
+            st.Page("views/about.py", title="About this service", url_path="about"),
+        ],
+        position="hidden",
+    )
+    st.set_page_config(
+        page_title=f"{page.title} · Duoserve", page_icon=str(FRONTEND / "icon.png"), layout="centered"
+    )
+    st.html(FRONTEND / "style.css")
+    page.run()
+
+
 if _session_has_ended():
+    # No st.stop() here: after that, Streamlit would go on running the fragments of the page that is gone, and
+    # a late one would leave a blank page instead of the sign-in.
     st.markdown("Signed out.")
     leave_for(signin.PATH)
-    st.stop()
-if "chat" not in st.session_state:
-    st.session_state.chat = ChatSession(_backend())
-    st.session_state.runs = PageRuns(st.session_state.chat)
-chat: ChatSession = _present(st.session_state.chat)
-for answer in chat.answers.values():
-    chat.backend.keep(answer)
-
-page = st.navigation(
-    [
-        st.Page("views/chat.py", title="Chat", default=True),
-        st.Page("views/about.py", title="About this service", url_path="about"),
-    ],
-    position="hidden",
-)
-st.set_page_config(
-    page_title=f"{page.title} · Duoserve", page_icon=str(FRONTEND / "icon.png"), layout="centered"
-)
-st.html(FRONTEND / "style.css")
-page.run()
+else:
+    _draw_page()
