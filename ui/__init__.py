@@ -1,1 +1,1 @@
-"""The chat app: a Streamlit front end of the router. Entry point: `__main__.py`, which serves `chat.py`."""
+"""The chat app: a Streamlit client of the router. Entry point: `__main__.py`, which serves `server.py`."""

@@ -7,8 +7,6 @@ from pathlib import Path
 
 from ui import settings
 
-EX_CONFIG = 78  # sysexits.h: something was found in an unconfigured or misconfigured state
-
 
 def main() -> int:
     """Replace this process by Streamlit's server; returns only when a setting is bad."""
@@ -17,9 +15,9 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         chosen = settings.load()
-    except settings.InvalidSettings as failure:
-        print(f"ui: {failure}", file=sys.stderr)
-        return EX_CONFIG
+    except settings.InvalidAppSetting as problem:
+        print(f"ui: {problem}", file=sys.stderr)
+        return os.EX_CONFIG
     options = {
         "server.address": chosen.bind_address,
         "server.port": str(chosen.ui_port),
@@ -27,7 +25,7 @@ def main() -> int:
         "server.runOnSave": str(arguments.dev).lower(),
     }
     script = Path(__file__).with_name("server.py")
-    os.execv(  # noqa: S606 - so that signals of whoever supervises the app reach the server itself
+    os.execv(  # noqa: S606 - so that the supervisor's signals reach the server itself
         sys.executable,
         [sys.executable, "-m", "streamlit", "run", str(script)]
         + [f"--{name}={value}" for name, value in options.items()],

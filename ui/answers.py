@@ -1,4 +1,4 @@
-"""Answers that are being given, each in the background: drawing the page neither delays nor ends it."""
+"""Answers that are being generated, each in the background: drawing the page neither delays nor ends one."""
 
 import asyncio
 import contextlib
@@ -7,22 +7,23 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Literal
 
-from ui.client import Ended, Failure, Piece, Readiness, Request, Router, Started
 from ui.conversation import Message, new_id
+from ui.router_client import ChatRequest, Ended, Piece, Readiness, RouterClient, RouterFailure, Started
 
-# A reload takes a second or two: a page that is gone for longer will not come back for its answer.
+# Seconds. A reload takes one or two: a page that is gone for longer will not come back for its answer.
 ABANDONED_AFTER = 5.0
 _POLL = 1.0
+_TICK = 0.1  # seconds after which the page looks for clicks while nothing arrives
 FRAME = 0.066  # seconds between two drawings of a growing answer: smooth, at half the CPU of every token
 
 Phase = Literal["sent", "loading", "answering", "ended"]
 
 
 class Answer:
-    """One answer, filled by a task of the background loop and read by the page's thread."""
+    """One answer, filled by a task of the backend's event loop and read by the page's thread."""
 
-    def __init__(self, conversation: str, request: Request, earlier: Message | None = None) -> None:
-        """`earlier` is the answer that this one continues."""
+    def __init__(self, conversation: str, request: ChatRequest, earlier: Message | None = None) -> None:
+        """`conversation` is its id; `earlier` is the answer that this one continues."""
         self.id = new_id()
         self.conversation = conversation
         self.request = request
@@ -31,58 +32,52 @@ class Answer:
         self.message = earlier or Message(role="assistant", model=request.model)
         self._changed = threading.Condition()
         self._version = 0
-        self._came = self.started
+        self._last_output = self.started
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will come."""
+        """Whether nothing more will arrive."""
         return self.phase == "ended"
 
     @property
     def waited(self) -> float:
-        """Seconds since it was asked for."""
+        """Seconds since the question was sent."""
         return time.monotonic() - self.started
 
     @property
     def silent(self) -> float:
-        """Seconds since something came last."""
-        return time.monotonic() - self._came
+        """Seconds since the last output."""
+        return time.monotonic() - self._last_output
 
-    def updates(self, idle: Callable[[], None]) -> Iterator[Message]:
-        """The message each time more of it has come, the first time at once, until it has ended.
+    def updates(self) -> Iterator[bool]:
+        """Whether more has arrived: yielded when it has, and every tenth of a second, until the answer ends.
 
-        What comes faster than a screen shows is given together. `idle` is called ten times a second while
-        nothing comes, so that the caller can say so, and can be interrupted.
+        What arrives faster than a screen shows it is drawn together.
         """
-        seen, drawn = 0, 0.0
-        while True:
+        seen, drawn, ended = 0, 0.0, False
+        while not ended:
             with self._changed:
-                came = self._changed.wait_for(lambda: self._version != seen, timeout=0.1)  # noqa: B023
-            if not came:
-                idle()
-                continue
-            time.sleep(max(0.0, drawn + FRAME - time.monotonic()))
-            seen, drawn = self._version, time.monotonic()
-            ended = self.ended
-            if self.phase != "answering" and not ended:
-                idle()
-            yield self.message
-            if ended:
-                return
+                more = self._changed.wait_for(lambda: self._version != seen, timeout=_TICK)  # noqa: B023
+            if more:
+                time.sleep(max(0.0, drawn + FRAME - time.monotonic()))
+                with self._changed:
+                    seen, ended = self._version, self.ended
+                drawn = time.monotonic()
+            yield more
 
     def change(self, phase: Phase | None = None, *, text: str = "", reasoning: str = "") -> None:
-        """Note what came, and wake who draws."""
+        """Record what has arrived, and wake the thread that draws it."""
         with self._changed:
             self.phase = phase or self.phase
             self.message.text += text
             self.message.reasoning += reasoning
             self._version += 1
-            self._came = time.monotonic()
+            self._last_output = time.monotonic()
             self._changed.notify_all()
 
 
-async def give(answer: Answer, router: Router, ready: Callable[[], Readiness | None]) -> None:
-    """Ask the router and fill `answer`. Waits for a model that is loading. Cancel it to stop."""
+async def give(answer: Answer, router: RouterClient, ready: Callable[[], Readiness | None]) -> None:
+    """Ask the router and fill `answer`. Waits while the model is loading. Cancel it to stop."""
     message, sent, first = answer.message, time.monotonic(), None
     message.ending, message.failure, message.failure_kind, message.retry_at = "stopped", "", "", 0.0
     try:
@@ -101,14 +96,14 @@ async def give(answer: Answer, router: Router, ready: Callable[[], Readiness | N
                         else:
                             _note_end(message, event)
                 return
-            except Failure as failure:
+            except RouterFailure as failure:
                 if failure.kind != "loading" or first is not None:
                     raise
             answer.change("loading")
             await _until_loaded(answer.request.model, ready)
             answer.change("sent")
             sent = time.monotonic()
-    except Failure as failure:
+    except RouterFailure as failure:
         message.ending, message.failure, message.failure_kind = "failed", str(failure), failure.kind
         message.retry_at = time.time() + failure.retry_after if failure.retry_after else 0.0
     finally:
@@ -124,12 +119,12 @@ def _note_end(message: Message, event: Ended) -> None:
 
 
 async def _until_loaded(model: str, ready: Callable[[], Readiness | None]) -> None:
-    """Wait until the model no longer loads. Raises Failure when it went down."""
+    """Wait until the model has loaded. Raises RouterFailure when it went down instead."""
     while True:
         await asyncio.sleep(_POLL)
         readiness = ready()
         status = readiness.models.get(model) if readiness else None
         if status and status.state == "down":
-            raise Failure("down", f"The model “{model}” did not start: {status.reason}.")
+            raise RouterFailure("down", f"The model “{model}” did not start: {status.reason}.")
         if status and status.state == "ready":
             return

@@ -1,38 +1,36 @@
-"""The Streamlit script: what every page shares. Pages are in `views/`.
+"""The Streamlit script: what all pages share. The pages are in `views/`.
 
-Not in `pages/`: from a folder of that name Streamlit serves each file by itself, without this script, to a
-browser that comes back to a server which has just started.
+Not in `pages/`: Streamlit runs each file of a folder with that name by itself, without this script, when a
+browser comes back to a server that has just started.
 """
-
-from pathlib import Path
 
 import streamlit as st
 
-from ui import components, settings, signin
-from ui.service import Service
+from ui import settings, signin
+from ui.backend import Backend
+from ui.components import FRONTEND, leave_for
+from ui.page_runs import PageRuns
 from ui.session import ChatSession
-
-_HERE = Path(__file__).parent
 
 
 @st.cache_resource(show_spinner=False)
-def _service() -> Service:
-    return Service(settings.load())
+def _backend() -> Backend:
+    return Backend(settings.load())
 
 
 def _leave(chat: ChatSession) -> None:
     for answer in list(chat.answers.values()):
-        chat.service.abandon(answer)
+        chat.backend.abandon(answer)
 
 
 @st.cache_resource(scope="session", on_release=_leave, show_spinner=False)
 def _present(_chat: ChatSession) -> ChatSession:
-    """Streamlit releases this when the browser disconnects: nobody waits for the answers any more."""
+    """Streamlit releases this when the browser disconnects: nobody is waiting for the answers any more."""
     return _chat
 
 
 def _session_has_ended() -> bool:
-    """Whether this browser has signed out, in this tab or another, since it was let in."""
+    """Whether this browser has signed out since it was let in, in this tab or another."""
     chosen = settings.load()
     cookie = st.context.cookies.get(signin.COOKIE)
     return not chosen.only_this_machine and not signin.sessions(
@@ -40,25 +38,31 @@ def _session_has_ended() -> bool:
     ).valid(cookie)
 
 
-if _session_has_ended():
-    st.markdown("Signed out.")
-    components.leave_for(signin.PATH)
-    st.stop()
-if "chat" not in st.session_state:
-    st.session_state.chat = ChatSession(_service())
-chat: ChatSession = _present(st.session_state.chat)
-for answer in chat.answers.values():
-    chat.service.keep(answer)
+def _draw_page() -> None:
+    if "chat" not in st.session_state:
+        st.session_state.chat = ChatSession(_backend())
+        st.session_state.runs = PageRuns(st.session_state.chat)
+    chat = _present(st.session_state.chat)
+    for answer in chat.answers.values():
+        chat.backend.keep(answer)
+    page = st.navigation(
+        [
+            st.Page("views/chat.py", title="Chat", default=True),
+            st.Page("views/about.py", title="About this service", url_path="about"),
+        ],
+        position="hidden",
+    )
+    st.set_page_config(
+        page_title=f"{page.title} · Duoserve", page_icon=str(FRONTEND / "icon.png"), layout="centered"
+    )
+    st.html(FRONTEND / "style.css")
+    page.run()
 
-page = st.navigation(
-    [
-        st.Page("views/chat.py", title="Chat", default=True),
-        st.Page("views/about.py", title="About this service", url_path="about"),
-    ],
-    position="hidden",
-)
-st.set_page_config(
-    page_title=f"{page.title} · Duoserve", page_icon=str(_HERE / "icon.png"), layout="centered"
-)
-st.html(_HERE / "style.css")
-page.run()
+
+if _session_has_ended():
+    # No st.stop() here: after that, Streamlit would go on running the fragments of the page that is gone, and
+    # a late one would leave a blank page instead of the sign-in.
+    st.markdown("Signed out.")
+    leave_for(signin.PATH)
+else:
+    _draw_page()

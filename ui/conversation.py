@@ -1,4 +1,4 @@
-"""Conversations: their messages, what may be done to them, and the format they are stored and exported in."""
+"""Conversations: their messages, what can be done to them, and the format they are stored and exported in."""
 
 import json
 import re
@@ -10,14 +10,16 @@ from typing import Annotated, Any, Literal
 from openai.types.chat import ChatCompletionMessageParam
 from pydantic import BaseModel, Field, ValidationError
 
-FORMAT = 1  # of what is stored and exported; raise it with every change that an older app could not read
+FORMAT = (
+    1  # of stored and exported conversations; raise it with every change that an older app could not read
+)
 TITLE_LENGTH = 48
 _FENCE = re.compile(r"^(`{3,})", re.MULTILINE)
 _MARKDOWN = re.compile(r"[`*#>]+")
 
 
 class NotAConversation(ValueError):
-    """What should be imported is no conversation; the message says why, for people."""
+    """The data is not a conversation; the message tells people why."""
 
 
 class Attachment(BaseModel):
@@ -50,7 +52,7 @@ class Message(BaseModel):
     seconds: float | None = None  # from the first token to the last
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    left_out: int = 0  # so many of the oldest messages did not fit into the prompt
+    left_out: int = 0  # the number of oldest messages that did not fit into the prompt
     left_out_tokens: int = 0
 
     def as_prompt(self) -> str:
@@ -59,14 +61,14 @@ class Message(BaseModel):
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Decoding speed: tokens after the first, by the time they took."""
+        """Decoding speed: the tokens after the first, over the time they took."""
         if not self.seconds or self.completion_tokens < 2:
             return None
         return (self.completion_tokens - 1) / self.seconds
 
 
 class Options(BaseModel):
-    """How a conversation is answered; the limits are those of the chat completions API."""
+    """How questions of a conversation are answered; the limits are those of the chat completions API."""
 
     model: str = ""
     system: str = ""
@@ -85,7 +87,7 @@ def new_id() -> str:
 
 
 class Conversation(BaseModel):
-    """Questions and answers in turn. A question without an answer is one that failed, or waits for it."""
+    """Questions and answers in turn. A question without an answer was not answered, or is waiting for it."""
 
     format: Literal[1] = 1
     id: str = Field(default_factory=new_id, pattern=r"^[0-9a-z]{1,40}$")
@@ -112,16 +114,16 @@ class Conversation(BaseModel):
         self.updated = _now()
 
     def answered(self, answer: Message) -> None:
-        """Put `answer` behind the last question, in place of an earlier answer to it."""
+        """Put `answer` after the last question, in place of an earlier answer to it."""
         if self.messages and self.messages[-1].role == "assistant":
             self.messages.pop()
         self.messages.append(answer)
         self.updated = _now()
 
     def edit(self, index: int, text: str, attached: Collection[str] = ()) -> None:
-        """Ask the question at `index` anew as `text`, with those of its attachments that are named.
+        """Change the question at `index` to `text`, and keep the named ones of its attachments.
 
-        What came after it belonged to the old question and goes.
+        What came after it belonged to the old question and is removed.
         """
         question = self.messages[index]
         question.text = text
@@ -130,12 +132,12 @@ class Conversation(BaseModel):
         self.updated = _now()
 
     def forget_last_answer(self) -> None:
-        """Drop the answer to the last question, so that it can be answered anew."""
+        """Drop the answer to the last question, so that it can be answered again."""
         if self.messages and self.messages[-1].role == "assistant":
             self.messages.pop()
 
     def delete_turn(self, index: int) -> None:
-        """Drop the turn that the message at `index` is part of: the question and its answer."""
+        """Drop the turn that the message at `index` belongs to: the question and its answer."""
         first = index - 1 if self.messages[index].role == "assistant" and index else index
         after = first + 1
         while after < len(self.messages) and self.messages[after].role == "assistant":
@@ -144,7 +146,7 @@ class Conversation(BaseModel):
         self.updated = _now()
 
     def prompt(self) -> list[ChatCompletionMessageParam]:
-        """The messages as the chat completions API takes them; answers without text are no messages."""
+        """The messages as the chat completions API takes them; answers without text are left out."""
         prompt: list[ChatCompletionMessageParam] = []
         if self.options.system.strip():
             prompt.append({"role": "system", "content": self.options.system})
@@ -157,14 +159,14 @@ class Conversation(BaseModel):
 
     @property
     def context_tokens(self) -> int:
-        """Tokens of the conversation so far, as the engine counted them for the last answer; 0 if unknown."""
+        """Tokens in the conversation, as the engine counted them for the last answer; 0 if unknown."""
         for message in reversed(self.messages):
             if message.prompt_tokens:
                 return message.prompt_tokens + message.completion_tokens + message.left_out_tokens
         return 0
 
     def first_kept(self) -> int | None:
-        """Index of the oldest message that the last answer was given with, if older ones were left out."""
+        """Index of the oldest message in the prompt of the last answer, if older ones were left out."""
         for index in range(len(self.messages) - 1, -1, -1):
             answer = self.messages[index]
             if answer.role != "assistant" or not answer.prompt_tokens:
@@ -178,12 +180,12 @@ class Conversation(BaseModel):
         return None
 
     def matches(self, words: str) -> bool:
-        """Whether every one of `words` occurs in the title or a message, whatever its case."""
+        """Whether each of `words` occurs in the title or a message, whatever its case."""
         text = "\n".join([self.name, *(message.text for message in self.messages)]).casefold()
         return all(word in text for word in words.casefold().split())
 
     def as_markdown(self) -> str:
-        """The conversation as a document for people."""
+        """The conversation as a document for people to read."""
         parts = [f"# {self.name}"]
         if self.options.system.strip():
             parts.append(f"> {self.options.system.strip()}".replace("\n", "\n> "))
@@ -192,7 +194,7 @@ class Conversation(BaseModel):
             parts.append(message.as_prompt())
             if message.ending != "complete":
                 parts.append(
-                    {"length": "*(cut at the token limit)*", "stopped": "*(stopped)*"}.get(
+                    {"length": "*(cut off at the max response length)*", "stopped": "*(stopped)*"}.get(
                         message.ending, f"*(failed: {message.failure})*"
                     )
                 )
@@ -200,7 +202,7 @@ class Conversation(BaseModel):
 
 
 def propose_title(question: str) -> str:
-    """A title from the first line of the first question, cut at a word; no model is asked."""
+    """A title from the first line of a question, cut at a word; no model is asked."""
     lines = [line.strip() for line in _MARKDOWN.sub("", question).splitlines() if line.strip()]
     line = " ".join(lines[0].split()) if lines else ""
     if len(line) <= TITLE_LENGTH:
@@ -226,17 +228,17 @@ def parse_export(text: str | bytes) -> list[Conversation]:
     """The conversations of an export.
 
     Raises:
-        NotAConversation: it is no JSON, of a newer format, or not what `export` writes.
+        NotAConversation: it is not JSON, of a newer format, or not what `export` writes.
     """
     try:
         given: Any = json.loads(text)
     except ValueError:
         raise NotAConversation(
-            "This file is not JSON. Import takes the file that Export as JSON gives."
+            "This file is not JSON. Import a file that was made with Export as JSON."
         ) from None
     if not isinstance(given, dict) or not isinstance(given.get("conversations"), list):
         raise NotAConversation(
-            "This file holds no conversations. Import takes the file that Export as JSON gives."
+            "This file contains no conversations. Import a file that was made with Export as JSON."
         )
     return [parse(each) for each in given["conversations"]]
 
@@ -250,7 +252,7 @@ def parse(stored: Any) -> Conversation:
     version = stored.get("format") if isinstance(stored, dict) else None
     if isinstance(version, int) and version > FORMAT:
         raise NotAConversation(
-            f"A conversation has format {version}, and this app reads up to {FORMAT}: update Duoserve first."
+            f"A conversation has format {version}, but this app reads up to {FORMAT}: update Duoserve first."
         )
     try:
         return Conversation.model_validate(stored)

@@ -1,4 +1,4 @@
-"""Settings of editors and agents for this service, from the table that `./run ide` prints them from."""
+"""Settings of editors and agents for this service, from the table that `./run ide` uses too."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ _CONFIG = Path(__file__).resolve().parents[1] / "config"
 
 @dataclass(frozen=True)
 class Tool:
-    """One entry of config/ide.yaml, whose head says what the fields mean."""
+    """One entry of config/ide.yaml; the comment at its top explains the fields."""
 
     title: str
     file: str  # where the configuration goes; empty when it is entered by hand
@@ -30,7 +30,7 @@ class Tool:
 
 
 def tools(table: Path = _CONFIG / "ide.yaml") -> list[Tool]:
-    """The tools of the table, in its order; none where the app runs without the table."""
+    """The tools of the table, in its order; none if there is no table."""
     if not table.exists():
         return []
     entries: dict[str, dict[str, Any]] = yaml.safe_load(table.read_text())
@@ -49,9 +49,9 @@ def tools(table: Path = _CONFIG / "ide.yaml") -> list[Tool]:
 def values(
     base: str, key: str, windows: Mapping[str, int], ratio: float, coder_names: list[str]
 ) -> dict[str, str]:
-    """What goes into the configurations: see the head of config/ide.yaml.
+    """What goes into the configurations, by the names that config/ide.yaml uses.
 
-    `windows` are in tokens, `coder_names` the names that the coder can be asked by.
+    `windows` are in tokens; `coder_names` are the model names that mean the coder.
     """
     families = yaml.safe_load((_CONFIG / "fim.yaml").read_text())
     parts = [part for family in families.values() for part in family["models"]]

@@ -1,4 +1,4 @@
-"""Text of models and people made right for Streamlit's Markdown, which knows more than the common kind."""
+"""Text of models and people, escaped for Streamlit's Markdown, which has more syntax than CommonMark."""
 
 import re
 
@@ -6,23 +6,23 @@ _CODE = re.compile(
     r"(^(?P<fence>`{3,}|~{3,}).*?(?:^(?P=fence)[`~]*\s*$|\Z)|`[^`\n]+`)", re.MULTILINE | re.DOTALL
 )
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>$:~^&=])")
-# Pandoc's rule for inline mathematics (https://pandoc.org/MANUAL.html#math): no blank inside the dollars, no
-# digit behind them. What is not that is a price.
+# Pandoc's rule for inline mathematics (https://pandoc.org/MANUAL.html#math): no space just inside the dollar
+# signs, no digit after them. Anything else is a price.
 _MATH = re.compile(r"(\$\$.+?\$\$|(?<![\\$])\$(?=[^\s$])[^$\n]*?(?<=[^\s\\$])\$(?![\d$]))", re.DOTALL)
 _DIRECTIVE = re.compile(r":(?=[a-z][\w+/-]*[\[:])")
 
 
 def plain(text: str) -> str:
-    """`text` for a label, shown as it is: nothing in it is formatting, a link, an image or an icon."""
+    """`text` for a label, shown verbatim: nothing in it becomes formatting, a link, an image or an icon."""
     return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
 
 
 def presentable(text: str) -> str:
-    r"""A model's answer as Streamlit should draw it.
+    r"""A model's answer as Markdown for Streamlit.
 
-    Outside code: \( \) and \[ \] become the dollars that Streamlit reads as mathematics, other dollars stay
-    dollars, Streamlit's own directives (:red[...], :icon:) are not obeyed, and images are not fetched, for a
-    fetched address can carry the conversation away.
+    Outside code, \( \) and \[ \] become the dollar signs that Streamlit reads as mathematics, other dollar
+    signs stay as they are, Streamlit's directives (:red[...], :icon:) have no effect, and images are not
+    fetched, because a fetched address can leak the conversation.
     """
     parts, at = [], 0
     for code in _CODE.finditer(text):

@@ -1,4 +1,4 @@
-"""The web application: Streamlit's own, behind sign-in where it can be reached from elsewhere."""
+"""The web application: Streamlit's own, behind sign-in when other machines can reach it."""
 
 from pathlib import Path
 
@@ -9,11 +9,11 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ui import settings
-from ui.signin import Door
+from ui.signin import SignInRequired
 
 _HEADERS = {
-    # Second line of defence: even a message that fooled the Markdown renderer could load nothing from
-    # elsewhere, and send nothing there. Streamlit's charts compile their expressions, hence unsafe-eval.
+    # A second line of defence: even a message that fools the Markdown renderer cannot load anything from
+    # other hosts, or send anything there. Streamlit's charts compile their expressions, hence unsafe-eval.
     "content-security-policy": (
         "default-src 'self'; script-src 'self' 'unsafe-eval' 'unsafe-inline' blob: data:; "
         "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
@@ -29,12 +29,9 @@ class SecurityHeaders:
     """ASGI middleware that adds `_HEADERS` to every response."""
 
     def __init__(self, app: ASGIApp) -> None:
-        """Wraps `app`."""
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on, with the headers."""
-
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message).update(_HEADERS)
@@ -44,11 +41,11 @@ class SecurityHeaders:
 
 
 async def _router_knows(key: str) -> bool:
-    """Whether the router accepts `key`: it may know other keys than the master key."""
+    """Whether the router accepts `key`: it may have more keys than the master key."""
     try:
         async with httpx.AsyncClient(timeout=5.0) as http:
             response = await http.get(
-                f"{_settings.router}/v1/models", headers={"Authorization": f"Bearer {key}"}
+                f"{_settings.router_url}/v1/models", headers={"Authorization": f"Bearer {key}"}
             )
     except (httpx.HTTPError, ValueError):
         return False
@@ -56,8 +53,8 @@ async def _router_knows(key: str) -> bool:
 
 
 def _failed(error: Exception) -> bool:
-    """What people see of a defect in the app: Streamlit has written the traceback to the log."""
-    st.error("Something went wrong in the chat app. Your conversations are kept: reload the page.")
+    """What people see when the app fails: Streamlit has written the traceback to the log."""
+    st.error("Something went wrong in the chat app. Your conversations are safe; reload the page.")
     return True
 
 
@@ -65,5 +62,5 @@ _settings = settings.load()
 _key = _settings.litellm_master_key.get_secret_value()
 _middleware = [Middleware(SecurityHeaders)]
 if not _settings.only_this_machine:
-    _middleware.append(Middleware(Door, key=_key, other_key=_router_knows))
+    _middleware.append(Middleware(SignInRequired, key=_key, other_key=_router_knows))
 app = st.App(Path(__file__).with_name("app.py"), middleware=_middleware, on_script_error=_failed)

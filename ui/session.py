@@ -5,49 +5,51 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ui.answers import Answer
-from ui.client import Request
+from ui.backend import Backend
 from ui.conversation import Attachment, Conversation, Message, new_id
-from ui.service import Service
-from ui.storage import Storage
+from ui.router_client import ChatRequest
+from ui.storage import BrowserStorage
 
-# A model that is served greedily would say the same again.
+# With greedy sampling the model would give the same answer again.
 _REGENERATE_TEMPERATURE = 0.7
 
 
 @dataclass
 class Undo:
-    """How to take back the last thing that lost something."""
+    """How to take back the last action that lost something, and what to call it."""
 
-    said: str
+    notice: str
     take_back: Callable[[], None]
 
 
 @dataclass
 class ChatSession:
-    """The open conversation, the others, and the answers that are being given."""
+    """The open conversation, the others, and the answers that are being generated."""
 
-    service: Service
-    storage: Storage = field(default_factory=Storage)
+    backend: Backend
+    storage: BrowserStorage = field(default_factory=BrowserStorage)
     current: Conversation = field(default_factory=Conversation)
     answers: dict[str, Answer] = field(default_factory=dict)  # by conversation
     editing: int | None = None
     undoable: Undo | None = None
-    name: str = field(default_factory=lambda: f"chat-{new_id()}")  # what the router is fair by
+    name: str = field(
+        default_factory=lambda: f"chat-{new_id()}"
+    )  # tells the router's fair queue the askers apart
 
     @property
     def answer(self) -> Answer | None:
-        """The answer that is being given in the open conversation."""
+        """The answer that is being generated in the open conversation."""
         return self.answers.get(self.current.id)
 
     def new(self) -> None:
-        """Open an empty conversation, with the model that was used last."""
+        """Open an empty conversation with the model that was used last."""
         if self.current.messages or self.current.id in self.storage.conversations:
             self.current = Conversation()
         self.current.options.model = self.storage.preferences.model
         self.editing = None
 
     def open(self, conversation_id: str) -> None:
-        """Open a kept conversation; an answer that ran when the page was reloaded goes on."""
+        """Open a stored conversation; an answer that was running when the page was reloaded goes on."""
         self.current = self.storage.conversations[conversation_id]
         self.editing = None
         self.resume()
@@ -56,18 +58,18 @@ class ChatSession:
         """Find the answer that was running in the open conversation when the page was reloaded."""
         if self.answer or not self.current.answering:
             return
-        if answer := self.service.take_over(self.current.answering):
+        if answer := self.backend.take_over(self.current.answering):
             self.answers[self.current.id] = answer
 
     def ask(self, text: str, attachments: Sequence[Attachment] = ()) -> None:
-        """Ask in the open conversation. An answer that is running there is stopped, and kept."""
+        """Ask in the open conversation. A running answer is stopped, and kept."""
         self._end_running()
         self.undoable = None
         self.current.ask(text, attachments)
         self._send()
 
     def retry(self) -> None:
-        """Answer the last question anew. Where there was an answer already, ask for another one."""
+        """Ask the last question again; if it had an answer, ask for a different one."""
         self._end_running()
         before = self._snapshot()
         last = self.current.messages[-1]
@@ -77,12 +79,12 @@ class ChatSession:
         self.undoable = self._restore("Answer replaced.", before) if had_text else None
 
     def go_on(self) -> None:
-        """Continue the last answer where it was cut."""
+        """Continue the last answer where it was cut off."""
         self._end_running()
         self._send(self.current.messages[-1].model_copy())
 
     def edit(self, index: int, text: str, attached: Sequence[str] = ()) -> None:
-        """Ask the question at `index` anew, as `text`, with those of its attachments that are named."""
+        """Change the question at `index` to `text` and ask it, with the named ones of its attachments."""
         self._end_running()
         before = self._snapshot()
         lost = len(self.current.messages) - index - 1
@@ -90,23 +92,23 @@ class ChatSession:
         self.editing = None
         self._send()
         self.undoable = (
-            self._restore("Question edited; what came after it is gone.", before) if lost else None
+            self._restore("Question edited; later messages were removed.", before) if lost else None
         )
 
     def delete_turn(self, index: int) -> None:
-        """Delete the turn at `index`."""
+        """Delete the question and answer at `index`."""
         self._end_running()
         before = self._snapshot()
         self.current.delete_turn(index)
         self.editing = None
         self.storage.save(self.current)
-        self.undoable = self._restore("Turn deleted.", before)
+        self.undoable = self._restore("Question and answer deleted.", before)
 
     def delete(self, conversation_id: str) -> None:
-        """Delete a whole conversation."""
+        """Delete a conversation."""
         conversation = self.storage.conversations[conversation_id]
         if answer := self.answers.pop(conversation_id, None):
-            self.service.stop(answer)
+            self.backend.stop(answer)
         self.storage.delete(conversation_id)
         self.undoable = Undo(f"“{conversation.name}” deleted.", lambda: self._bring_back(conversation))
         if self.current.id == conversation_id:
@@ -120,7 +122,7 @@ class ChatSession:
             undoable.take_back()
 
     def rename(self, conversation_id: str, title: str) -> None:
-        """Give a conversation a title; an empty one leaves it as it is."""
+        """Give a conversation a title; an empty one changes nothing."""
         if title.strip():
             self.storage.conversations[conversation_id].title = " ".join(title.split())[:200]
             self.storage.save(self.storage.conversations[conversation_id])
@@ -132,7 +134,7 @@ class ChatSession:
         self.storage.save(conversation)
 
     def add(self, conversations: Sequence[Conversation]) -> None:
-        """Take in imported conversations; one that is there already comes as a copy."""
+        """Add imported conversations; one that exists already is added as a copy."""
         for conversation in conversations:
             if conversation.id in self.storage.conversations:
                 conversation.id = new_id()
@@ -140,7 +142,7 @@ class ChatSession:
             self.storage.save(conversation)
 
     def options_changed(self) -> None:
-        """Keep the open conversation's options, and its model for the next new conversation."""
+        """Store the open conversation's options, and its model for the next new conversation."""
         if self.storage.preferences.model != self.current.options.model:
             self.storage.preferences.model = self.current.options.model
             self.storage.save_preferences()
@@ -148,7 +150,7 @@ class ChatSession:
             self.storage.save(self.current)
 
     def stop(self) -> None:
-        """Stop the running answer of the open conversation and keep what came."""
+        """Stop the running answer of the open conversation and keep what has arrived."""
         if self.answer:
             self._end_running()
             self.storage.save(self.current)
@@ -164,9 +166,9 @@ class ChatSession:
                 self.storage.save(conversation)
         return bool(ended)
 
-    def received(self, said: object) -> None:
+    def received(self, snapshot: object) -> None:
         """Take over what the browser holds."""
-        for old, new in self.storage.receive(said).items():
+        for old, new in self.storage.receive(snapshot).items():
             if old in self.answers:
                 self.answers[new] = self.answers.pop(old)
         if self.current.id in self.storage.conversations and not self.answer:
@@ -178,9 +180,9 @@ class ChatSession:
             self.new()
 
     def _send(self, earlier: Message | None = None, temperature: float | None = None) -> None:
-        """Ask; `earlier` is an answer to continue, `temperature` what holds where the options have none."""
+        """Ask; `earlier` is an answer to continue, `temperature` the default if the options have none."""
         options = self.current.options
-        request = Request(
+        request = ChatRequest(
             model=options.model,
             messages=self.current.prompt(),
             temperature=temperature if options.temperature is None else options.temperature,
@@ -189,7 +191,7 @@ class ChatSession:
             user=self.name,
             continue_last=earlier is not None,
         )
-        answer = self.service.ask(Answer(self.current.id, request, earlier))
+        answer = self.backend.ask(Answer(self.current.id, request, earlier))
         self.answers[self.current.id] = answer
         self.current.answering = answer.id
         self.storage.save(self.current)
@@ -197,7 +199,7 @@ class ChatSession:
     def _end_running(self) -> None:
         answer = self.answers.pop(self.current.id, None)
         if answer:
-            self.service.stop(answer)
+            self.backend.stop(answer)
             self._keep(self.current, answer)
 
     def _keep(self, conversation: Conversation, answer: Answer) -> None:
@@ -210,12 +212,12 @@ class ChatSession:
     def _snapshot(self) -> Conversation:
         return copy.deepcopy(self.current)
 
-    def _restore(self, said: str, before: Conversation) -> Undo:
-        return Undo(said, lambda: self._bring_back(before))
+    def _restore(self, notice: str, before: Conversation) -> Undo:
+        return Undo(notice, lambda: self._bring_back(before))
 
     def _bring_back(self, before: Conversation) -> None:
         if answer := self.answers.pop(before.id, None):
-            self.service.stop(answer)
+            self.backend.stop(answer)
         kept = self.storage.conversations.get(before.id)
         before.revision = kept.revision if kept else ""
         before.answering = ""

@@ -1,17 +1,20 @@
-"""Sign-in, for when other machines can reach the app: a door in front of every route and WebSocket."""
+"""Sign-in in front of every route and WebSocket, for when other machines can reach the app."""
 
 import functools
 import hashlib
 import hmac
 import html
+import math
 import secrets
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable
 from http.cookies import SimpleCookie
 from pathlib import Path
 
 from itsdangerous import BadSignature, TimestampSigner
+from limits import RateLimitItemPerMinute
+from limits.storage import MemoryStorage
+from limits.strategies import FixedWindowRateLimiter
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -19,45 +22,43 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 COOKIE = "duoserve_session"
 PATH = "/sign-in"
 MAX_AGE = 30 * 24 * 3600
-FAILURES, WINDOW = 5, 60.0  # so many wrong keys from one address within so many seconds, then it has to wait
-FAILURES_OF_ALL = 50
-_OPEN = (PATH, "/_stcore/health")
-_PAGE = (Path(__file__).parent / "sign_in.html").read_text()
+# Wrong keys in a minute, from one address and from all of them, after which no more are checked.
+FROM_ONE_ADDRESS = RateLimitItemPerMinute(5)
+FROM_ALL = RateLimitItemPerMinute(50)
+_HEALTH = "/_stcore/health"
+_PAGE = (Path(__file__).parent / "frontend" / "sign_in.html").read_text()
 
 
 class Throttle:
-    """Counts wrong keys by address, and of all addresses together."""
+    """Slows down guessing: counts the wrong keys from each address, and from all addresses together."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """`clock` tells seconds."""
-        self._clock = clock
-        self._wrong: dict[str, deque[float]] = {}
+    def __init__(self) -> None:
+        self._counts = FixedWindowRateLimiter(MemoryStorage())
 
-    def wait(self, address: str) -> float:
-        """Seconds that `address` has to wait before its next try; 0 when it may try now."""
-        now = self._clock()
-        for known in list(self._wrong):
-            while self._wrong[known] and self._wrong[known][0] <= now - WINDOW:
-                self._wrong[known].popleft()
-            if not self._wrong[known]:
-                del self._wrong[known]
-        own = self._wrong.get(address, deque())
-        everyone = sorted(moment for wrong in self._wrong.values() for moment in wrong)
-        for moments, limit in ((list(own), FAILURES), (everyone, FAILURES_OF_ALL)):
-            if len(moments) >= limit:
-                return moments[-limit] + WINDOW - now
-        return 0.0
+    def wait(self, address: str) -> int:
+        """Seconds that `address` has to wait before its next try; 0 if it may try now."""
+        resets = [
+            self._counts.get_window_stats(*limit).reset_time
+            for limit in _limits(address)
+            if not self._counts.test(*limit)
+        ]
+        return max(0, math.ceil(max(resets, default=0.0) - time.time()))
 
     def failed(self, address: str) -> None:
         """Count a wrong key."""
-        self._wrong.setdefault(address, deque()).append(self._clock())
+        for limit in _limits(address):
+            self._counts.hit(*limit)
 
 
-class Sessions:
-    """Signed cookies; a session ends with its age, when it is revoked, or when the key changes."""
+def _limits(address: str) -> tuple[tuple[RateLimitItemPerMinute, str], ...]:
+    return (FROM_ONE_ADDRESS, address), (FROM_ALL, "all")
+
+
+class SignedIn:
+    """Who is signed in, by signed cookies. A session ends with age, when revoked, or when the key changes."""
 
     def __init__(self, key: str) -> None:
-        """`key` is the master key; the signatures' key is derived from it."""
+        """`key` is the master key; the key of the signatures is derived from it."""
         self._signer = TimestampSigner(hashlib.sha256(b"duoserve chat session\0" + key.encode()).digest())
         self._revoked: set[str] = set()
 
@@ -66,7 +67,7 @@ class Sessions:
         return self._signer.sign(secrets.token_urlsafe(24)).decode()
 
     def valid(self, cookie: str | None) -> bool:
-        """Whether `cookie` is of a session that has not ended."""
+        """Whether `cookie` belongs to a session that has not ended."""
         try:
             session = self._signer.unsign(cookie or "", max_age=MAX_AGE).decode()
         except BadSignature:
@@ -80,13 +81,13 @@ class Sessions:
 
 
 @functools.cache
-def sessions(key: str) -> Sessions:
-    """The sessions of this process for `key`: the door and the pages share them."""
-    return Sessions(key)
+def sessions(key: str) -> SignedIn:
+    """The sessions of this process for `key`, which the middleware and the pages share."""
+    return SignedIn(key)
 
 
-class Door:
-    """ASGI middleware: nothing behind it is reached without a session."""
+class SignInRequired:
+    """ASGI middleware that lets nobody pass without a session."""
 
     def __init__(
         self,
@@ -94,7 +95,7 @@ class Door:
         key: str,
         other_key: Callable[[str], Awaitable[bool]],
     ) -> None:
-        """`other_key` tells whether a key that is not the master key is good, too."""
+        """`other_key` tells whether a key other than the master key is valid."""
         self._app = app
         self._key = key
         self._sessions = sessions(key)
@@ -102,8 +103,7 @@ class Door:
         self._throttle = Throttle()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let through, sign in, or refuse."""
-        if scope["type"] == "lifespan" or scope["path"] in _OPEN[1:]:
+        if scope["type"] == "lifespan" or scope["path"] == _HEALTH:
             await self._app(scope, receive, send)
         elif scope["path"] == PATH and scope["type"] == "http":
             await (await self._sign_in(Request(scope, receive)))(scope, receive, send)
@@ -126,13 +126,15 @@ class Door:
         address = request.client.host if request.client else ""
         if wait := self._throttle.wait(address):
             return _page(
-                f"Too many wrong keys. Try again in {wait:.0f} seconds.", 429, {"retry-after": f"{wait:.0f}"}
+                f"Too many wrong keys. Try again in {wait} seconds.", 429, {"retry-after": str(wait)}
             )
         async with request.form(max_files=0, max_fields=4, max_part_size=4096) as form:
             given = str(form.get("key", "")).strip()
         if not await self._is_good(given):
             self._throttle.failed(address)
-            return _page("This key is not valid. It is LITELLM_MASTER_KEY in the service's .env.", 401)
+            return _page(
+                "This key is not valid. The team's key is LITELLM_MASTER_KEY in the service's .env.", 401
+            )
         response = RedirectResponse("/", 303)
         response.set_cookie(
             COOKIE,
@@ -145,7 +147,7 @@ class Door:
         return response
 
     async def _is_good(self, given: str) -> bool:
-        # Digests have one length, so that the comparison tells nothing about the key's.
+        # Digests have the same length, so that the comparison tells nothing about the key's length.
         wanted, digest = (hashlib.sha256(each.encode()).digest() for each in (self._key, given))
         return hmac.compare_digest(wanted, digest) or (bool(given) and await self._other_key(given))
 
@@ -159,5 +161,5 @@ def _cookie(scope: Scope) -> str | None:
 
 
 def _page(problem: str, status: int = 200, headers: dict[str, str] | None = None) -> HTMLResponse:
-    said = f'<p role="alert">{html.escape(problem)}</p>' if problem else ""
-    return HTMLResponse(_PAGE.replace("<!-- problem -->", said), status, headers)
+    alert = f'<p role="alert">{html.escape(problem)}</p>' if problem else ""
+    return HTMLResponse(_PAGE.replace("<!-- problem -->", alert), status, headers)

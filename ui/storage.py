@@ -1,7 +1,7 @@
-"""What a session keeps in the browser: a copy of it here, and the changes that the browser has yet to make.
+"""What a session keeps in the browser: a copy of it, and the changes that the browser has yet to make.
 
-The browser's side is `browser_store.js`. Changes are sent until the browser has acknowledged them, and carry
-the revision they are based on: where another tab changed the same conversation meanwhile, both are kept.
+The browser's side is `frontend/storage.js`. Changes are sent until the browser has acknowledged them, and
+carry the revision they are based on: if another tab has changed the same conversation meanwhile, both stay.
 """
 
 import logging
@@ -43,7 +43,7 @@ PRESETS = [
 
 
 class Preferences(BaseModel):
-    """What belongs to the browser rather than to a conversation."""
+    """Settings of the browser rather than of one conversation."""
 
     keep: Literal["device", "tab"] = "device"
     model: str = ""
@@ -51,7 +51,7 @@ class Preferences(BaseModel):
 
 
 @dataclass
-class Storage:
+class BrowserStorage:
     """The conversations of one browser, as far as this session knows them."""
 
     conversations: dict[str, Conversation] = field(default_factory=dict)
@@ -60,14 +60,14 @@ class Storage:
     nonce: str = field(default_factory=new_id)  # tells the browser which session it talks to
     _changes: list[dict[str, Any]] = field(default_factory=list)
     _sequence: int = 0
-    _moves: list[str] = field(default_factory=list)  # ids that another tab's version has taken
-    _touched: dict[str, int] = field(default_factory=dict)  # by conversation: its last change's number
+    _moves: list[str] = field(default_factory=list)  # ids that another tab's version keeps
+    _touched: dict[str, int] = field(default_factory=dict)  # by conversation: number of its last change
 
     def save(self, conversation: Conversation) -> None:
-        """Keep `conversation` as it is now."""
+        """Store `conversation` as it is now."""
         base, conversation.revision = conversation.revision, new_id()
         self.conversations[conversation.id] = conversation
-        # Only the newest state of a conversation needs to go out, on the base of the oldest unsent one.
+        # Only the newest state of a conversation needs to be sent, based on what the oldest unsent one is.
         for change in self._changes:
             if change["op"] == "put" and change["conversation"]["id"] == conversation.id:
                 base = change["base"]
@@ -78,56 +78,53 @@ class Storage:
         self._touched[conversation.id] = self._sequence
 
     def delete(self, conversation_id: str) -> None:
-        """Forget a conversation."""
+        """Delete a conversation."""
         self.conversations.pop(conversation_id, None)
         self._add({"op": "delete", "id": conversation_id})
         self._touched[conversation_id] = self._sequence
 
     def save_preferences(self) -> None:
-        """Keep the preferences as they are now."""
+        """Store the preferences as they are now."""
         self._add({"op": "preferences", "preferences": self.preferences.model_dump(mode="json")})
 
     def outgoing(self) -> dict[str, Any]:
-        """What the browser's side is given."""
+        """The data for the browser's side."""
         return {"nonce": self.nonce, "moves": self._moves, "changes": self._changes}
 
-    def acknowledged(self, said: Any) -> None:
-        """The browser has made the changes up to a sequence number."""
-        if isinstance(said, dict) and said.get("nonce") == self.nonce:
-            self._changes = [
-                change for change in self._changes if change["sequence"] > said.get("sequence", 0)
-            ]
+    def acknowledged(self, receipt: Any) -> None:
+        """The browser has made the changes up to the sequence number in `receipt`."""
+        if isinstance(receipt, dict) and receipt.get("nonce") == self.nonce:
+            done = receipt.get("sequence", 0)
+            self._changes = [change for change in self._changes if change["sequence"] > done]
 
-    def receive(self, said: Any) -> dict[str, str]:
-        """Take over what the browser holds: at the start, and whenever another tab changed something.
+    def receive(self, snapshot: Any) -> dict[str, str]:
+        """Take over what the browser holds: at the start, and whenever another tab has changed something.
 
         Returns the ids of conversations that changed in two tabs at once, each with the id under which the
-        browser kept this session's version.
+        browser has stored this session's version.
         """
-        if not isinstance(said, dict) or said.get("nonce") != self.nonce:
+        if not isinstance(snapshot, dict) or snapshot.get("nonce") != self.nonce:
             return {}
-        moved = {old: new for old, new in (said.get("moved") or {}).items() if old not in self._moves}
+        moved = {old: new for old, new in (snapshot.get("moved") or {}).items() if old not in self._moves}
         for old, new in moved.items():
             self._move(old, new)
-        seen = said.get("sequence", 0)
-        # What this session did after the browser took its look is newer than what it saw.
+        seen = snapshot.get("sequence", 0)
+        # What this session changed after the browser took the snapshot is newer than the snapshot.
         newer = {key for key, sequence in self._touched.items() if sequence > seen}
-        theirs = {
-            each.id: each for each in _readable(said.get("conversations") or []) if each.id not in newer
-        }
-        self.conversations = theirs | {
-            key: self.conversations[key] for key in newer & set(self.conversations)
-        }
-        if preferences := said.get("preferences"):
+        stored = _readable(snapshot.get("conversations") or [])
+        theirs = {each.id: each for each in stored if each.id not in newer}
+        ours = {key: self.conversations[key] for key in newer & set(self.conversations)}
+        self.conversations = theirs | ours
+        if preferences := snapshot.get("preferences"):
             try:
                 self.preferences = Preferences.model_validate(preferences)
             except ValueError:
-                _log.warning("the browser's preferences were damaged and are replaced by the defaults")
+                _log.warning("the browser's preferences are damaged; using the defaults")
         self.loaded = True
         return moved
 
     def _move(self, old: str, new: str) -> None:
-        """Another tab's version keeps the id `old`; ours goes on as `new`, and so do its unsent changes."""
+        """Another tab's version keeps the id `old`; ours and its unsent changes continue as `new`."""
         self._moves.append(old)
         if conversation := self.conversations.pop(old, None):
             conversation.id, conversation.title = new, f"{conversation.title} (other tab)"
@@ -154,4 +151,4 @@ def _readable(stored: Iterable[Any]) -> Iterable[Conversation]:
         try:
             yield parse(each)
         except NotAConversation as problem:
-            _log.warning("a stored conversation is skipped: %s", problem)
+            _log.warning("skipping a stored conversation: %s", problem)

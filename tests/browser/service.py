@@ -56,6 +56,7 @@ class Service:
             "DUOSERVE_HOME": str(folder),
             "ROUTER_PORT": str(self.ports["router"]),
             "UI_PORT": str(self.ports["ui"]),
+            "ROUTER_URL": self.url("router"),
             "CODER_URL": self.engines["coder"].url,
             "GENERAL_URL": self.engines["general"].url,
             **settings,

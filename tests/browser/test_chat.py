@@ -149,9 +149,9 @@ def test_the_chosen_model_and_the_options_are_used(chat: Chat, service: Service)
     chat.page.get_by_role("radio", name="general").or_(chat.button("general")).first.click()
     chat.button("Options").click()
     chat.page.get_by_label("System prompt").fill("Answer in French.")
-    chat.page.get_by_role("spinbutton", name="Longest answer (tokens)").fill("64")
+    chat.page.get_by_role("spinbutton", name="Max response length (tokens)").fill("64")
     chat.page.keyboard.press("Tab")
-    chat.page.get_by_text("Own sampling").click()
+    chat.page.get_by_text("Custom sampling").click()
     expect(chat.page.get_by_text("Temperature", exact=True)).to_be_visible()
     chat.page.keyboard.press("Escape")
     chat.ask("Hello")
@@ -350,11 +350,11 @@ def test_older_turns_that_no_longer_fit_are_named(chat: Chat, service: Service) 
 @pytest.mark.parametrize(
     ("knobs", "said"),
     [
-        ({"error_at": 5}, "The model went away in the middle of this answer"),
-        ({"drop_at": 5}, "The model went away in the middle of this answer"),
+        ({"error_at": 5}, "The connection was lost. The partial answer is saved."),
+        ({"drop_at": 5}, "The connection was lost. The partial answer is saved."),
         ({"status": 500}, "Try again"),
         ({"status": 404}, "no model named"),
-        ({"no_done": True, "drop_at": 3}, "The model went away in the middle of this answer"),
+        ({"no_done": True, "drop_at": 3}, "The connection was lost. The partial answer is saved."),
     ],
 )
 def test_an_engine_that_fails_is_a_sentence_and_a_retry(
@@ -404,7 +404,7 @@ def test_a_full_queue_counts_down_and_then_answers(
     service.engines["coder"].set(ttft_ms=1500)
     crowd(2)
     chat.ask("Me, too")
-    expect(chat.messages.last).to_contain_text("the queue is full")
+    expect(chat.messages.last).to_contain_text("The service is busy right now.")
     expect(chat.page.get_by_role("button", name=re.compile(r"Try again in \d+ s"))).to_be_disabled()
     service.engines["coder"].set(ttft_ms=0)
     expect(chat.button("Try again")).to_be_enabled()
@@ -419,17 +419,15 @@ def test_the_queue_is_said_while_a_question_waits(
     crowd(0)
     service.engines["coder"].set(ttft_ms=0)
     chat.ask("Me, too")
-    expect(chat.messages.last).to_contain_text(
-        re.compile(r"Waiting for a free place: 1 in the queue \(\d s\)")
-    )
+    expect(chat.messages.last).to_contain_text(re.compile(r"In queue: 1 waiting \(\d s\)"))
     chat.answered()
 
 
 def test_an_answer_that_stalls_says_so_and_goes_on(chat: Chat) -> None:
     chat.ask(mock(text=WORDS, stall_at=6, stall_ms=7000))
-    expect(chat.messages.last).to_contain_text(re.compile(r"first case def.*Nothing has come for \d s", re.S))
+    expect(chat.messages.last).to_contain_text(re.compile(r"first case def.*No output for \d s", re.S))
     chat.answered()
-    expect(chat.messages.last).not_to_contain_text("Nothing has come")
+    expect(chat.messages.last).not_to_contain_text("No output for")
 
 
 def test_what_the_service_will_not_carry_is_a_sentence(chat: Chat, service: Service, tmp_path: Path) -> None:
@@ -452,10 +450,10 @@ def test_presets_are_edited_and_applied(chat: Chat, service: Service) -> None:
 
     chat.button("Options").click()
     chat.button("Edit presets").click()
-    choose("Preset to edit", "A new one")
+    choose("Preset to edit", "New preset")
     expect(chat.page.get_by_role("textbox", name="Name")).to_have_value("")
     chat.page.get_by_role("textbox", name="Name").fill("Pirate")
-    chat.page.get_by_label("Text of the preset").fill("You talk like a pirate.")
+    chat.page.get_by_label("Preset text").fill("You talk like a pirate.")
     chat.button("Save").click()
     expect(chat.page.get_by_role("dialog")).to_have_count(0)
     chat.page.wait_for_function("localStorage.getItem('duoserve.preferences')?.includes('Pirate')")

@@ -66,7 +66,7 @@ def test_eight_people_chat_at_once_and_see_only_their_own(
         context.set_default_timeout(30_000)
         chat = open_chat(context)
         chat.button("Options").click()
-        chat.page.get_by_role("spinbutton", name="Longest answer (tokens)").fill("40")
+        chat.page.get_by_role("spinbutton", name="Max response length (tokens)").fill("40")
         chat.page.keyboard.press("Tab")
         chat.page.keyboard.press("Escape")
         if number % 2:

@@ -6,20 +6,29 @@ from datetime import UTC, datetime
 import pytest
 
 from ui.answers import Answer, give
-from ui.client import Ended, Event, Failure, ModelStatus, Piece, Readiness, Request, Started
+from ui.router_client import (
+    ChatRequest,
+    Ended,
+    Event,
+    ModelStatus,
+    Piece,
+    Readiness,
+    RouterFailure,
+    Started,
+)
 
-REQUEST = Request("coder", [{"role": "user", "content": "x"}], 0.7, 1.0, 100, "me")
+REQUEST = ChatRequest("coder", [{"role": "user", "content": "x"}], 0.7, 1.0, 100, "me")
 
 
 class FakeRouter:
-    """Gives one list of events for each request; a Failure in it is raised."""
+    """Gives one list of events for each request; a RouterFailure in it is raised."""
 
-    def __init__(self, *answers: list[Event | Failure]) -> None:
+    def __init__(self, *answers: list[Event | RouterFailure]) -> None:
         self.answers = list(answers)
 
-    async def stream(self, request: Request) -> AsyncGenerator[Event, None]:
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         for event in self.answers.pop(0):
-            if isinstance(event, Failure):
+            if isinstance(event, RouterFailure):
                 raise event
             yield event
 
@@ -47,24 +56,24 @@ async def test_an_answer_is_filled_and_measured() -> None:
 
 
 async def test_a_failure_in_the_middle_keeps_what_came() -> None:
-    answer = await given(FakeRouter([Started(0, 0), Piece("half"), Failure("lost", "Gone.")]))
+    answer = await given(FakeRouter([Started(0, 0), Piece("half"), RouterFailure("lost", "Gone.")]))
     assert (answer.message.text, answer.message.ending, answer.message.failure) == ("half", "failed", "Gone.")
 
 
 async def test_a_full_queue_says_when_to_come_back() -> None:
-    answer = await given(FakeRouter([Failure("busy", "Full.", 12)]))
+    answer = await given(FakeRouter([RouterFailure("busy", "Full.", 12)]))
     assert answer.message.retry_at == pytest.approx(datetime.now(UTC).timestamp() + 12, abs=1)
 
 
 async def test_a_question_waits_for_a_model_that_loads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ui.answers._POLL", 0)
-    answer = await given(FakeRouter([Failure("loading", "")], [Piece("late"), Ended("stop", 1, 1)]))
+    answer = await given(FakeRouter([RouterFailure("loading", "")], [Piece("late"), Ended("stop", 1, 1)]))
     assert (answer.message.text, answer.message.ending) == ("late", "complete")
 
 
 async def test_a_question_does_not_wait_for_a_model_that_went_down(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ui.answers._POLL", 0)
-    answer = await given(FakeRouter([Failure("loading", "")]), "down")
+    answer = await given(FakeRouter([RouterFailure("loading", "")]), "down")
     assert answer.message.ending == "failed" and "no memory" in answer.message.failure
 
 
@@ -72,7 +81,7 @@ async def test_a_cancelled_answer_counts_as_stopped() -> None:
     arrived = asyncio.Event()
 
     class Endless(FakeRouter):
-        async def stream(self, request: Request) -> AsyncGenerator[Event, None]:
+        async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
             yield Piece("half")
             arrived.set()
             await asyncio.Event().wait()
@@ -91,7 +100,11 @@ def test_updates_begin_with_what_is_there_and_end_with_the_answer() -> None:
     seen: list[str] = []
 
     def draw() -> None:
-        seen.extend(message.text for message in answer.updates(idle.set))
+        for more in answer.updates():
+            if more:
+                seen.append(answer.message.text)
+            else:
+                idle.set()
 
     drawing = threading.Thread(target=draw)
     drawing.start()

@@ -1,6 +1,6 @@
 import pytest
 
-from ui.attachments import MAX_FILES, MAX_KILOBYTES, Refused, read
+from ui.attachments import MAX_FILES, MAX_KILOBYTES, AttachmentRefused, read
 
 
 def test_text_files_become_attachments() -> None:
@@ -20,6 +20,6 @@ def test_text_files_become_attachments() -> None:
 def test_what_cannot_be_attached_is_refused_with_the_reason(
     files: list[tuple[str, bytes]], said: str
 ) -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(AttachmentRefused) as refused:
         read(files)
     assert said in str(refused.value)

@@ -166,7 +166,7 @@ def test_markdown_export_has_everything_a_reader_wants() -> None:
     ("text", "said"),
     [
         ("{", "not JSON"),
-        ("[]", "holds no conversations"),
+        ("[]", "contains no conversations"),
         ('{"conversations": [{"format": 1, "messages": 3}]}', "damaged (at messages)"),
         ('{"conversations": [{"format": 1, "id": "../x"}]}', "damaged (at id)"),
         (json.dumps({"conversations": [{"format": FORMAT + 1}]}), "update Duoserve"),

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from ui.client import Failure, Readiness
+from ui.backend import Backend
 from ui.conversation import Message
 from ui.markdown import plain
-from ui.service import Service
+from ui.router_client import Readiness, RouterFailure
 from ui.session import ChatSession
 
 APP = Path(__file__).parents[3] / "ui" / "app.py"
@@ -21,21 +21,21 @@ def app(monkeypatch: pytest.MonkeyPatch) -> AppTest:
         "BIND_ADDRESS": "127.0.0.1",
         "UI_PORT": "8501",
         "ROUTER_PORT": "4000",
-        "ROUTER_URL": "",
+        "ROUTER_URL": "http://127.0.0.1:4000",
         "CONTEXT_RATIO": "0.75",
     }.items():
         monkeypatch.setenv(name, value)
 
     async def nobody(router: object) -> None:
-        raise Failure("unreachable", "The router does not answer.")
+        raise RouterFailure("unreachable", "The router does not answer.")
 
     async def nothing(router: object, request: object) -> object:
-        raise Failure("unreachable", "The router does not answer.")
+        raise RouterFailure("unreachable", "The router does not answer.")
         yield
 
     for name in ("ready", "models", "metrics"):
-        monkeypatch.setattr(f"ui.client.Router.{name}", nobody)
-    monkeypatch.setattr("ui.client.Router.stream", nothing)
+        monkeypatch.setattr(f"ui.router_client.RouterClient.{name}", nobody)
+    monkeypatch.setattr("ui.router_client.RouterClient.stream", nothing)
     return AppTest.from_file(str(APP), default_timeout=30)
 
 
@@ -76,7 +76,7 @@ def test_an_example_is_asked_of_its_model(app: AppTest, monkeypatch: pytest.Monk
     }
     # Fixed, because the service goes on looking for its router, which is not there.
     known = property(lambda _: Readiness.model_validate(ready), lambda _, state: None)
-    monkeypatch.setattr(Service, "readiness", known, raising=False)
+    monkeypatch.setattr(Backend, "readiness", known, raising=False)
     app.run()
     next(button for button in app.button if "release note" in button.label).click().run()
     assert session(app).current.options.model == "general"

@@ -3,7 +3,7 @@ import pytest
 from ui.answers import Answer
 from ui.conversation import Conversation
 from ui.session import ChatSession
-from ui.storage import Storage
+from ui.storage import BrowserStorage
 
 
 class FakeService:
@@ -177,7 +177,7 @@ def test_a_reload_finds_the_running_answer_again(service: FakeService, chat: Cha
     answer = service.asked[0]
     service.abandoned[answer.id] = answer
     later = ChatSession(service)  # type: ignore[arg-type]
-    later.storage = Storage(conversations={chat.current.id: chat.current.model_copy(deep=True)})
+    later.storage = BrowserStorage(conversations={chat.current.id: chat.current.model_copy(deep=True)})
     later.open(chat.current.id)
     assert later.answer is answer
 

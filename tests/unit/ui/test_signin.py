@@ -1,3 +1,4 @@
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -9,7 +10,7 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ui import signin
-from ui.signin import COOKIE, FAILURES, WINDOW, Door, Sessions, Throttle
+from ui.signin import COOKIE, FROM_ALL, FROM_ONE_ADDRESS, SignedIn, SignInRequired, Throttle
 
 KEY = "the master key of this test, long enough"
 HTML = {"accept": "text/html"}
@@ -37,7 +38,7 @@ def browser() -> Iterator[TestClient]:
             WebSocketRoute("/_stcore/stream", socket),
         ]
     )
-    with TestClient(Door(app, KEY, other_key), follow_redirects=False) as client:
+    with TestClient(SignInRequired(app, KEY, other_key), follow_redirects=False) as client:
         yield client
 
 
@@ -62,10 +63,12 @@ def test_a_good_key_opens_everything(browser: TestClient, key: str) -> None:
 
 
 def test_a_wrong_key_opens_nothing_and_soon_has_to_wait(browser: TestClient) -> None:
-    for _ in range(FAILURES):
+    for _ in range(FROM_ONE_ADDRESS.amount):
         assert browser.post("/sign-in", data={"key": "wrong"}).status_code == 401
     answer = browser.post("/sign-in", data={"key": KEY})
-    assert answer.status_code == 429 and 0 < int(answer.headers["retry-after"]) <= WINDOW
+    assert (
+        answer.status_code == 429 and 0 < int(answer.headers["retry-after"]) <= FROM_ONE_ADDRESS.get_expiry()
+    )
     assert browser.get("/", headers=HTML).status_code == 303
 
 
@@ -77,7 +80,7 @@ def test_a_form_on_another_site_cannot_sign_in(browser: TestClient) -> None:
 def test_a_session_ends_on_demand_and_with_another_key(browser: TestClient) -> None:
     browser.post("/sign-in", data={"key": KEY})
     cookie = browser.cookies[COOKIE]
-    assert signin.sessions(KEY).valid(cookie) and not Sessions("another key").valid(cookie)
+    assert signin.sessions(KEY).valid(cookie) and not SignedIn("another key").valid(cookie)
     signin.sessions(KEY).end(cookie)
     assert browser.get("/").status_code == 401
 
@@ -87,11 +90,20 @@ def test_a_forged_cookie_opens_nothing(browser: TestClient, forged: str) -> None
     assert browser.get("/", headers={"cookie": f"{COOKIE}={forged}"}).status_code == 401
 
 
-def test_a_throttled_address_may_try_again_and_never_stopped_others() -> None:
-    now = 0.0
-    throttle = Throttle(lambda: now)
-    for _ in range(FAILURES):
+def test_a_throttled_address_may_try_again_and_never_stopped_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, window = time.time(), FROM_ONE_ADDRESS.get_expiry()
+    monkeypatch.setattr("time.time", lambda: now)
+    throttle = Throttle()
+    for _ in range(FROM_ONE_ADDRESS.amount):
         throttle.failed("a")
-    assert throttle.wait("a") == WINDOW and throttle.wait("b") == 0
-    now = WINDOW
+    assert throttle.wait("a") == window and throttle.wait("b") == 0
+    now += window
     assert throttle.wait("a") == 0
+
+
+def test_many_addresses_together_are_throttled_too() -> None:
+    throttle = Throttle()
+    for number in range(FROM_ALL.amount):
+        assert not throttle.wait(f"address {number}")
+        throttle.failed(f"address {number}")
+    assert throttle.wait("another address") > 0

@@ -1,10 +1,10 @@
 from typing import Any
 
 from ui.conversation import Conversation
-from ui.storage import Storage
+from ui.storage import BrowserStorage
 
 
-def sent(storage: Storage) -> list[dict[str, Any]]:
+def sent(storage: BrowserStorage) -> list[dict[str, Any]]:
     changes = storage.outgoing()["changes"]
     assert isinstance(changes, list)
     return changes
@@ -16,7 +16,7 @@ def asked(text: str = "question") -> Conversation:
     return conversation
 
 
-def snapshot(storage: Storage, *conversations: Conversation, **more: Any) -> dict[str, Any]:
+def snapshot(storage: BrowserStorage, *conversations: Conversation, **more: Any) -> dict[str, Any]:
     return {
         "nonce": storage.nonce,
         "sequence": 0,
@@ -26,7 +26,7 @@ def snapshot(storage: Storage, *conversations: Conversation, **more: Any) -> dic
 
 
 def test_changes_go_out_until_they_are_acknowledged() -> None:
-    storage = Storage()
+    storage = BrowserStorage()
     storage.save(asked())
     storage.delete("0")
     storage.acknowledged({"nonce": storage.nonce, "sequence": 1})
@@ -34,14 +34,14 @@ def test_changes_go_out_until_they_are_acknowledged() -> None:
 
 
 def test_an_acknowledgement_of_another_session_counts_for_nothing() -> None:
-    storage = Storage()
+    storage = BrowserStorage()
     storage.save(asked())
     storage.acknowledged({"nonce": "somebody else", "sequence": 99})
     assert len(sent(storage)) == 1
 
 
 def test_only_the_newest_state_goes_out_on_the_base_that_the_browser_knows() -> None:
-    storage, conversation = Storage(), asked()
+    storage, conversation = BrowserStorage(), asked()
     conversation.revision = "known"
     storage.save(conversation)
     conversation.ask("second")
@@ -53,7 +53,7 @@ def test_only_the_newest_state_goes_out_on_the_base_that_the_browser_knows() -> 
 
 
 def test_what_the_browser_holds_is_taken_over_but_not_over_unsaved_changes() -> None:
-    storage, ours, theirs = Storage(), asked("ours"), asked("theirs")
+    storage, ours, theirs = BrowserStorage(), asked("ours"), asked("theirs")
     stale = ours.model_copy(deep=True)
     storage.save(ours)
     ours.ask("newer")
@@ -64,7 +64,7 @@ def test_what_the_browser_holds_is_taken_over_but_not_over_unsaved_changes() -> 
 
 
 def test_a_look_from_before_a_change_does_not_undo_it_even_when_that_is_acknowledged() -> None:
-    storage, conversation = Storage(), asked()
+    storage, conversation = BrowserStorage(), asked()
     storage.save(conversation)
     before = snapshot(storage, conversation, sequence=1)
     conversation.ask("second")
@@ -75,7 +75,7 @@ def test_a_look_from_before_a_change_does_not_undo_it_even_when_that_is_acknowle
 
 
 def test_a_deletion_that_is_under_way_is_not_undone_by_a_snapshot() -> None:
-    storage, conversation = Storage(), asked()
+    storage, conversation = BrowserStorage(), asked()
     storage.receive(snapshot(storage, conversation))
     storage.delete(conversation.id)
     storage.receive(snapshot(storage, conversation))
@@ -83,7 +83,7 @@ def test_a_deletion_that_is_under_way_is_not_undone_by_a_snapshot() -> None:
 
 
 def test_damaged_conversations_are_skipped_and_the_others_load() -> None:
-    storage, conversation = Storage(), asked()
+    storage, conversation = BrowserStorage(), asked()
     said = snapshot(storage, conversation)
     said["conversations"] += [{"format": 1, "id": "x", "messages": "?"}, {"format": 99}, None]
     storage.receive(said)
@@ -91,13 +91,13 @@ def test_damaged_conversations_are_skipped_and_the_others_load() -> None:
 
 
 def test_damaged_preferences_leave_the_defaults() -> None:
-    storage = Storage()
+    storage = BrowserStorage()
     storage.receive(snapshot(storage, preferences={"keep": "forever"}))
     assert storage.preferences.keep == "device" and storage.preferences.presets
 
 
 def test_what_two_tabs_changed_at_once_is_there_twice_and_ours_goes_on_under_its_new_id() -> None:
-    storage, ours = Storage(), asked()
+    storage, ours = BrowserStorage(), asked()
     old = ours.id
     theirs = ours.model_copy(deep=True)
     storage.save(ours)

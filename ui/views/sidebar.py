@@ -1,4 +1,4 @@
-"""The sidebar: the conversations, and the ways elsewhere."""
+"""The sidebar: the conversations, import and export, settings, and links."""
 
 from datetime import UTC, datetime
 
@@ -13,7 +13,7 @@ _SHOWN = 40
 
 
 def draw(chat: ChatSession) -> None:
-    """Draw the sidebar of the chat page."""
+    """The sidebar of the chat page."""
     with st.sidebar:
         st.markdown("#### :material/forum: Duoserve", anchors=False)
         st.button(
@@ -24,7 +24,7 @@ def draw(chat: ChatSession) -> None:
             on_click=chat.new,
         )
         if not chat.storage.loaded:
-            st.caption("Looking for conversations in this browser …")
+            st.caption("Loading conversations from this browser …")
         words = ""
         if len(chat.storage.conversations) > 1:
             words = st.text_input(
@@ -40,19 +40,19 @@ def draw(chat: ChatSession) -> None:
                 _import(chat)
                 _preferences(chat)
         st.page_link("views/about.py", label="About this service", icon=":material/monitoring:")
-        if not chat.service.settings.only_this_machine:
+        if not chat.backend.settings.only_this_machine:
             st.button("Sign out", icon=":material/logout:", type="tertiary", on_click=_sign_out, args=(chat,))
 
 
 def _sign_out(chat: ChatSession) -> None:
-    key = chat.service.settings.litellm_master_key.get_secret_value()
+    key = chat.backend.settings.litellm_master_key.get_secret_value()
     signin.sessions(key).end(st.context.cookies.get(signin.COOKIE, ""))
 
 
 def _conversations(chat: ChatSession, words: str) -> None:
     found = [each for each in in_order(chat.storage.conversations.values()) if each.matches(words)]
     if words and not found:
-        st.caption("No conversation holds all of these words.")
+        st.caption("No conversation contains all of these words.")
     everything = st.session_state.get("all-conversations", False)
     with st.container(gap=None, key="conversations"):
         group = ""
@@ -121,8 +121,8 @@ def _preferences(chat: ChatSession) -> None:
             ["device", "tab"],
             index=["device", "tab"].index(chat.storage.preferences.keep),
             format_func={"device": "In this browser", "tab": "Until this tab is closed"}.__getitem__,
-            captions=["They stay on this device; nobody else can see them.", "Nothing stays behind."],
+            captions=["They stay on this device; nobody else can see them.", "Nothing is left behind."],
             key="keep",
             on_change=keep,
         )
-        st.caption("Light or dark: the menu at the top right.")
+        st.caption("To switch between light and dark, use the menu at the top right.")

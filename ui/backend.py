@@ -1,4 +1,4 @@
-"""The chat app's background: one event loop for all sessions, which asks the router and watches its state."""
+"""Behind the pages: one event loop for all sessions, which asks the router and watches its state."""
 
 import asyncio
 import logging
@@ -9,9 +9,9 @@ from collections.abc import Coroutine
 from typing import Any
 
 from ui.answers import ABANDONED_AFTER, Answer, give
-from ui.client import Failure, Model, Readiness, Router
-from ui.settings import Settings
-from ui.slo import Sample, parse
+from ui.metrics import MetricsSample, parse
+from ui.router_client import ListedModel, Readiness, RouterClient, RouterFailure
+from ui.settings import AppSettings
 
 READY_EVERY = 1.0
 METRICS_EVERY = 5.0
@@ -19,58 +19,57 @@ KEPT_SECONDS = 15 * 60.0
 _log = logging.getLogger(__name__)
 
 
-class Service:
+class Backend:
     """What all sessions share. Every public member may be used from any thread."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Starts the loop's thread and begins to watch the router."""
+    def __init__(self, settings: AppSettings) -> None:
         self.settings = settings
         self.readiness: Readiness | None = None  # None: the router does not answer
-        self.models: list[Model] = []
-        self.samples: deque[Sample] = deque()
+        self.models: list[ListedModel] = []
+        self.samples: deque[MetricsSample] = deque()
         self._running: dict[str, tuple[Answer, asyncio.Task[None]]] = {}
         self._abandoned: dict[str, asyncio.TimerHandle] = {}
         self._loop = asyncio.new_event_loop()
-        self._router = Router(settings)
-        threading.Thread(target=self._loop.run_forever, name="service", daemon=True).start()
+        self._router = RouterClient(settings)
+        threading.Thread(target=self._loop.run_forever, name="backend", daemon=True).start()
         for watching in (self._watch_readiness(), self._watch_metrics()):
             self._submit(watching)
 
     def ask(self, answer: Answer) -> Answer:
-        """Begin to give `answer`; returns it."""
+        """Start generating `answer`; returns it."""
         self._submit(self._give(answer))
         return answer
 
     def stop(self, answer: Answer) -> None:
-        """End `answer` at once and free the engine; what came stays."""
+        """End `answer` at once and free the engine; what has arrived stays."""
         self._loop.call_soon_threadsafe(self._cancel, answer.id)
 
     def is_running(self, answer_id: str) -> bool:
-        """Whether this answer is being given, to whichever page."""
+        """Whether this answer is being generated, for whichever page."""
         return answer_id in self._running
 
     def take_over(self, answer_id: str) -> Answer | None:
-        """The answer with this id, if the page that asked for it went away: it was reloaded."""
+        """The answer with this id, if the page that asked for it is gone because it was reloaded."""
         if answer_id not in self._abandoned or answer_id not in self._running:
             return None
         self._loop.call_soon_threadsafe(self._attach, answer_id)
         return self._running[answer_id][0]
 
     def keep(self, answer: Answer) -> None:
-        """Somebody looks at `answer` again."""
+        """Somebody is looking at `answer`."""
         self._loop.call_soon_threadsafe(self._attach, answer.id)
 
     def abandon(self, answer: Answer) -> None:
-        """Nobody looks at `answer` any more: end it, unless somebody comes back for it within seconds."""
+        """Nobody is looking at `answer` any more: end it, unless somebody comes back within seconds."""
         self._loop.call_soon_threadsafe(self._abandon, answer.id)
 
     @property
     def windows(self) -> dict[str, int]:
-        """Context window of every model, in tokens, as far as the router told."""
+        """Context window of every model, in tokens, where the router knows it."""
         return {model.name: model.window for model in self.models if model.window}
 
     def waiting(self, model: str) -> int | None:
-        """Requests in the router's queue for `model` at the last look, if the router tells."""
+        """Requests in the router's queue for `model` when it was last asked; None if unknown."""
         return self.samples[-1].waiting.get(model) if self.samples else None
 
     def _submit(self, work: Coroutine[Any, Any, None]) -> None:
@@ -106,10 +105,10 @@ class Service:
                 self.readiness = await self._router.ready()
                 if not self.models:
                     self.models = await self._router.models()
-            except Failure:
+            except RouterFailure:
                 self.readiness = None
             except Exception as error:
-                _log.error("/ready was not understood: %s", type(error).__name__)
+                _log.error("cannot read the answer of /ready: %s", type(error).__name__)
                 self.readiness = None
             await asyncio.sleep(READY_EVERY)
 
@@ -119,9 +118,9 @@ class Service:
                 self.samples.append(parse(await self._router.metrics(), time.time()))
                 while self.samples[-1].time - self.samples[0].time > KEPT_SECONDS:
                     self.samples.popleft()
-            except Failure:
+            except RouterFailure:
                 pass
             except Exception as error:
-                _log.error("/metrics was not understood: %s", type(error).__name__)
+                _log.error("cannot read /metrics: %s", type(error).__name__)
             busy = any(answer.phase == "sent" for answer, _ in list(self._running.values()))
             await asyncio.sleep(1.0 if busy else METRICS_EVERY)

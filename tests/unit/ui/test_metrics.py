@@ -1,6 +1,6 @@
 import pytest
 
-from ui.slo import Sample, parse, points, quantile
+from ui.metrics import MetricsSample, parse, points, quantile, ttft_target
 
 METRICS = """
 # TYPE duoserve_ttft_seconds histogram
@@ -35,13 +35,17 @@ def test_a_quantile_is_of_the_requests_between_two_samples() -> None:
 
 def test_points_are_rates_and_a_restarted_router_gives_no_negative_ones() -> None:
     samples = [
-        Sample(0, tokens={"coder": 100}),
-        Sample(10, tokens={"coder": 150}),
-        Sample(40, tokens={"coder": 400}, waiting={"coder": 2}),
-        Sample(80, tokens={"coder": 10}),
+        MetricsSample(0, tokens={"coder": 100}),
+        MetricsSample(10, tokens={"coder": 150}),
+        MetricsSample(40, tokens={"coder": 400}, waiting={"coder": 2}),
+        MetricsSample(80, tokens={"coder": 10}),
     ]
     course = points(samples, every=30)
     assert [(point.time, point.tokens_per_second, point.waiting) for point in course] == [
         (40, 7.5, 2),
         (80, 0.0, 0),
     ]
+
+
+def test_the_target_is_the_promise_in_seconds() -> None:
+    assert 0.05 < ttft_target() < 10

@@ -1,4 +1,4 @@
-"""A typed client of the router: the OpenAI SDK for what it knows, plain HTTP for Duoserve's own routes."""
+"""A typed client of the router: the OpenAI SDK where it has a method, plain HTTP for the rest."""
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ import openai
 from openai.types.chat import ChatCompletionMessageParam
 from pydantic import BaseModel
 
-from ui.settings import Settings
+from ui.settings import AppSettings
 
-# A request may wait long for its turn, so only the connection is on a short limit.
+# A request may wait in the queue for minutes, so only connecting has a short limit.
 TIMEOUT = httpx.Timeout(connect=5.0, read=600.0, write=30.0, pool=5.0)
 _PROBE = httpx.Timeout(3.0)
 _RETRY_AFTER_LIMIT = 600.0
@@ -34,30 +34,30 @@ class Readiness(BaseModel):
 
 
 @dataclass(frozen=True)
-class Model:
-    """A name that can be asked, the model it stands for, and its context window in tokens (0: unknown)."""
+class ListedModel:
+    """An entry of /v1/models."""
 
     name: str
-    root: str
-    window: int
+    root: str  # the alias or model that the name stands for
+    window: int  # context window in tokens; 0: unknown
 
 
 @dataclass(frozen=True)
-class Request:
-    """What is asked of a model."""
+class ChatRequest:
+    """A request for a chat completion."""
 
     model: str
     messages: list[ChatCompletionMessageParam]
     temperature: float | None  # None: as the model is served
     top_p: float | None
     max_tokens: int
-    user: str  # an opaque name for whoever asks, so that the router can be fair between them
-    continue_last: bool = False  # go on with the assistant message at the end
+    user: str  # an opaque name of the asker, so that the router can be fair
+    continue_last: bool = False  # continue the assistant message at the end
 
 
 @dataclass(frozen=True)
 class Started:
-    """The router admitted the request; what it says about the prompt in its headers."""
+    """The router admitted the request; its headers tell what was left out of the prompt."""
 
     left_out_messages: int
     left_out_tokens: int
@@ -73,7 +73,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Ended:
-    """The end of the answer, with the engine's own count of tokens."""
+    """The end of the answer, with the engine's token counts."""
 
     finish_reason: str
     prompt_tokens: int
@@ -83,58 +83,56 @@ class Ended:
 Event = Started | Piece | Ended
 
 
-class Failure(Exception):
-    """A request failed; the text is a sentence for people.
+class RouterFailure(Exception):
+    """A request failed; the message is a sentence for people.
 
     `kind` is one word: key, model, size, request, busy, loading, down, lost, unreachable, silent or service.
-    `retry_after` is in seconds.
+    `retry_after` is the number of seconds after which a retry makes sense.
     """
 
     def __init__(self, kind: str, sentence: str, retry_after: float = 0.0) -> None:
-        """Give the kind, the sentence, and after how many seconds a retry makes sense."""
         super().__init__(sentence)
         self.kind = kind
         self.retry_after = retry_after
 
 
-class Router:
-    """Talks to the router at the address and with the key of the settings. Use from one event loop only."""
+class RouterClient:
+    """Talks to the router at ROUTER_URL with the master key. Use it from one event loop only."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Nothing is sent before the first call."""
-        self._url = settings.router
+    def __init__(self, settings: AppSettings) -> None:
+        self._url = settings.router_url
         key = settings.litellm_master_key.get_secret_value()
         self._api = openai.AsyncOpenAI(
             base_url=f"{self._url}/v1", api_key=key, max_retries=0, timeout=TIMEOUT
         )
-        self._api.chat.completions  # noqa: B018 - imported when first named: not while somebody waits for an answer
+        self._api.chat.completions  # noqa: B018 - imports it now, not while somebody waits for an answer
         self._http = httpx.AsyncClient(
             base_url=self._url, headers={"Authorization": f"Bearer {key}"}, timeout=_PROBE
         )
 
     async def ready(self) -> Readiness:
-        """State of every model. Raises Failure."""
+        """The state of every model. Raises RouterFailure."""
         response = await self._get("/ready")
         return Readiness.model_validate_json(response.content)
 
-    async def models(self) -> list[Model]:
-        """Every name that can be asked. Raises Failure."""
+    async def models(self) -> list[ListedModel]:
+        """Every model name that the router accepts. Raises RouterFailure."""
         response = await self._get("/v1/models")
         listed: list[dict[str, Any]] = response.json()["data"]
         return [
-            Model(each["id"], str(each.get("root", each["id"])), int(each.get("max_model_len") or 0))
+            ListedModel(each["id"], str(each.get("root", each["id"])), int(each.get("max_model_len") or 0))
             for each in listed
         ]
 
     async def metrics(self) -> str:
-        """The router's metrics, in Prometheus' text format. Raises Failure."""
+        """The router's metrics, in Prometheus' text format. Raises RouterFailure."""
         return (await self._get("/metrics")).text
 
-    async def stream(self, request: Request) -> AsyncGenerator[Event, None]:
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         """The events of one answer. Closing the iterator, or cancelling its task, frees the engine.
 
         Raises:
-            Failure: the router refused, was not reached, or the answer broke off.
+            RouterFailure: the router refused or was not reached, or the answer broke off.
         """
         extra = (
             {"continue_final_message": True, "add_generation_prompt": False} if request.continue_last else {}
@@ -173,7 +171,7 @@ class Router:
         except (openai.OpenAIError, httpx.HTTPError) as error:
             raise self._failure(error, request.model) from error
         if not finish:
-            raise Failure("lost", _LOST)
+            raise RouterFailure("lost", _LOST)
         yield Ended(
             finish,
             usage.prompt_tokens if usage else 0,
@@ -188,60 +186,69 @@ class Router:
     async def _get(self, path: str) -> httpx.Response:
         try:
             response = await self._http.get(path)
-            # /ready says by its status, too, whether a model is ready.
+            # The status of /ready is 503 while no model is ready; its body is an answer all the same.
             if path != "/ready" or response.status_code != 503:
                 response.raise_for_status()
         except httpx.HTTPError as error:
             raise self._failure(error, "") from error
         return response
 
-    def _failure(self, error: Exception, model: str) -> Failure:
+    def _failure(self, error: Exception, model: str) -> RouterFailure:
         if isinstance(error, openai.APIStatusError):
             return _refusal(error, model)
         if isinstance(error, openai.APITimeoutError | httpx.TimeoutException):
             if isinstance(error.__cause__, httpx.ConnectTimeout) or isinstance(error, httpx.ConnectTimeout):
-                return Failure("unreachable", self._unreachable())
-            return Failure("silent", "The router fell silent. The network may be slow; try again.")
+                return RouterFailure("unreachable", self._unreachable())
+            return RouterFailure(
+                "silent", "The router stopped responding. The network may be slow; try again."
+            )
         if isinstance(error, openai.APIConnectionError | httpx.ConnectError):
-            return Failure("unreachable", self._unreachable())
+            return RouterFailure("unreachable", self._unreachable())
         if isinstance(error, openai.APIError | httpx.TransportError):
-            return Failure("lost", _LOST)
-        return Failure("service", "The router gave an answer that the chat app does not understand.")
+            return RouterFailure("lost", _LOST)
+        return RouterFailure("service", "The router sent a response that the chat app does not understand.")
 
     def _unreachable(self) -> str:
-        return f"The router does not answer at {self._url}. ./run status on the server tells what runs."
+        return (
+            f"The router at {self._url} is not responding. "
+            "Run ./run status on the server to see what is running."
+        )
 
 
-_LOST = "The model went away in the middle of this answer. What had arrived is kept; try again."
+_LOST = "The connection was lost. The partial answer is saved."
 
 
-def _refusal(error: openai.APIStatusError, model: str) -> Failure:
-    """What people are told for each status; the router's own sentence only where it is about their input."""
+def _refusal(error: openai.APIStatusError, model: str) -> RouterFailure:
+    """What people are told for each status; the router's own message only where it is about their input."""
     status, after = error.status_code, _retry_after(error.response)
     body = error.body if isinstance(error.body, dict) else {}
-    said = str(body.get("message") or "").strip()
+    message = str(body.get("message") or "").strip()
     code = str(body.get("code") or "")
     if status in (401, 403):
-        return Failure(
+        return RouterFailure(
             "key", "The router does not accept the chat app's key. Restart both with ./run down and ./run up."
         )
     if status == 404:
-        return Failure("model", f"The service has no model named “{model}”. Choose another one above.")
+        return RouterFailure("model", f"The service has no model named “{model}”. Choose another one above.")
     if status == 413:
-        return Failure(
-            "size", "The question is too large for the service. Remove an attachment, or shorten it."
+        return RouterFailure(
+            "size", "The question is too large for the service. Remove an attachment or shorten the text."
         )
     if status == 429:
-        return Failure("busy", "Everyone is asking at once and the queue is full.", after)
+        return RouterFailure("busy", "The service is busy right now.", after)
     if status == 503 and code == "model_loading":
-        return Failure("loading", f"The model “{model}” is still loading.", after)
+        return RouterFailure("loading", f"The model “{model}” is still loading.", after)
     if status in (502, 503, 504):
-        return Failure("down", f"The model “{model}” is not available at the moment.", after)
+        return RouterFailure("down", f"The model “{model}” is not available at the moment.", after)
     if code == "context_length_exceeded":
-        return Failure("size", f"Too long: {said} Edit the question, or take along fewer or smaller files.")
+        return RouterFailure(
+            "size", f"Too long: {message} Shorten the question, or attach fewer or smaller files."
+        )
     if 400 <= status < 500:
-        return Failure("request", f"The service refused the question: {said or f'status {status}'}")
-    return Failure("service", "The service failed to answer. Its log tells why (./run logs router).", after)
+        return RouterFailure("request", f"The service refused the request: {message or f'status {status}'}")
+    return RouterFailure(
+        "service", "The service failed to answer. See its log for the reason (./run logs router).", after
+    )
 
 
 def _retry_after(response: httpx.Response) -> float:

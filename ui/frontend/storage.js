@@ -1,6 +1,6 @@
-// Keeps conversations in this browser: IndexedDB ("device", shared by all tabs) or sessionStorage ("tab").
-// Python's side is storage.py. Given: {nonce, changes, moves, growing}. Told: `snapshot` (all that is kept) at the
-// start and when another tab changed something, `acknowledged` (the last change made).
+// Stores conversations in this browser: in IndexedDB ("device", shared by all tabs) or sessionStorage ("tab").
+// Python's side is storage.py. Input: {nonce, changes, moves, growing}. Output: `snapshot` (everything stored) at the
+// start and when another tab has changed something, `acknowledged` (the last change made), `trouble` (an error).
 const DATABASE = "duoserve", STORE = "conversations", PREFERENCES = "duoserve.preferences";
 const TAB_PREFIX = "duoserve.conversation.";
 
@@ -24,8 +24,8 @@ function database() {
   return opened;
 }
 
-// Both places offer the same three verbs. `put` makes its check and its change in one step, so that of two tabs
-// that save the same conversation the second always notices the first.
+// Both places have the same three methods. `put` checks and changes in one transaction, so that when two tabs save
+// the same conversation, the second always notices the first.
 const device = {
   async all() {
     const db = await database();
@@ -82,24 +82,24 @@ async function prefer(wanted) {
   }
 }
 
-const sessions = new Map(); // by nonce: {done, acknowledged, moved, written, told, queue}
-let latest = null; // the component as it was given last
+const sessions = new Map(); // by nonce: {done, acknowledged, moved, written, snapshotSent, queue}
+let latest = null; // the component as it was passed last
 
 async function make(session, change) {
   if (change.op === "preferences") return prefer(change.preferences);
   if (change.op === "delete") return place().remove(session.moved[change.id] ?? change.id);
   const conversation = { ...change.conversation };
   conversation.id = session.moved[conversation.id] ?? conversation.id;
-  // What this session wrote itself may be newer than the base, when a change was made before it was acknowledged.
+  // What this session wrote itself may be newer than the base, if a change was made before it was acknowledged.
   const bases = [change.base, session.written[conversation.id], conversation.revision];
   if (await place().put(conversation, bases)) {
     session.written[conversation.id] = conversation.revision;
     return;
   }
-  // Another tab saved this conversation meanwhile: both versions stay.
+  // Another tab has saved this conversation meanwhile: both versions stay.
   const copy = Array.from(crypto.getRandomValues(new Uint8Array(8)), (b) => b.toString(16).padStart(2, "0")).join("");
   session.moved[change.conversation.id] = copy;
-  session.told = false;
+  session.snapshotSent = false;
   session.written[copy] = conversation.revision;
   await place().put({ ...conversation, id: copy, title: `${conversation.title} (other tab)` }, []);
 }
@@ -109,7 +109,7 @@ async function work(nonce) {
   const { data } = latest;
   if (data.nonce !== nonce) return;
   let changed = false;
-  for (const old of data.moves) delete session.moved[old]; // Python says the new id itself from here on
+  for (const old of data.moves) delete session.moved[old]; // Python uses the new id itself from here on
   for (const change of data.changes) {
     if (change.sequence <= session.done) continue;
     await make(session, change);
@@ -117,13 +117,13 @@ async function work(nonce) {
     changed = true;
   }
   if (changed) channel?.postMessage(tabId);
-  // Told that, Python draws the page again; while an answer grows that can wait.
+  // This makes Python draw the page again, which can wait while an answer grows.
   if (session.done > session.acknowledged && !data.growing) {
     session.acknowledged = session.done;
     latest.setStateValue("acknowledged", { nonce, sequence: session.done });
   }
-  if (!session.told) {
-    session.told = true;
+  if (!session.snapshotSent) {
+    session.snapshotSent = true;
     latest.setTriggerValue("snapshot", {
       nonce,
       sequence: session.done,
@@ -137,7 +137,7 @@ async function work(nonce) {
 function schedule(nonce) {
   const session = sessions.get(nonce);
   session.queue = session.queue.then(() => work(nonce)).catch((error) => {
-    console.error("browser store", error);
+    console.error("browser storage", error);
     latest.setTriggerValue("trouble", String(error?.message ?? error));
   });
 }
@@ -147,7 +147,7 @@ if (channel) {
     if (!latest) return;
     const session = sessions.get(latest.data.nonce);
     if (!session) return;
-    session.told = false;
+    session.snapshotSent = false;
     schedule(latest.data.nonce);
   };
 }
@@ -157,7 +157,7 @@ export default function (component) {
   const { nonce } = component.data;
   if (!sessions.has(nonce)) {
     sessions.clear();
-    sessions.set(nonce, { done: 0, acknowledged: 0, moved: {}, written: {}, told: false, queue: Promise.resolve() });
+    sessions.set(nonce, { done: 0, acknowledged: 0, moved: {}, written: {}, snapshotSent: false, queue: Promise.resolve() });
   }
   schedule(nonce);
 }

@@ -1,5 +1,5 @@
-// Copies the Markdown source of a message. The clipboard API exists only on https and localhost; elsewhere the old
-// way with a selection still works.
+// Copies the Markdown source of a message. The clipboard API exists only on HTTPS and localhost; elsewhere the old
+// way, with a selection, still works.
 async function copy(text) {
   if (navigator.clipboard && window.isSecureContext) return navigator.clipboard.writeText(text);
   const area = document.createElement("textarea");

@@ -1,10 +1,10 @@
-// Leaves for `leave`, the sign-in page, when the session has ended. Puts the cursor where one types, when the page
-// or another conversation opens (not on touch screens, where that would open the keyboard, nor away from what
-// somebody has opened or types in meanwhile). `focus` names what is open.
+// Goes to `leave`, the sign-in page, when the session has ended. Puts the cursor into the chat input when the page or
+// another conversation opens (not on touch screens, where that would open the keyboard, nor away from what somebody
+// has opened or is typing into). `focus` names what is open.
 const OPEN = '[data-testid="stPopoverBody"], [role="dialog"]';
 let focused = null;
 
-// Code that is wider than the page scrolls; whoever has no mouse must be able to get there.
+// Code that is wider than the page scrolls, and must be reachable without a mouse.
 new MutationObserver(() => {
   for (const code of document.querySelectorAll("pre:not([tabindex])")) code.tabIndex = 0;
 }).observe(document.body, { childList: true, subtree: true });

@@ -1,16 +1,21 @@
-"""What the router's metrics say about the last minutes: TTFT, tokens per second and the queue, per model."""
+"""Figures of the last minutes per model, from the router's metrics, and the TTFT target to compare with."""
 
+import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
+
+# The promises are in this file and nowhere else.
+_PROMISES = Path(__file__).resolve().parents[1] / "loadtests" / "slo.toml"
 
 Buckets = dict[float, float]  # upper limit in seconds: requests at or below it, since the router's start
 
 
 @dataclass(frozen=True)
-class Sample:
+class MetricsSample:
     """The router's metrics at one moment (Unix time), by model."""
 
     time: float
@@ -21,19 +26,19 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Point:
-    """One model between two samples; None where nothing was asked."""
+class ChartPoint:
+    """One model between two samples."""
 
     time: float
     model: str
-    ttft_p95: float | None  # seconds
+    ttft_p95: float | None  # seconds; None without requests
     tokens_per_second: float
     waiting: int
 
 
-def parse(text: str, now: float) -> Sample:
+def parse(text: str, now: float) -> MetricsSample:
     """A sample from metrics in Prometheus' text format. Raises ValueError when it is not that."""
-    sample = Sample(now)
+    sample = MetricsSample(now)
     for family in text_string_to_metric_families(text):
         for name, labels, value, *_ in family.samples:
             model = labels.get("alias", "")
@@ -50,8 +55,15 @@ def parse(text: str, now: float) -> Sample:
     return sample
 
 
+def ttft_target() -> float:
+    """The promised p95 time to first token of streamed answers, in seconds."""
+    objectives = tomllib.loads(_PROMISES.read_text())["objective"]
+    (limit,) = (each["limit"] for each in objectives if each.get("promise") and each["metric"] == "ttft")
+    return float(limit) / 1000
+
+
 def quantile(before: Buckets, after: Buckets, share: float) -> float | None:
-    """The value that `share` of the requests between two samples stayed below, or None without requests.
+    """The value below which `share` of the requests between two samples stayed, or None without requests.
 
     Linear within a bucket, as Prometheus' histogram_quantile
     (https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile).
@@ -71,15 +83,15 @@ def quantile(before: Buckets, after: Buckets, share: float) -> float | None:
     return None
 
 
-def points(samples: Sequence[Sample], every: float = 10.0) -> list[Point]:
-    """The course of each model over `samples`, one point for each `every` seconds."""
-    course: list[Point] = []
+def points(samples: Sequence[MetricsSample], every: float = 10.0) -> list[ChartPoint]:
+    """Each model over time, one point every `every` seconds."""
+    course: list[ChartPoint] = []
     for before, after in pairwise(_spaced(samples, every)):
         elapsed = after.time - before.time
         for model in sorted(set(after.ttft) | set(after.tokens) | set(after.waiting)):
             made = after.tokens.get(model, 0.0) - before.tokens.get(model, 0.0)
             course.append(
-                Point(
+                ChartPoint(
                     after.time,
                     model,
                     quantile(before.ttft.get(model, {}), after.ttft.get(model, {}), 0.95),
@@ -90,8 +102,8 @@ def points(samples: Sequence[Sample], every: float = 10.0) -> list[Point]:
     return course
 
 
-def _spaced(samples: Iterable[Sample], every: float) -> list[Sample]:
-    kept: list[Sample] = []
+def _spaced(samples: Iterable[MetricsSample], every: float) -> list[MetricsSample]:
+    kept: list[MetricsSample] = []
     for sample in samples:
         if not kept or sample.time - kept[-1].time >= every:
             kept.append(sample)

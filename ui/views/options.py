@@ -1,0 +1,172 @@
+"""What belongs to one conversation: how its questions are answered, presets for that, and the menu."""
+
+import streamlit as st
+
+from ui.conversation import Conversation, export
+from ui.session import ChatSession
+from ui.storage import Preset
+
+
+def draw(chat: ChatSession) -> None:
+    """The options of the open conversation."""
+    options, this = chat.current.options, chat.current.id
+
+    def change(name: str) -> None:
+        setattr(options, name, st.session_state[f"{name}-{this}"])
+        chat.options_changed()
+
+    def apply_preset() -> None:
+        options.system = presets.get(st.session_state[f"preset-{this}"], "")
+        st.session_state[f"system-{this}"] = options.system
+        chat.options_changed()
+
+    def toggle_sampling() -> None:
+        custom = st.session_state[f"custom-{this}"]
+        options.temperature, options.top_p = (0.7, 0.95) if custom else (None, None)
+        chat.options_changed()
+
+    presets = {preset.name: preset.system for preset in chat.storage.preferences.presets}
+    with st.popover("Options", icon=":material/tune:", type="tertiary"):
+        st.selectbox(
+            "Preset",
+            list(presets),
+            index=next((at for at, system in enumerate(presets.values()) if system == options.system), None),
+            placeholder="None",
+            key=f"preset-{this}",
+            on_change=apply_preset,
+        )
+        st.text_area(
+            "System prompt",
+            options.system,
+            key=f"system-{this}",
+            max_chars=20_000,
+            height=100,
+            placeholder="How the model should answer in this conversation.",
+            on_change=change,
+            args=("system",),
+        )
+        custom = st.toggle(
+            "Custom sampling",
+            options.temperature is not None,
+            key=f"custom-{this}",
+            on_change=toggle_sampling,
+            help="If off, the model's default temperature and top p are used.",
+        )
+        if custom:
+            st.slider(
+                "Temperature",
+                0.0,
+                2.0,
+                options.temperature or 0.0,
+                0.05,
+                key=f"temperature-{this}",
+                on_change=change,
+                args=("temperature",),
+                help="0 always picks the most likely token; values above 1 become erratic.",
+            )
+            st.slider(
+                "Top p",
+                0.05,
+                1.0,
+                options.top_p or 1.0,
+                0.05,
+                key=f"top_p-{this}",
+                on_change=change,
+                args=("top_p",),
+                help="Only the most likely tokens that together have this probability are considered.",
+            )
+        st.number_input(
+            "Max response length (tokens)",
+            16,
+            32768,
+            options.max_tokens,
+            256,
+            key=f"max_tokens-{this}",
+            on_change=change,
+            args=("max_tokens",),
+            help="You can continue a response that was cut off.",
+        )
+        if st.button("Edit presets", icon=":material/edit:", type="tertiary"):
+            _edit_presets(chat)
+
+
+@st.dialog("Presets")
+def _edit_presets(chat: ChatSession) -> None:
+    presets = chat.storage.preferences.presets
+    at = st.selectbox(
+        "Preset to edit",
+        range(len(presets) + 1),
+        format_func=lambda at: presets[at].name if at < len(presets) else "New preset",
+    )
+    old = presets[at] if at < len(presets) else Preset(name="", system="")
+    name = st.text_input("Name", old.name, max_chars=60, key=f"preset-name-{at}").strip()
+    system = st.text_area(
+        "Preset text", old.system, max_chars=20_000, height=160, key=f"preset-system-{at}"
+    ).strip()
+    with st.container(horizontal=True):
+        save = st.button("Save", type="primary")
+        delete = at < len(presets) and st.button("Delete preset", type="tertiary")
+    others = presets[:at] + presets[at + 1 :]
+    if save and not (name and system):
+        st.error("Enter a name and a text.")
+    elif save and name in [other.name for other in others]:
+        st.error("There is another preset with this name.")
+    elif save or delete:
+        kept = [Preset(name=name, system=system)] if save else []
+        chat.storage.preferences.presets = presets[:at] + kept + presets[at + 1 :]
+        chat.storage.save_preferences()
+        st.rerun()
+
+
+def draw_menu(chat: ChatSession) -> None:
+    """What can be done with the open conversation as a whole."""
+    conversation, this = chat.current, chat.current.id
+
+    def rename() -> None:
+        chat.rename(this, st.session_state[f"title-{this}"])
+
+    with st.popover("More", icon=":material/more_horiz:", type="tertiary"):
+        st.text_input("Title", conversation.title, key=f"title-{this}", on_change=rename, max_chars=200)
+        st.button(
+            "Unpin" if conversation.pinned else "Pin",
+            icon=":material/keep:",
+            on_click=chat.pin,
+            args=(this,),
+            width="stretch",
+            type="tertiary",
+        )
+        _exports(conversation)
+        st.button(
+            "Delete",
+            icon=":material/delete:",
+            on_click=chat.delete,
+            args=(this,),
+            width="stretch",
+            type="tertiary",
+            key="delete-conversation",
+        )
+
+
+def _exports(conversation: Conversation) -> None:
+    letters = "".join(letter if letter.isalnum() else "-" for letter in conversation.name)
+    name = letters.strip("-")[:60] or "chat"
+    st.download_button(
+        "Export as Markdown",
+        conversation.as_markdown,
+        f"{name}.md",
+        "text/markdown",
+        on_click="ignore",
+        icon=":material/download:",
+        width="stretch",
+        type="tertiary",
+    )
+    st.download_button(
+        "Export as JSON",
+        lambda: export([conversation]),
+        f"{name}.json",
+        "application/json",
+        on_click="ignore",
+        icon=":material/data_object:",
+        width="stretch",
+        type="tertiary",
+    )
