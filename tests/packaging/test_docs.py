@@ -32,8 +32,9 @@ class Assets(HTMLParser):
 
 def _build(site: Path, config: Path = ROOT / "mkdocs.yml") -> subprocess.CompletedProcess[str]:
     environments.ensure("docs")
+    mkdocs = BY_NAME["docs"].python.with_name("mkdocs")
     return subprocess.run(
-        [str(BY_NAME["docs"].python), "-m", "mkdocs", "build", "--strict", "-f", str(config), "-d", str(site)],
+        [str(mkdocs), "build", "--strict", "-f", str(config), "-d", str(site)],
         env=os.environ | NO_NETWORK,
         capture_output=True,
         text=True,
