@@ -88,6 +88,7 @@ BY_NAME = {
         ),
         Environment("engine-cuda", "services/engine/requirements-cuda.in"),
         Environment("aider", "tests/clients/aider.in"),
+        Environment("docs", "docs/requirements.in"),
     )
 }
 

@@ -47,7 +47,7 @@ def _seen(tools: dict[str, Tool]) -> str:
         if how == "replayed":
             whats = {request.what.split()[0] for request in check.requests_of(tool.name, "coder")}
             seen = {"connects"} | ({"autocomplete"} & whats) | ({"tools"} if "agent" in whats else set())
-        cells = ["seen" if feature in seen else "" for feature in SEEN]
+        cells = ["yes" if feature in seen else "" for feature in SEEN]
         rows.append(f"| {tool.title} | {tool.seen.get('version', '')} | {how} | {' | '.join(cells)} |")
     return "\n".join(rows) + "\n"
 
@@ -63,7 +63,7 @@ def _section(tool: Tool) -> str:
     return (
         f"\n## {tool.title}\n\n`./run ide {tool.name}`: {able}.\n\n{steps}\n\n"
         + (f"{about}\n\n" if about else "")
-        + f"```{tool.language}\n{tool.fill(EXAMPLE).rstrip()}\n```\n\nNot here: {tool.limits}\n"
+        + f"```{tool.language}\n{tool.fill(EXAMPLE).rstrip()}\n```\n\nLimits: {tool.limits}\n"
     )
 
 
@@ -82,7 +82,7 @@ def _parameters() -> str:
         for name, entry in table["unset"].items()
     ]
     rows += [
-        f"| `{name}` | anyone (profile `{profile}`) | {entry['why']}; said in `x-duoserve-ignored` |"
+        f"| `{name}` | anyone (profile `{profile}`) | {entry['why']}; reported in `x-duoserve-ignored` |"
         for profile, entries in table["unable"].items()
         for name, entry in entries.items()
     ]

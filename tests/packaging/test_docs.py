@@ -1,0 +1,78 @@
+"""The documentation site builds without a network, has no dead link, and asks no other host for anything."""
+
+import os
+import re
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from services.stack import environments
+from services.stack.environments import BY_NAME, ROOT
+
+# Nothing listens on the discard port of this machine: whatever is fetched while the site is built fails.
+NO_NETWORK = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+
+
+class Assets(HTMLParser):
+    """Collects what a browser loads by itself with a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.urls: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        if tag in ("script", "img", "iframe", "source"):
+            self.urls.append(values.get("src") or "")
+        if tag == "link":
+            self.urls.append(values.get("href") or "")
+
+
+def _build(site: Path, config: Path = ROOT / "mkdocs.yml") -> subprocess.CompletedProcess[str]:
+    environments.ensure("docs")
+    mkdocs = BY_NAME["docs"].python.with_name("mkdocs")
+    return subprocess.run(
+        [str(mkdocs), "build", "--strict", "-f", str(config), "-d", str(site)],
+        env=os.environ | NO_NETWORK,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    built = _build(folder)
+    assert built.returncode == 0, built.stderr
+    return folder
+
+
+def test_every_page_is_there(site: Path) -> None:
+    pages = {path.relative_to(site).parent.as_posix() for path in site.rglob("index.html")}
+    written = {path.stem for path in (ROOT / "docs").glob("*.md")}
+    assert written | {".", "CONTRIBUTING", "CHANGELOG", "benchmarks"} <= pages
+    assert (site / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
+    assert not list(site.rglob("requirements.*"))
+
+
+def test_a_page_loads_nothing_from_another_host(site: Path) -> None:
+    for page in site.rglob("*.html"):
+        assets = Assets()
+        assets.feed(page.read_text())
+        foreign = [url for url in assets.urls if re.match(r"(https?:)?//", url)]
+        assert not foreign, f"{page}: {foreign}"
+    for style in site.rglob("*.css"):
+        assert not re.search(r"url\(\s*['\"]?(https?:)?//|@import", style.read_text()), style
+
+
+def test_a_dead_link_fails_the_build(tmp_path: Path) -> None:
+    """In a copy of the pages, with a link to a missing page and one to a missing heading."""
+    for name in ("mkdocs.yml", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "NOTICE", "docs"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "README.md").unlink()
+    (tmp_path / "README.md").write_text("[gone](docs/gone.md) [nowhere](docs/operations.md#nowhere)\n")
+    built = _build(tmp_path / "site", tmp_path / "mkdocs.yml")
+    assert built.returncode != 0
+    assert "gone.md" in built.stderr and "#nowhere" in built.stderr
