@@ -97,6 +97,10 @@ def _eval(parser: ArgumentParser) -> None:
     parser.add_argument("--model", default="coder", help="name of the model in /v1/models (default: coder)")
 
 
+def _docs(parser: ArgumentParser) -> None:
+    parser.add_argument("--serve", action="store_true", help="serve it, and rebuild it when a file is saved")
+
+
 def _lock(parser: ArgumentParser) -> None:
     parser.add_argument("--upgrade", action="store_true", help="move to the newest versions allowed")
 
@@ -182,6 +186,7 @@ TASKS = {
             "commands.rooms:ui",
             forwards=True,
         ),
+        Task("docs", "build the documentation site, or preview it", "commands.rooms:docs", _docs),
         Task("lock", "write the lock files from the requirements", "environments:lock", _lock),
         Task("pin-images", "pin third-party container images to their digests", "commands.pin_images:pin"),
     )

@@ -43,6 +43,12 @@ def ui(arguments: list[str]) -> int:
     return _room("ui", ["ui", *arguments])
 
 
+def docs(serve: bool) -> int:
+    """Build the documentation into site/, where a dead link is an error, or serve it."""
+    environments.ensure("docs")
+    return _module("docs", ["mkdocs", "serve"] if serve else ["mkdocs", "build", "--strict"], {})
+
+
 def _pytest(arguments: list[str]) -> int:
     # Without the settings: tests have their own, and must not get the key.
     return _module("dev", ["pytest", *arguments], {})
