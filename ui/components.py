@@ -11,7 +11,7 @@ def _source(name: str) -> str:
     return (FRONTEND / name).read_text()
 
 
-# Not called but mounted by `page_runs.py`, in a fragment.
+# `page_runs.py` mounts it, in a fragment.
 browser_storage = st.components.v2.component("duoserve_storage", js=_source("storage.js"))
 _page = st.components.v2.component("duoserve_page", js=_source("page.js"))
 _copy = st.components.v2.component(
