@@ -151,8 +151,8 @@ def _verify(name: str, snapshot: Path | None) -> None:
             blob.unlink()
     if damaged:
         raise Failure(
-            f"{name}: the hash of {', '.join(damaged)} is wrong, so it was removed; run the same command "
-            "again to download it."
+            f"{name}: the hash is wrong, so these files were removed: {', '.join(damaged)}; run the same "
+            "command again to download them."
         )
     console.print(f"{name}: verified every file")
 
