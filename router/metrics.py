@@ -52,25 +52,26 @@ class Metrics:
         self._clients = ActiveClients()
         self._registry.register(_Gauges(admission, readiness, replicas, log_folder, self._clients))
         register_gpus(self._registry)
-        self._requests = self._counter("requests", "Requests answered", "alias", "path", "status")
-        self._rejections = self._counter("rejections", "Requests refused", "reason")
-        self._aborted = self._counter("aborted", "Requests whose client left", "alias")
-        self._truncations = self._counter("truncations", "Prompts shortened", "alias")
-        self._tokens = self._counter("tokens", "Tokens", "alias", "kind")
-        self._queue_wait = self._histogram("queue_wait", "Time spent waiting for a slot")
-        self._ttft = self._histogram("ttft", "Time to the first token of a stream")
-        self._itl = self._histogram("itl", "Mean time between the tokens of a stream", _ITL_SECONDS)
-        self._seconds = self._histogram("request", "Duration of requests")
+        self._requests = self._counter("duoserve_requests", "Requests answered", "alias", "path", "status")
+        self._rejections = self._counter("duoserve_rejections", "Requests refused", "reason")
+        self._aborted = self._counter("duoserve_aborted", "Requests whose client left", "alias")
+        self._truncations = self._counter("duoserve_truncations", "Prompts shortened", "alias")
+        self._tokens = self._counter("duoserve_tokens", "Tokens", "alias", "kind")
+        self._queue_wait = self._histogram("duoserve_queue_wait_seconds", "Time spent waiting for a slot")
+        self._ttft = self._histogram("duoserve_ttft_seconds", "Time to the first token of a stream")
+        self._itl = self._histogram(
+            "duoserve_itl_seconds", "Mean time between the tokens of a stream", _ITL_SECONDS
+        )
+        self._seconds = self._histogram("duoserve_request_seconds", "Duration of requests")
         self._completion = self._histogram(
-            "completion", "Duration of requests whose answer has 50 to 100 tokens"
+            "duoserve_completion_seconds", "Duration of requests whose answer has 50 to 100 tokens"
         )
         self._begin_at_zero(readiness.status)
 
     def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
-        return Counter(f"duoserve_{name}", documentation, labels, registry=self._registry)
+        return Counter(name, documentation, labels, registry=self._registry)
 
     def _histogram(self, name: str, documentation: str, buckets: tuple[float, ...] = _SECONDS) -> Histogram:
-        name = f"duoserve_{name}_seconds"
         return Histogram(name, documentation, ["alias"], buckets=buckets, registry=self._registry)
 
     def _begin_at_zero(self, aliases: Iterable[str]) -> None:

@@ -3,11 +3,10 @@
 import logging
 import math
 import time
-from collections.abc import Awaitable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Mapping
 from typing import Literal
 
-from limits import RateLimitItemPerMinute
+from limits import RateLimitItem, RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage, Storage
 from limits.aio.strategies import FixedWindowRateLimiter
 from limits.errors import StorageError
@@ -19,14 +18,6 @@ from router.exchange import Exchange
 from router.keys import KeyRing
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Rate:
-    """Requests and tokens that a client may use in a minute; 0: no limit."""
-
-    requests: int
-    tokens: int
 
 
 def storage(redis_url: str) -> Storage:
@@ -61,51 +52,52 @@ class RateLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange.of(scope)
-        key = self._ring.keys.get(exchange.key_name)
-        # A key that has just been removed has no limits any more; its next request is a 401.
-        rate = Rate(key.requests_per_minute, key.tokens_per_minute) if key else Rate(0, 0)
-        if rate == Rate(0, 0):
+        limits = self._limits(exchange.key_name)
+        if not limits:
             await self._app(scope, receive, send)
             return
-        await self._guarded(self._admit(exchange, rate))
+        await self._guarded(self._check(exchange, limits))
         try:
             await self._app(scope, receive, send)
         finally:
             used = (exchange.prompt_tokens or 0) + (exchange.completion_tokens or 0)
-            if rate.tokens and used:
-                await self._guarded(self._spend(exchange, rate, used), refuse=False)
+            if "tokens" in limits and used:
+                await self._guarded(self._spend(exchange, limits["tokens"], used), refuse=False)
 
-    async def _admit(self, exchange: Exchange, rate: Rate) -> None:
-        refused: list[tuple[str, float]] = []
-        for kind, amount in (("requests", rate.requests), ("tokens", rate.tokens)):
-            if not amount:
-                continue
-            item = RateLimitItemPerMinute(amount)
+    def _limits(self, key_name: str) -> dict[str, RateLimitItem]:
+        key = self._ring.keys.get(key_name)
+        if key is None:  # it has just been removed; its next request is a 401
+            return {}
+        per_minute = {"requests": key.requests_per_minute, "tokens": key.tokens_per_minute}
+        return {kind: RateLimitItemPerMinute(amount) for kind, amount in per_minute.items() if amount}
+
+    async def _check(self, exchange: Exchange, limits: Mapping[str, RateLimitItem]) -> None:
+        exceeded: list[tuple[float, str]] = []
+        for kind, limit in limits.items():
             key = (kind, exchange.client)
-            within = await (
-                self._limiter.hit(item, *key) if kind == "requests" else self._limiter.test(item, *key)
-            )
-            reset, remaining = await self._limiter.get_window_stats(item, *key)
+            count = self._limiter.hit if kind == "requests" else self._limiter.test
+            within = await count(limit, *key)
+            reset, remaining = await self._limiter.get_window_stats(limit, *key)
             seconds = max(reset - time.time(), 0.0) if reset else 60.0
-            exchange.headers[f"x-ratelimit-limit-{kind}"] = str(amount)
+            exchange.headers[f"x-ratelimit-limit-{kind}"] = str(limit.amount)
             exchange.headers[f"x-ratelimit-remaining-{kind}"] = str(max(remaining, 0))
             exchange.headers[f"x-ratelimit-reset-{kind}"] = f"{math.ceil(seconds)}s"
             if not within:
-                refused.append((kind, seconds))
-        if refused:
-            kind, seconds = max(refused, key=lambda pair: pair[1])
+                exceeded.append((seconds, kind))
+        if exceeded:
+            seconds, kind = max(exceeded)
             wait = max(math.ceil(seconds), 1)
             raise ApiError(
                 429,
-                f"The limit of {getattr(rate, kind)} {kind} per minute is reached. Try again in {wait} s.",
+                f"The limit of {limits[kind].amount} {kind} per minute is reached. Try again in {wait} s.",
                 reason=f"{kind}_limit",
                 kind=kind,
                 code="rate_limit_exceeded",
                 headers={"retry-after": str(wait)},
             )
 
-    async def _spend(self, exchange: Exchange, rate: Rate, used: int) -> None:
-        await self._limiter.hit(RateLimitItemPerMinute(rate.tokens), "tokens", exchange.client, cost=used)
+    async def _spend(self, exchange: Exchange, limit: RateLimitItem, used: int) -> None:
+        await self._limiter.hit(limit, "tokens", exchange.client, cost=used)
 
     async def _guarded(self, work: Awaitable[None], refuse: bool = True) -> None:
         try:

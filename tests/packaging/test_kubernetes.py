@@ -11,6 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from router.models import read_models
 from router.settings import read_settings
 from services.stack.environments import BY_NAME, ROOT
 
@@ -110,7 +111,7 @@ def test_the_router_accepts_its_settings(layer: str, monkeypatch: pytest.MonkeyP
     for name, value in (variables | {"LITELLM_MASTER_KEY": KEY}).items():
         monkeypatch.setenv(name, value)
     read = read_settings()
-    assert set(read.engines()) == {"coder", "general"}
+    assert set(read_models(read, [])) == {"coder", "general"}
     # The files that it looks for are those that are mounted.
     sources = router["volumes"][0]["projected"]["sources"]
     profile = one(manifests, "ConfigMap", sources[1]["configMap"]["name"])["data"]
@@ -152,5 +153,5 @@ def test_the_autoscaler_and_the_router_know_the_same_engines_and_metrics() -> No
     rules = yaml.safe_load((FOLDER / "overlays/autoscaling/adapter-rules.yaml").read_text())["rules"]
     adapted = {rule["name"]["as"] for rule in rules["external"]}
     assert {m["external"]["metric"]["name"] for m in scaler["metrics"]} == adapted
-    telemetry = (ROOT / "router" / "telemetry.py").read_text()
-    assert all(f'"{name}"' in telemetry for name in adapted)
+    metrics = (ROOT / "router" / "metrics.py").read_text()
+    assert all(f'"{name}"' in metrics for name in adapted)
