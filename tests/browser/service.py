@@ -80,7 +80,7 @@ class Service:
             states = fetch(f"{self.url('router')}/ready")["models"]
             return all(states[model]["state"] == "ready" for model in models)
 
-        wait_for(serve, f"the router is ready; see {self.folder}/router.log")
+        wait_for(serve, f"the router is ready; see {self.folder}/router.log", 600)
         wait_for(lambda: fetch(f"{self.url('ui')}/_stcore/health"), f"see {self.folder}/ui.log")
 
     def reset(self) -> None:

@@ -125,9 +125,9 @@ class Service:
             base_url=self.url, headers=self.headers, timeout=PATIENCE, limits=limits, verify=False
         )
 
-    def round_trip(self) -> float:
+    def round_trip(self, model: str = "coder") -> float:
         """Seconds that a request for one token takes now, the median of five: the measure for other times."""
-        quick = chat('mock:{"ttft_ms": 0, "itl_ms": 0, "completion_tokens": 1}')
+        quick = chat('mock:{"ttft_ms": 0, "itl_ms": 0, "completion_tokens": 1}', model)
         return median(self.post("/v1/chat/completions", quick).elapsed.total_seconds() for _ in range(5))
 
     def post(self, path: str, body: Json, **headers: str) -> httpx.Response:

@@ -1,3 +1,4 @@
+import asyncio
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -6,7 +7,7 @@ import httpx
 
 T = TypeVar("T")
 
-PATIENCE = 120.0  # seconds; only a test that fails waits as long, so a slow machine gets its time
+PATIENCE = 300.0  # seconds; only a test that fails waits as long, so a slow machine gets its time
 
 
 def wait_for(condition: Callable[..., T], what: str, seconds: float = PATIENCE) -> T:
@@ -23,3 +24,13 @@ def wait_for(condition: Callable[..., T], what: str, seconds: float = PATIENCE) 
             pass
         assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
         time.sleep(0.01)
+
+
+async def until(condition: Callable[..., object], what: str) -> None:
+    """`wait_for`, while the test's other tasks go on."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while not condition():  # noqa: ASYNC110 - it happens in another process
+                await asyncio.sleep(0.005)
+    except TimeoutError as error:
+        raise AssertionError(f"not within {PATIENCE:.0f} s: {what}") from error

@@ -2,13 +2,13 @@ import asyncio
 import random
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.support.service import SLOTS, Service, chat
-from tests.support.waiting import wait_for
+from tests.support.waiting import until, wait_for
 
 QUEUE_MAX = 100
 
@@ -44,12 +44,6 @@ async def test_a_burst_is_served_as_far_as_slots_and_room_go(service: Service) -
     assert max(float(headers["x-duoserve-queue-wait-ms"]) for headers in served) > 500
 
 
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not true():  # noqa: ASYNC110  # it happens in another process
-            await asyncio.sleep(0.001)
-
-
 def places(service: Service) -> float:
     return service.gauge("duoserve_in_flight") + service.gauge("duoserve_waiting")
 
@@ -63,11 +57,11 @@ async def order_served(service: Service, bodies: list[tuple[str, dict[str, Any]]
             asyncio.create_task(client.post("/v1/chat/completions", json=chat('mock:{"ttft_ms": 60000}')))
             for _ in range(SLOTS)
         ]
-        await until(lambda: places(service) == SLOTS)
+        await until(lambda: places(service) == SLOTS, "every slot is taken")
         asking = []
         for number, (path, body) in enumerate(bodies, SLOTS + 1):
             asking.append(asyncio.create_task(client.post(path, json=body)))
-            await until(lambda number=number: places(service) == number)  # type: ignore[misc]
+            await until(lambda number=number: places(service) == number, "it waits")
         for task in holding:
             task.cancel()
         await asyncio.gather(*asking)
@@ -106,7 +100,7 @@ async def test_the_other_model_does_not_wait(service: Service) -> None:
     service.engines["coder"].set(ttft_ms=300, completion_tokens=1)
     async with service.client() as client:
         busy = [asyncio.create_task(client.post("/v1/chat/completions", json=chat())) for _ in range(20)]
-        await asyncio.sleep(0.1)
+        await until(lambda: service.gauge("duoserve_waiting") > 0, "they wait")
         answer = await client.post("/v1/chat/completions", json=chat(model="general"))
         assert answer.headers["x-duoserve-queue-position"] == "0"
         await asyncio.gather(*busy)
@@ -120,9 +114,9 @@ async def test_who_waits_is_told_at_once_when_the_engine_goes_down(service: Serv
             asyncio.create_task(client.post("/v1/chat/completions", json=chat('mock:{"ttft_ms": 60000}')))
             for _ in range(SLOTS)
         ]
-        await until(lambda: places(service) == SLOTS)
+        await until(lambda: places(service) == SLOTS, "every slot is taken")
         waiting = [asyncio.create_task(client.post("/v1/chat/completions", json=chat())) for _ in range(30)]
-        await until(lambda: places(service) == SLOTS + 30)
+        await until(lambda: places(service) == SLOTS + 30, "thirty wait")
         try:
             engine.set(healthy=False)
             answers = await asyncio.gather(*waiting)
@@ -186,7 +180,7 @@ async def test_the_engine_is_free_at_once_when_the_client_leaves(
     at_once = 20 * service.round_trip()
     async with service.client() as client:
         asking = asyncio.create_task(client.post(path, json=chat(stream=stream, max_tokens=50)))
-        await until(lambda: engine.state()["running"] > 0)
+        await until(lambda: engine.state()["running"] > 0, "the engine works on it")
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
         left = time.monotonic()

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.support.service import ASK, SLOTS, Service, chat
-from tests.support.waiting import wait_for
+from tests.support.waiting import until, wait_for
 
 Make = Callable[..., Service]
 LONG = "word " * 900  # more than a prompt may have
@@ -89,9 +89,7 @@ async def load_spreads_over_the_slots_of_both(pair: Pair) -> None:
             asyncio.create_task(client.post("/v1/chat/completions", json=chat(stream=True)))
             for _ in range(2 * SLOTS + 3)
         ]
-        async with asyncio.timeout(10):
-            while pair.running() != [SLOTS, SLOTS]:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+        await until(lambda: pair.running() == [SLOTS, SLOTS], "both engines work")
         assert pair.service.gauge("duoserve_waiting") == 3
         assert pair.service.gauge("duoserve_engine_in_flight") == 2 * SLOTS
         answers = await asyncio.gather(*asking)
@@ -117,9 +115,7 @@ async def a_client_that_leaves_frees_either_engine(pair: Pair) -> None:
             asyncio.create_task(client.post("/v1/chat/completions", json=chat(stream=stream)))
             for stream in (True, False, True, False)
         ]
-        async with asyncio.timeout(10):
-            while pair.running() != [2, 2]:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+        await until(lambda: pair.running() == [2, 2], "both engines work")
         for task in asking:
             task.cancel()
         await asyncio.gather(*asking, return_exceptions=True)
@@ -137,9 +133,7 @@ async def a_killed_engine_loses_nothing_but_its_requests(pair: Pair) -> None:
             asyncio.create_task(client.post("/v1/chat/completions", json=chat(stream=True)))
             for _ in range(count)
         ]
-        async with asyncio.timeout(10):
-            while pair.running() != [SLOTS, SLOTS]:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+        await until(lambda: pair.running() == [SLOTS, SLOTS], "both engines work")
         pair.first.stop(signal.SIGKILL)
         answers = await asyncio.gather(*asking)
     lost = [answer for answer in answers if answer not in _whole(answers)]

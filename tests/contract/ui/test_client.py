@@ -10,6 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from mock_engine import MockEngine
+from tests.support.waiting import until
 from ui.client import Ended, Event, Failure, Piece, Request, Router, Started
 from ui.settings import Settings
 
@@ -43,14 +44,6 @@ async def events(router: Router, request: Request) -> list[Event]:
 def said(engine: str) -> Any:
     with urllib.request.urlopen(f"{engine}/mock") as answer:
         return json.load(answer)
-
-
-async def until_running(engine: str, count: int) -> None:
-    for _ in range(1000):
-        if said(engine)["running"] == count:
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError(f"not {count} running")
 
 
 async def test_an_answer_comes_in_pieces_with_reasoning_and_counts(router: Router) -> None:
@@ -106,7 +99,7 @@ async def test_a_cancelled_answer_frees_the_engine(
     router: Router, engine: str, knobs: dict[str, Any]
 ) -> None:
     task = asyncio.create_task(events(router, asked(**knobs)))
-    await until_running(engine, 1)
+    await until(lambda: said(engine)["running"] == 1, "the engine works on it")
     task.cancel()
-    await until_running(engine, 0)
+    await until(lambda: said(engine)["running"] == 0, "the engine is free")
     assert said(engine)["requests"][-1]["state"] == "aborted"
