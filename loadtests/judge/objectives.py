@@ -29,7 +29,6 @@ class Evidence:
 
     @property
     def stage(self) -> Stage:
-        """The stage that is judged."""
         return self.stages[self.users]
 
 
@@ -158,7 +157,6 @@ class _Ratio(Objective):
     unit = "x"
 
     def needs(self, *, judged: bool) -> int:
-        """The same at every level."""
         return RATIO_NEEDS
 
     def _ratio(self, evidence: Evidence, before: Sequence[Sample], after: Sequence[Sample]) -> Verdict:
@@ -177,7 +175,6 @@ class Degradation(_Ratio):
     compared_to: int
 
     def levels(self) -> set[int]:
-        """Just `compared_to`."""
         return {self.compared_to}
 
     def _judge(self, samples: Sequence[Sample], evidence: Evidence) -> Verdict | None:

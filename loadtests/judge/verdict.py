@@ -43,12 +43,10 @@ class Verdict:
         return f"{'≥' if self.lower_bound else '≤'} {figure(self.limit, self.unit)}"
 
     def as_json(self) -> dict[str, Any]:
-        """Plain data."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Verdict:
-        """A verdict from what as_json() gave."""
         return cls(**data | {"estimate": Estimate(**data["estimate"]) if data["estimate"] else None})
 
 

@@ -60,7 +60,6 @@ class Stage:
         return [s for s in self.samples if not kinds or s.kind in kinds]
 
     def as_json(self) -> dict[str, Any]:
-        """Plain data."""
         return {
             "users": self.users,
             "rate": self.rate,
@@ -72,7 +71,6 @@ class Stage:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Stage:
-        """A stage from what as_json() gave."""
         health = {name: value for name, value in data["generator"].items() if name != "saturated"}
         samples = [Sample(**sample) for sample in data["samples"]]
         return cls(

@@ -51,7 +51,6 @@ class Developer(User):
     """A developer of the team; in open-loop mode, a source of requests that does not wait for answers."""
 
     def on_start(self) -> None:
-        """Called by Locust before the first request."""
         self.test: LoadTest = self.environment.loadtest
         number = next(self.test.serial)
         self.generator = RequestGenerator(self.test.workload, number)
@@ -65,7 +64,6 @@ class Developer(User):
         return self.pause
 
     def on_stop(self) -> None:
-        """Called by Locust after the last request."""
         self.connection.close()
 
     @task

@@ -60,7 +60,6 @@ class Run:
         self.finished = now()
 
     def as_json(self) -> dict[str, Any]:
-        """Plain data."""
         return {
             "schema": SCHEMA,
             "started": self.started.isoformat(timespec="seconds"),
@@ -83,7 +82,6 @@ class Run:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Run:
-        """A run from what as_json() gave."""
         fields = {name: value for name, value in data.items() if name != "schema"}
         fields |= {name: datetime.fromisoformat(data[name]) for name in ("started", "finished")}
         fields |= {name: [Verdict.from_json(v) for v in data[name]] for name in ("promises", "verdicts")}
