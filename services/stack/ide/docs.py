@@ -20,7 +20,7 @@ EXAMPLE = Facts(
     prompts={"coder": 49152, "general": 24576},
     fim_model="qwen3-coder-30b-a3b-instruct-fp8",
 )
-SEEN = ("connects", "streams", "tools", "errors", "autocomplete")
+TESTED = ("connects", "streams", "tools", "errors", "autocomplete")
 HEAD = Path(__file__).with_name("page.md")
 
 
@@ -30,24 +30,24 @@ def page() -> str:
     return (
         HEAD.read_text()
         + "\n"
-        + _seen(tools)
+        + _tested(tools)
         + "".join(_section(tool) for tool in tools.values())
         + _parameters()
     )
 
 
-def _seen(tools: dict[str, Tool]) -> str:
+def _tested(tools: dict[str, Tool]) -> str:
     rows = [
-        "| tool | version | how | " + " | ".join(SEEN) + " |",
-        "|---" * (3 + len(SEEN)) + "|",
+        "| tool | version | how | " + " | ".join(TESTED) + " |",
+        "|---" * (3 + len(TESTED)) + "|",
     ]
     for tool in tools.values():
         how = tool.seen["how"]
-        seen = set(tool.seen.get("features", ()))
+        tested = set(tool.seen.get("features", ()))
         if how == "replayed":
             whats = {request.what.split()[0] for request in check.requests_of(tool.name, "coder")}
-            seen = {"connects"} | ({"autocomplete"} & whats) | ({"tools"} if "agent" in whats else set())
-        cells = ["seen" if feature in seen else "" for feature in SEEN]
+            tested = {"connects"} | ({"autocomplete"} & whats) | ({"tools"} if "agent" in whats else set())
+        cells = ["yes" if feature in tested else "" for feature in TESTED]
         rows.append(f"| {tool.title} | {tool.seen.get('version', '')} | {how} | {' | '.join(cells)} |")
     return "\n".join(rows) + "\n"
 
@@ -63,7 +63,7 @@ def _section(tool: Tool) -> str:
     return (
         f"\n## {tool.title}\n\n`./run ide {tool.name}`: {able}.\n\n{steps}\n\n"
         + (f"{about}\n\n" if about else "")
-        + f"```{tool.language}\n{tool.fill(EXAMPLE).rstrip()}\n```\n\nNot here: {tool.limits}\n"
+        + f"```{tool.language}\n{tool.fill(EXAMPLE).rstrip()}\n```\n\nNot supported: {tool.limits}\n"
     )
 
 
@@ -71,7 +71,7 @@ def _parameters() -> str:
     table = yaml.safe_load((ROOT / "config" / "parameters.yaml").read_text())
     rows = ["\n## Parameters that are left out\n"]
     rows += [
-        "Clients send them and no engine here uses them. Any other unknown parameter is refused by name.\n"
+        "Clients send these, and no engine here uses them. Any other unknown parameter is refused by name.\n"
     ]
     rows += ["| parameter | sent by | why it is left out |", "|---|---|---|"]
     rows += [
@@ -82,7 +82,7 @@ def _parameters() -> str:
         for name, entry in table["unset"].items()
     ]
     rows += [
-        f"| `{name}` | anyone (profile `{profile}`) | {entry['why']}; said in `x-duoserve-ignored` |"
+        f"| `{name}` | anyone (profile `{profile}`) | {entry['why']}; reported in `x-duoserve-ignored` |"
         for profile, entries in table["unable"].items()
         for name, entry in entries.items()
     ]
