@@ -14,6 +14,9 @@ from services.stack.environments import BY_NAME, ROOT
 # Nothing listens on the discard port of this machine: whatever is fetched while the site is built fails.
 NO_NETWORK = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
 
+# Written by a running service or by a user, so not in a checkout.
+MADE_LATER = ("data/", "reports/", "models/", "config/keys.yaml")
+
 
 class Assets(HTMLParser):
     """Collects what a browser loads by itself with a page."""
@@ -65,6 +68,18 @@ def test_a_page_loads_nothing_from_another_host(site: Path) -> None:
         assert not foreign, f"{page}: {foreign}"
     for style in site.rglob("*.css"):
         assert not re.search(r"url\(\s*['\"]?(https?:)?//|@import", style.read_text()), style
+
+
+def test_every_file_that_is_named_exists() -> None:
+    """Paths in backticks are those of the checkout; the placeholders in them are in capitals."""
+    named = re.compile(r"`((?:\.?\w[\w.-]*/)+[\w-]+\.(?:py|js|md|toml|ya?ml|env|in|lock|json|txt))`")
+    missing = [
+        f"{page.name}: {path}"
+        for page in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"))
+        for path in named.findall(page.read_text())
+        if not re.search(r"[A-Z]{3}", path) and not (ROOT / path).exists() and not path.startswith(MADE_LATER)
+    ]
+    assert not missing
 
 
 def test_a_dead_link_fails_the_build(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ DOCUMENTS = [
     *ROOT.glob("*.md"),
     *(ROOT / "docs").glob("*.md"),
     *(ROOT / "docs" / "benchmarks").glob("*.md"),
+    *(ROOT / "docs" / "benchmarks").glob("*/README.md"),
     *(ROOT / ".github").rglob("*.md"),
     *(ROOT / ".github").rglob("*.yml"),
     ROOT / ".env.example",
