@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
@@ -11,8 +12,10 @@ from loadtests.judge.stats import Estimate
 from loadtests.measure.sample import values
 from loadtests.report import tables
 from loadtests.report.changes import changes
-from loadtests.report.plots import Figure
 from loadtests.report.results import Run
+
+if TYPE_CHECKING:
+    from loadtests.report.plots import Figure
 
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).with_name("templates")),
