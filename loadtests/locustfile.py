@@ -62,6 +62,7 @@ def configure(environment: Any, **_: Any) -> None:
         load_dotenv(path)
     try:
         environment.host = service().url
+        slo.load(service().profile)
     except SettingError as error:
         raise SystemExit(f"loadtests: {error}") from error
 

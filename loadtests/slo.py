@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from loadtests import stats
+from loadtests import settings, stats
 from loadtests.client import Sample
 from loadtests.stage import Stage
 from loadtests.stats import Estimate
@@ -81,7 +81,9 @@ class Verdict:
 
 
 def load(profile: str, path: Path = DEFAULT) -> Objectives:
-    """Read the objectives for `profile`. Raises ObjectiveError naming the objective that is wrong."""
+    """Read the objectives for `profile`. Raises ObjectiveError naming the objective that is wrong, and
+    SettingError where limits depend on what this CPU does and that is not known.
+    """
     try:
         data = tomllib.loads(path.read_text())
     except (OSError, tomllib.TOMLDecodeError) as error:
@@ -89,7 +91,11 @@ def load(profile: str, path: Path = DEFAULT) -> Objectives:
     items = []
     for entry in data["objective"]:
         entry = dict(entry)
-        entry |= entry.pop("profile", {}).get(profile, {})
+        own = entry.pop("profile", {}).get(profile, {})
+        if "steps" in own:
+            step_ms, tokens_per_second = settings.measured_cpu()
+            own = {"limit": own["steps"] * step_ms + own["prompt_tokens"] / tokens_per_second * 1000}
+        entry |= own
         if "at_least" in entry:
             entry |= {"limit": entry.pop("at_least"), "lower_bound": True}
         for name in ("kinds", "suites"):

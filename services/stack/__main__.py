@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 
-from services.stack import doctor, environments, images, lifecycle, plan, precision, unit
+from services.stack import doctor, environments, images, lifecycle, plan, unit
 from services.stack import settings as stack_settings
 from services.stack.environments import BY_NAME, ROOT
 from services.stack.failure import Failure
@@ -138,9 +138,7 @@ def _pytest(arguments: list[str]) -> int:
 def _room(environment: str, command: list[str]) -> int:
     """Run a room's module in its environment, with all settings as environment variables."""
     environments.ensure(environment)
-    settings = stack_settings.load(stack_settings.home())
-    more = precision.load_test_variables(settings) if environment == "loadtests" else {}
-    return _module(environment, command, settings.variables | more)
+    return _module(environment, command, stack_settings.load(stack_settings.home()).variables)
 
 
 def _module(environment: str, command: list[str], variables: dict[str, str]) -> int:

@@ -62,13 +62,3 @@ def threads(settings: Settings) -> dict[str, str]:
     # Left alone, each would use all cores, and wait for the others.
     share = len(os.sched_getaffinity(0)) // max(1, len(settings.local_engines))
     return {"OMP_NUM_THREADS": str(max(1, share))}
-
-
-def load_test_variables(settings: Settings) -> dict[str, str]:
-    """What the load tests' limits are multiples of; empty where it was not measured."""
-    if settings.engine != "cpu" or not (precision := chosen(settings)):
-        return {}
-    return {
-        "CPU_STEP_MS": str(precision.step_5_ms),
-        "CPU_PROMPT_TOKENS_PER_SECOND": str(precision.prompt_tokens_per_s),
-    }

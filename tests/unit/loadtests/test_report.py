@@ -43,7 +43,7 @@ def measured(factor: float = 1.0) -> dict[str, Any]:
         seed=1,
         stages=stages,
         promises=slo.judge(stages, "completion", slo.promises(), {}),
-        verdicts=slo.judge(stages, "completion", slo.load("cpu"), {}),
+        verdicts=slo.judge(stages, "completion", slo.load("blackwell-96gb"), {}),
         notes=["<b>note</b>"],
         started=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
         more={
