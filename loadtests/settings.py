@@ -58,7 +58,7 @@ def measured_cpu() -> tuple[float, float]:
         return float(figures["step_5_ms"]), float(figures["prompt_tokens_per_s"])
     except (OSError, ValueError, KeyError):
         raise SettingError(
-            "the limits of the cpu profile depend on what this CPU does, which was not measured: run ./run setup."
+            "the limits of the cpu profile depend on what this CPU does: run ./run setup, which measures it."
         ) from None
 
 
