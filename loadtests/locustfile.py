@@ -69,7 +69,9 @@ def configure(environment: Any, **_: Any) -> None:
     for path in (home / ".env", ROOT / ".env.example"):
         load_dotenv(path)
     try:
-        environment.host = Target.from_environment().url
+        target = Target.from_environment()
+        environment.host = target.url
+        slo.load(target.profile)
     except SettingError as error:
         raise SystemExit(f"loadtests: {error}") from error
     # Imports took seconds without a turn of the event loop, which would be deducted from the run time.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 PROFILES = ROOT / "config" / "engines"
+MEASURED = ROOT / "data" / "cache" / "precision.json"  # by services/engine/precision.py
 
 
 class SettingError(Exception):
@@ -53,6 +55,21 @@ def required(name: str) -> str:
             "(set -a; . ./.env.example; . ./.env)."
         )
     return value
+
+
+def measured_cpu() -> tuple[float, float]:
+    """A step of five requests on this CPU, ms, and the tokens of a prompt read in a second, as `./run setup`
+    measured them for the precision that is served. Raises SettingError where it did not.
+    """
+    try:
+        record = json.loads(MEASURED.read_text())
+        name = os.environ.get("CPU_PRECISION", "auto")
+        figures = record["figures"][record["quickest"] if name == "auto" else name]
+        return float(figures["step_5_ms"]), float(figures["prompt_tokens_per_s"])
+    except (OSError, ValueError, KeyError):
+        raise SettingError(
+            "the limits of the cpu profile depend on what this CPU does: run ./run setup, which measures it."
+        ) from None
 
 
 def router_url() -> str:

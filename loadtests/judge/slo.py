@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from loadtests import settings
 from loadtests.judge.objectives import (
     TIMES,
     Degradation,
@@ -50,7 +51,11 @@ class Objectives:
 
 
 def load(profile: str, path: Path = DEFAULT) -> Objectives:
-    """Read the objectives for `profile`. Raises ObjectiveError naming the objective that is wrong."""
+    """Read the objectives for `profile`.
+
+    Raises ObjectiveError naming the objective that is wrong, and SettingError when limits depend on the speed of
+    this CPU and that has not been measured.
+    """
     try:
         data = tomllib.loads(path.read_text())
         users, entries = data["users"], data["objective"]
@@ -75,6 +80,9 @@ def promises(path: Path = DEFAULT) -> Objectives:
 def _for_profile(entry: dict[str, Any], profile: str) -> dict[str, Any]:
     """An entry of slo.toml with the limit that the profile is held to."""
     own: dict[str, Any] = entry.get("profile", {}).get(profile, {})
+    if "steps" in own:
+        step_ms, tokens_per_second = settings.measured_cpu()
+        own = {"limit": own["steps"] * step_ms + own["prompt_tokens"] / tokens_per_second * 1000}
     return {name: value for name, value in entry.items() if name != "profile"} | own
 
 

@@ -1,1 +1,1 @@
-"""The vLLM engines' room: their requirements and the embedded model (`model.py`)."""
+"""The vLLM engines' room: their requirements and the embedded model (`embedded_model.py`)."""

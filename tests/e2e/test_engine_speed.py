@@ -1,12 +1,19 @@
 """What keeps the CPU engine quick, as ratios measured in one run (figures: docs/benchmarks/cpu-tuning.md)."""
 
 import contextlib
+import json
+import os
 import random
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import pytest
 
+from services.engine.precision import VARIANTS, Variant
+from services.stack.environments import BY_NAME
+from tests.support import ROOT
 from tests.support.stack import Stack
 
 
@@ -52,3 +59,29 @@ def test_a_client_that_leaves_before_the_first_token_frees_the_engine(stack: Sta
         return complete(stack, 8, 1) - alone
 
     assert min(after_a_cancel() for _ in range(3)) < whole / 3
+
+
+def served(stack: Stack) -> Variant:
+    """The precision in which the coder's engine really runs."""
+    lines = [process.cmdline() for process in stack.processes("coder")]
+    (command,) = [line for line in lines if "serve" in line and "--dtype" in line]
+    found = {"model": command[command.index("serve") + 1], "dtype": command[command.index("--dtype") + 1]}
+    (variant,) = [v for v in VARIANTS.values() if {"model": v.model, "dtype": v.settings["dtype"]} == found]
+    return variant
+
+
+@pytest.mark.timeout(900)
+def test_no_other_precision_has_a_much_quicker_step_on_this_cpu(stack: Stack) -> None:
+    # Measured with the wrong one on a CPU without AVX-512: 2 and more.
+    threads = max(1, len(os.sched_getaffinity(0)) // len(stack.engines))
+    measured = subprocess.run(
+        [str(BY_NAME["engine"].python), "-m", "services.engine.precision", "--measure"],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+        capture_output=True,
+        text=True,
+    )
+    assert measured.returncode == 0, measured.stderr
+    steps = {name: f["step_1_ms"] + f["step_5_ms"] for name, f in json.loads(measured.stdout).items()}
+    assert set(steps) == set(VARIANTS)
+    assert steps[served(stack).name] < 1.3 * min(steps.values()), steps

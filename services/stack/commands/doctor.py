@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from services.stack import environments, gpus, memory, models
+from services.stack import environments, gpus, memory, models, precision
 from services.stack.environments import ROOT
 from services.stack.failure import Failure
 from services.stack.memory import gib
@@ -19,10 +19,11 @@ from services.stack.supervision.supervisor import Supervisor
 GB = 1_000_000_000
 # With the CPU profile, two engines, the router and the chat app use 6.5 GB at their peak.
 MEMORY, MEMORY_ENGINE = 1 * GB, 3 * GB
+# What an engine in float32 takes in addition: weights 0.3 GB, a full KV cache 0.8 GB.
+MEMORY_FLOAT32 = 1 * GB
 # For the environments, the model and the installer's cache.
 DISK_TO_INSTALL, DISK_TO_RUN = 10 * GB, 1 * GB
 CPU_FLAGS = Path("/proc/cpuinfo")
-EMBEDDED_MODEL = ROOT / "models" / "smollm2-135m-instruct-w8a8"
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def machine(settings: Settings) -> Iterator[Check]:
     """Whether this machine can run the stack; `up` refuses to start while one of these has a problem."""
     if settings.engine == "cpu":
         yield _processor()
-        yield _memory(len(settings.local_engines))
+        yield _memory(settings)
     else:
         yield _gpu(settings)
         yield _gpu_memory(settings)
@@ -53,8 +54,8 @@ def installation(settings: Settings) -> Iterator[Check]:
         ready = environments.BY_NAME[name].up_to_date()
         yield Check(f"environment {name}", "up to date" if ready else "will be installed by ./run up")
     if settings.engine == "cpu":
-        prepared = (EMBEDDED_MODEL / "model.safetensors").exists()
-        yield Check("embedded model", "prepared" if prepared else "will be prepared by ./run up")
+        chosen = precision.chosen(settings)
+        yield Check("precision", str(chosen or "will be prepared and measured by ./run up"))
     else:
         absent = [
             name for name, revision in models.pinned(settings.profile) if not models.here(name, revision)
@@ -135,8 +136,10 @@ def _gpu_memory(settings: Settings) -> Check:
     return Check(subject, f"{gib(free)} free, enough for both models")
 
 
-def _memory(engines: int) -> Check:
-    needed = MEMORY + engines * MEMORY_ENGINE
+def _memory(settings: Settings) -> Check:
+    chosen = precision.chosen(settings)
+    engine = MEMORY_ENGINE + (MEMORY_FLOAT32 if chosen and "float32" in chosen.name else 0)
+    needed = MEMORY + len(settings.local_engines) * engine
     available = psutil.virtual_memory().available
     text = f"{available / GB:.1f} GB available"
     if available < needed:

@@ -1,9 +1,11 @@
 """`./run status`: the state of every service and model."""
 
+import dataclasses
 import json
 
 from rich.table import Table
 
+from services.stack import precision
 from services.stack.console import console
 from services.stack.settings import ALIASES, Settings, load
 from services.stack.supervision import health
@@ -15,7 +17,9 @@ def status(as_json: bool) -> int:
     settings = load()
     services, models = _status(settings, Supervisor(settings).states())
     if as_json:
-        print(json.dumps({"services": services, "models": models}, indent=2))
+        chosen = precision.chosen(settings) if settings.engine == "cpu" else None
+        measured = dataclasses.asdict(chosen) if chosen else None
+        print(json.dumps({"services": services, "models": models, "precision": measured}, indent=2))
     else:
         table = Table(box=None, pad_edge=False)
         for heading in ("service", "state", "pid", "uptime", "port"):
@@ -25,6 +29,8 @@ def status(as_json: bool) -> int:
             table.add_row(name, str(entry["state"]), str(entry["pid"] or "-"), uptime, str(entry["port"]))
         console.print(table)
         console.print("models: " + ", ".join(f"{name} {state}" for name, state in models.items()))
+        if settings.engine == "cpu":
+            console.print(f"precision {precision.chosen(settings) or 'not measured yet'}")
     return 0 if all(entry["state"] == "ready" for entry in services.values()) else 1
 
 

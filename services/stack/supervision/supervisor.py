@@ -25,7 +25,7 @@ import psutil
 from dotenv import dotenv_values
 from supervisor.xmlrpc import SupervisorTransport
 
-from services.stack import gpus, models
+from services.stack import gpus, models, precision
 from services.stack.environments import BY_NAME, ROOT
 from services.stack.failure import Failure
 from services.stack.settings import Settings
@@ -183,11 +183,13 @@ class Supervisor:
         engine = self.settings.local_engines.get(name)
         if engine is None:
             return [str(BY_NAME[name].python), "-m", name]
-        environment = BY_NAME["engine" if self.settings.engine == "cpu" else "engine-cuda"]
-        configuration = self.settings.profile / f"{engine.alias}.yaml"
-        vllm = environment.folder / "bin" / "vllm"
+        if self.settings.engine == "cpu":
+            serve = [str(BY_NAME["engine"].python), "-m", "services.engine"]
+        else:
+            serve = [str(BY_NAME["engine-cuda"].folder / "bin" / "vllm"), "serve"]
+        configuration = os.path.relpath(self.settings.profile / f"{engine.alias}.yaml", ROOT)
         address = ["--host", "127.0.0.1", "--port", str(self.settings.ports[name])]
-        return [str(vllm), "serve", "--config", os.path.relpath(configuration, ROOT), *address]
+        return [*serve, "--config", configuration, *address]
 
     def _engine_environment(self, name: str) -> str:
         engines = self.settings.local_engines
@@ -203,9 +205,7 @@ class Supervisor:
         variables |= {"HF_HOME": str(models.HOME), "HF_HUB_OFFLINE": "1"}
         variables |= {k: v or "" for k, v in dotenv_values(self.settings.profile / "engine.env").items()}
         if self.settings.engine == "cpu":
-            # By default each engine would use all cores, and they would wait for each other.
-            share = max(1, len(os.sched_getaffinity(0)) // len(engines))
-            variables["OMP_NUM_THREADS"] = str(share)
+            variables |= precision.threads(self.settings)
         elif chosen := gpus.of_engine(self.settings, engines[name]):
             variables["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, chosen))
         return ",".join(f'{name}="{_escaped(value)}"' for name, value in variables.items())

@@ -45,7 +45,7 @@ def measured(factor: float = 1.0) -> Run:
     run.overhead = [{"streams": 1, "rounds": 3, "metrics": metrics}]
     run.relay = [{"name": "direct", "chunks_per_second": 30000.0, "cpu_ms_per_1000": 0.0}]
     run.starts = [{"name": "first start", "seconds": 60.0}]
-    run.finish(slo.load("cpu"), {})
+    run.finish(slo.load("blackwell-96gb"), {})
     return run
 
 

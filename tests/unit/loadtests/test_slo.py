@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from loadtests import settings
 from loadtests.judge import slo
 from loadtests.judge.objectives import Degradation, Percentile
 from loadtests.judge.verdict import Verdict, exit_status
 from loadtests.measure.sample import Sample
 from loadtests.measure.stage import GeneratorHealth, Stage
+from loadtests.settings import SettingError
 
 
 def samples(
@@ -109,10 +112,31 @@ def test_changed_answers_are_counted_against_those_given_alone() -> None:
     assert value(found[CHANGED]) == pytest.approx(0.1)
 
 
-def test_a_profile_has_its_own_limits_but_not_its_own_promises() -> None:
-    cpu = {o.name: o.limit for o in slo.load("cpu").items}
-    assert cpu[COMPLETION] > 2000
+def test_limits_on_a_cpu_follow_what_it_does_but_the_promises_do_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(settings, "MEASURED", tmp_path / "precision.json")
+    quick_cpu = {"step_1_ms": 10, "step_5_ms": 20, "prompt_tokens_per_s": 1500}
+    slow_cpu = {"step_1_ms": 100, "step_5_ms": 200, "prompt_tokens_per_s": 150}
+    record = {"quickest": "quick", "figures": {"quick": quick_cpu, "slow": slow_cpu}}
+    settings.MEASURED.write_text(json.dumps(record))
+    monkeypatch.setenv("CPU_PRECISION", "auto")
+    quick = {objective.name: objective.limit for objective in slo.load("cpu").items}
+    monkeypatch.setenv("CPU_PRECISION", "slow")
+    slow = {objective.name: objective.limit for objective in slo.load("cpu").items}
+    for name in (TTFT, COMPLETION):
+        assert slow[name] == pytest.approx(10 * quick[name])
+    assert quick[COMPLETION] == pytest.approx(100 * 20 + 6000 / 1500 * 1000)
+    assert slow[DEGRADATION] == quick[DEGRADATION]
     assert {o.name: o.limit for o in slo.promises().items}[COMPLETION] == 2000
+
+
+def test_without_a_measurement_there_are_no_limits_on_a_cpu(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(settings, "MEASURED", tmp_path / "precision.json")
+    with pytest.raises(SettingError, match=r"\./run setup"):
+        slo.load("cpu")
 
 
 def test_a_wrong_objective_is_named(tmp_path: Path) -> None:

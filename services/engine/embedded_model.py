@@ -1,13 +1,13 @@
 """Prepares the embedded model: SmolLM2-135M-Instruct out of its Python package, converted to safetensors.
 
-Run in the engine environment: `python -m services.engine.model FOLDER`. The package (Apache-2.0, hash-locked)
-carries the model as GGUF, which vLLM reads slowly and transformers can turn into the usual folder of
-config, tokenizer, chat template and bf16 weights. The layers below are then rounded to 8 bits, for which vLLM
-has kernels on every x86-64 CPU. The folder appears whole or not at all, and the weights must have the digest
-below, so every machine serves the same model. `--bf16` leaves out the rounding, to compare with.
+Run in the engine environment: `python -m services.engine.embedded_model` prepares what is missing in models/.
+The package (Apache-2.0, hash-locked) carries the model as GGUF, which vLLM reads slowly and transformers can
+turn into the usual folder of config, tokenizer, chat template and bf16 weights. There are two such folders:
+`bf16`, and `w8a8`, in which the layers below are rounded to 8 bits. Which one is served depends on the CPU
+(precision.py). A folder appears whole or not at all, and its weights must have the digest below, so every
+machine serves the same.
 """
 
-import argparse
 import hashlib
 import json
 import logging
@@ -18,35 +18,58 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[2]
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 WEIGHTS = "model.safetensors"
+# Of each kind of weights; in this order, since the second is made from the first.
 SHA256 = {
-    "w8a8": "8a0318ca2607f7996a0816a4caebc2751923304fdd3e34515b07a1223d3861a5",
     "bf16": "7ef915c9bf9d94d8d70211970476878352a5b95855c589ae987916d7a455242b",
+    "w8a8": "8a0318ca2607f7996a0816a4caebc2751923304fdd3e34515b07a1223d3861a5",
 }
 # Half of the weights of the layers, and the half that bears it best: docs/benchmarks/cpu-tuning.md has what
 # the others would gain in speed and cost in quality.
 ROUNDED = ("mlp.gate_proj", "mlp.up_proj")
 
 
-def is_prepared(folder: Path) -> bool:
-    """Whether `folder` holds the model; its weights were verified before it got this name."""
-    return (folder / WEIGHTS).exists()
+def folder(weights: str) -> Path:
+    """Where the model with these weights, a key of SHA256, is or will be; relative to the checkout."""
+    return Path("models") / f"smollm2-135m-instruct-{weights}"
 
 
-def prepare(folder: Path, precision: str) -> None:
-    """Convert the packaged model into `folder`, with weights of that `precision`, a key of SHA256.
+def prepare() -> None:
+    """Make the folders that are missing.
 
     Raises:
         ValueError: the weights do not have the digest that the locked versions give.
     """
+    for weights, expected in SHA256.items():
+        final = ROOT / folder(weights)
+        if (final / WEIGHTS).exists():
+            continue
+        partial = final.with_name(f"{final.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        if weights == "bf16":
+            _convert(partial)
+        else:
+            print("  rounding to 8 bits", flush=True)
+            shutil.copytree(ROOT / folder("bf16"), partial)
+            _round(partial)
+        # Readable by the user that a container runs as.
+        (partial / WEIGHTS).chmod(0o644)
+        digest = hashlib.sha256((partial / WEIGHTS).read_bytes()).hexdigest()
+        if digest != expected:
+            raise ValueError(f"{partial / WEIGHTS} has SHA-256 {digest}, expected {expected}")
+        shutil.rmtree(final, ignore_errors=True)
+        partial.rename(final)
+
+
+def _convert(folder: Path) -> None:
+    """Write the packaged model into `folder`, dequantized to bf16."""
     # Imported here: transformers takes seconds to import, and reads these variables when it is.
     os.environ |= {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     source = _package_folder()
     print("  reading and dequantizing the packaged weights", flush=True)
     model = AutoModelForCausalLM.from_pretrained(
@@ -57,18 +80,8 @@ def prepare(folder: Path, precision: str) -> None:
     )
     tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=GGUF)
     print("  writing safetensors, tokenizer and chat template", flush=True)
-    model.save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
-    if precision == "w8a8":
-        print("  rounding to 8 bits", flush=True)
-        _round(partial)
-    # Readable by the user that a container runs as.
-    (partial / WEIGHTS).chmod(0o644)
-    digest = hashlib.sha256((partial / WEIGHTS).read_bytes()).hexdigest()
-    if digest != SHA256[precision]:
-        raise ValueError(f"{partial / WEIGHTS} has SHA-256 {digest}, expected {SHA256[precision]}")
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def _round(folder: Path) -> None:
@@ -116,15 +129,9 @@ def _package_folder() -> str:
 
 def main() -> int:
     """Prepare the model; returns the exit status."""
-    parser = argparse.ArgumentParser(description="Prepare the embedded model.")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--bf16", action="store_true", help="leave out the rounding to 8 bits")
-    arguments = parser.parse_args()
-    if is_prepared(arguments.folder):
-        return 0
     logging.disable(logging.WARNING)
     try:
-        prepare(arguments.folder, "bf16" if arguments.bf16 else "w8a8")
+        prepare()
     except (OSError, ValueError) as error:
         print(f"duoserve: cannot prepare the embedded model: {error}", file=sys.stderr)
         return 1

@@ -2,7 +2,7 @@
 
 Run in the engine environment, on a machine with nothing else to do:
 
-    python -m services.engine.compare config/engines/cpu/coder.yaml [VARIANT.yaml ...]
+    python -m services.engine.tuning config/engines/cpu/coder.yaml [VARIANT.yaml ...]
 
 The first file is the reference; a variant says only what differs from it. Each is served by vLLM itself, by
 two engines on two cores as in the service; one is measured alone, then both together. A variant's key

@@ -1,0 +1,306 @@
+"""Chooses the precision of the embedded model by measuring: which one is quickest depends on the CPU.
+
+Run in the engine environment: `python -m services.engine.precision` prepares the weights, measures every
+variant on this CPU where that has not been done, and keeps the figures and the choice in
+data/cache/precision.json. They hold until the CPU, its flags, the number of threads, vLLM or torch change.
+`CPU_PRECISION` names a variant to serve whatever its figures. `--measure` measures anew, prints the figures
+as JSON and keeps nothing.
+
+A variant is measured in vLLM's own engine with the model as it is served, without HTTP: a step of one request
+and of five, and the reading of a prompt. What else the machine does disturbs that little: all engines are in
+one process and take turns, time is that of the CPU, and the shortest of each is kept.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import math
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from services.engine import embedded_model
+from services.engine.embedded_model import ROOT
+
+RECORD = ROOT / "data" / "cache" / "precision.json"
+SETTING = "CPU_PRECISION"
+BAD_SETTING = 78  # exit status (EX_CONFIG of sysexits.h)
+# A variant must be quicker than one before it in the table by more than the noise to be taken.
+NOISE = 1.05
+ROUNDS, STEPS, PROMPT = 4, 8, 256
+# Not measured further after a round: on a slow CPU, one reads for 20 s what another reads in 3.
+HOPELESS = 2
+# What a process that measures needs of config/engines/cpu/engine.env; the engines are in it, and say nothing.
+ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_USE_AOT_COMPILE": "0",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+}
+# Variables that change which kernels run, where somebody sets them.
+KERNELS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS")
+
+
+class UnknownPrecisionError(ValueError):
+    """CPU_PRECISION names no variant."""
+
+
+class MeasuringError(RuntimeError):
+    """The variants could not be measured; the message is the last that vLLM said."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to serve the model: its weights, a key of embedded_model.SHA256, and the settings of vLLM that
+    differ from config/engines/cpu.
+    """
+
+    name: str
+    weights: str
+    settings: dict[str, str]
+
+    @property
+    def model(self) -> str:
+        """The folder of the weights, relative to the checkout."""
+        return str(embedded_model.folder(self.weights))
+
+    @property
+    def arguments(self) -> list[str]:
+        """What to add to `vllm serve --config FILE`; the command line overrides the file."""
+        return [part for name, value in self.settings.items() for part in (f"--{name}", value)]
+
+
+# A token of context takes twice the memory in float32: twice the size, so that as many fit.
+_FLOAT32 = {"dtype": "float32", "kv-cache-memory-bytes": "1536M"}
+# By preference. int8: gate and up projections in 8 bits, their inputs as well. docs/benchmarks/cpu-tuning.md
+# has the figures of these and of those that never were the quickest.
+VARIANTS = {
+    variant.name: variant
+    for variant in (
+        Variant("int8-bfloat16", "w8a8", {"dtype": "bfloat16"}),
+        Variant("bfloat16", "bf16", {"dtype": "bfloat16"}),
+        Variant("int8-float32", "w8a8", _FLOAT32),
+        Variant("float32", "bf16", _FLOAT32),
+    )
+}
+
+
+@dataclass
+class Figures:
+    """What an engine does on its share of this CPU: a step of one and of five requests, ms; tokens of a
+    prompt that it reads in a second.
+    """
+
+    step_1_ms: float
+    step_5_ms: float
+    prompt_tokens_per_s: float
+
+    @property
+    def cost(self) -> float:
+        """The geometric mean of the three times; only its ratio to another's means something."""
+        return math.cbrt(self.step_1_ms * self.step_5_ms / self.prompt_tokens_per_s)
+
+    def better(self, other: "Figures") -> "Figures":
+        """The better of each of the figures."""
+        return Figures(
+            min(self.step_1_ms, other.step_1_ms),
+            min(self.step_5_ms, other.step_5_ms),
+            max(self.prompt_tokens_per_s, other.prompt_tokens_per_s),
+        )
+
+    def __str__(self) -> str:
+        """The figures in words."""
+        return (
+            f"a step {self.step_1_ms:.0f} ms, of five requests {self.step_5_ms:.0f} ms; "
+            f"reads {self.prompt_tokens_per_s:.0f} tokens/s"
+        )
+
+
+def quickest(figures: dict[str, Figures]) -> str:
+    """The first variant of the table that is as quick as the best, but for noise."""
+    limit = min(each.cost for each in figures.values()) * NOISE
+    return next(name for name in VARIANTS if name in figures and figures[name].cost <= limit)
+
+
+def choose(say: Callable[[str], None], record: Path = RECORD) -> tuple[Variant, Figures]:
+    """The variant to serve on this machine, and what it does here; measures where that is not known yet.
+
+    Raises:
+        UnknownPrecisionError: CPU_PRECISION names none.
+        MeasuringError: vLLM does not run here.
+        OSError: the record cannot be written.
+    """
+    setting = os.environ.get(SETTING) or "auto"
+    if setting not in ("auto", *VARIANTS):
+        raise UnknownPrecisionError(f"{SETTING}={setting} is none of: auto, {', '.join(VARIANTS)}.")
+    wanted = list(VARIANTS) if setting == "auto" else [setting]
+    figures = known(record)
+    if not set(wanted) <= set(figures):
+        say(f"Measuring {', '.join(wanted)} on this CPU, to serve the quickest (once, a minute or two)")
+        figures |= measure(wanted, say)
+        content = {
+            "machine": machine(),
+            "measured": datetime.now(UTC).isoformat(timespec="seconds"),
+            # Of all that were measured, whatever CPU_PRECISION says.
+            "quickest": quickest(figures),
+            "figures": {name: asdict(each) for name, each in figures.items()},
+        }
+        record.parent.mkdir(parents=True, exist_ok=True)
+        partial = record.with_suffix(f".{os.getpid()}")
+        partial.write_text(json.dumps(content, indent=1) + "\n")
+        partial.rename(record)
+    name = quickest(figures) if setting == "auto" else setting
+    return VARIANTS[name], figures[name]
+
+
+def known(record: Path) -> dict[str, Figures]:
+    """The figures in `record`, if they were measured on a machine like this one."""
+    try:
+        content = json.loads(record.read_text())
+        if content["machine"] != machine():
+            return {}
+        return {name: Figures(**each) for name, each in content["figures"].items() if name in VARIANTS}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def machine() -> dict[str, Any]:
+    """All that the figures depend on."""
+    processor: dict[str, str] = {}
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        name, _, value = line.partition(":")
+        processor.setdefault(name.strip(), value.strip())
+    return {
+        "cpu": processor.get("model name", ""),
+        "flags": processor.get("flags", ""),
+        "threads": int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))),
+        "kernels": {name: os.environ[name] for name in KERNELS if name in os.environ},
+        "versions": {name: importlib.metadata.version(name) for name in ("vllm", "torch")},
+        "weights": embedded_model.SHA256,
+    }
+
+
+def measure(names: Iterable[str], say: Callable[[str], None]) -> dict[str, Figures]:
+    """Measure these variants, in a process of their own.
+
+    Raises:
+        MeasuringError: it did not get to the end.
+    """
+    command = [sys.executable, "-m", "services.engine.precision", "--in-process", *names]
+    with tempfile.TemporaryFile("w+", errors="replace") as errors:
+        with subprocess.Popen(
+            command, cwd=ROOT, env=os.environ | ENVIRONMENT, stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as process:
+            assert process.stdout  # noqa: S101 - a pipe was asked for
+            result = ""
+            for line in process.stdout:
+                if line.startswith("{"):
+                    result = line
+                else:
+                    say(f"  {line.rstrip()}")
+        if process.returncode != 0 or not result:
+            errors.seek(0)
+            last = [line.strip() for line in errors if line.strip()][-1:] or ["it said nothing"]
+            raise MeasuringError(f"exit status {process.returncode}: {last[0][-300:]}")
+    return {name: Figures(**each) for name, each in json.loads(result).items()}
+
+
+def _measure_in_process(names: list[str]) -> None:
+    """Print progress, and last the figures as one line of JSON."""
+    # vLLM and what it is made of write to both streams; only the figures are for the reader of this one.
+    out = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    print("importing vLLM", file=out)
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.v1.engine.llm_engine import LLMEngine
+
+    engines: dict[str, Any] = {}
+    for name in names:
+        print(f"loading {name}", file=out)
+        variant = VARIANTS[name]
+        engines[name] = LLMEngine.from_engine_args(
+            EngineArgs(
+                model=variant.model,
+                dtype=variant.settings["dtype"],
+                max_model_len=2 * PROMPT,
+                max_num_seqs=8,
+                max_num_batched_tokens=PROMPT,
+                kv_cache_memory_bytes=64 << 20,
+                enable_prefix_caching=False,
+                enforce_eager=True,
+                disable_log_stats=True,
+            )
+        )
+    words = random.Random(1)  # noqa: S311 - not for secrets
+    figures: dict[str, Figures] = {}
+    for turn in range(1, ROUNDS + 1):
+        best = min((each.cost for each in figures.values()), default=math.inf)
+        for name, engine in engines.items():
+            if turn > 1 and figures[name].cost > HOPELESS * best:
+                continue
+            one = min(_times(engine, words, 1, 16, STEPS)[1:]) * 1000
+            five = min(_times(engine, words, 5, 16, STEPS)[1:]) * 1000
+            reading = PROMPT / _times(engine, words, 1, PROMPT, 1)[0]
+            now = Figures(one, five, reading)
+            figures[name] = now.better(figures[name]) if name in figures else now
+        print(f"round {turn} of {ROUNDS}", file=out)
+    for name, each in figures.items():
+        print(f"{name + ':':14} {each}", file=out)
+    print(json.dumps({name: asdict(each) for name, each in figures.items()}), file=out)
+
+
+def _times(engine: Any, words: random.Random, requests: int, prompt: int, tokens: int) -> list[float]:
+    """The seconds of each step: the first reads so many prompts, the others answer with so many tokens."""
+    from vllm import SamplingParams
+
+    parameters = SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True, detokenize=False)
+    for number in range(requests):
+        tokens_of_prompt = words.choices(range(1000, 40000), k=prompt)
+        engine.add_request(str(number), {"prompt_token_ids": tokens_of_prompt}, parameters)
+    times: list[float] = []
+    while engine.has_unfinished_requests():
+        # Of this thread, in which the engine runs and which works with, or waits busily for, those of OpenMP.
+        began = time.thread_time()
+        engine.step()
+        times.append(time.thread_time() - began)
+    return times
+
+
+def main() -> int:
+    """Prepare the weights and choose; returns the exit status."""
+    parser = argparse.ArgumentParser(description="Choose the embedded model's precision by measuring.")
+    parser.add_argument("--measure", action="store_true", help="print new figures as JSON, keep nothing")
+    parser.add_argument("--in-process", nargs="+", choices=VARIANTS, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.in_process:
+        _measure_in_process(arguments.in_process)
+        return 0
+    if (status := embedded_model.main()) != 0:
+        return status
+    try:
+        if arguments.measure:
+            figures = measure(VARIANTS, lambda line: print(line, file=sys.stderr, flush=True))
+            print(json.dumps({name: asdict(each) for name, each in figures.items()}, indent=1))
+        else:
+            choose(lambda line: print(line, flush=True))
+    except UnknownPrecisionError as error:
+        print(f"duoserve: {error}", file=sys.stderr)
+        return BAD_SETTING
+    except (MeasuringError, OSError) as error:
+        print(f"duoserve: cannot measure this CPU: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

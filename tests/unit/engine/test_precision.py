@@ -1,0 +1,121 @@
+"""Which precision is taken, and when it is measured anew."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from services.engine import precision
+from services.engine.precision import Figures
+
+# As measured on a CPU with AVX2 only, and on one with AVX-512, VNNI and bf16.
+AVX2 = {
+    "int8-bfloat16": Figures(167, 260, 67),
+    "bfloat16": Figures(62, 233, 38),
+    "int8-float32": Figures(172, 191, 212),
+    "float32": Figures(81, 116, 226),
+}
+AVX512 = {
+    "int8-bfloat16": Figures(39, 45, 493),
+    "bfloat16": Figures(42, 51, 330),
+    "int8-float32": Figures(46, 57, 667),
+    "float32": Figures(60, 68, 462),
+}
+
+
+def test_the_quickest_is_taken() -> None:
+    assert precision.quickest(AVX2) == "float32"
+    assert precision.quickest(AVX512) == "int8-bfloat16"
+
+
+def test_noise_does_not_change_the_choice() -> None:
+    usual = Figures(40, 50, 500)
+    assert precision.quickest({"float32": Figures(39, 49, 505), "int8-bfloat16": usual}) == "int8-bfloat16"
+    assert precision.quickest({"float32": Figures(36, 45, 550), "int8-bfloat16": usual}) == "float32"
+
+
+class Machine:
+    """A machine that measures what it is told to, and notes what was measured."""
+
+    def __init__(self, record: Path) -> None:
+        self.record = record
+        self.identity: dict[str, object] = {"cpu": "A", "flags": "avx2", "threads": 1}
+        self.measured: list[list[str]] = []
+
+    def measure(self, names: list[str], _: Callable[[str], None]) -> dict[str, Figures]:
+        self.measured.append(list(names))
+        return {name: AVX2[name] for name in names}
+
+    def choose(self) -> str:
+        return precision.choose(lambda _: None, self.record)[0].name
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    machine = Machine(tmp_path / "cache" / "precision.json")
+    monkeypatch.setattr(precision, "measure", machine.measure)
+    monkeypatch.setattr(precision, "machine", lambda: machine.identity)
+    monkeypatch.delenv("CPU_PRECISION", raising=False)
+    return machine
+
+
+def test_a_cpu_is_measured_once(machine: Machine) -> None:
+    assert [machine.choose(), machine.choose()] == ["float32", "float32"]
+    assert machine.measured == [list(precision.VARIANTS)]
+    assert json.loads(machine.record.read_text())["quickest"] == "float32"
+
+
+@pytest.mark.parametrize("change", [{"cpu": "B"}, {"flags": "avx2 avx512f"}, {"threads": 2}])
+def test_another_machine_is_measured_anew(machine: Machine, change: dict[str, object]) -> None:
+    machine.choose()
+    machine.identity |= change
+    machine.choose()
+    assert len(machine.measured) == 2
+
+
+def test_a_damaged_record_is_measured_anew(machine: Machine) -> None:
+    machine.choose()
+    machine.record.write_text(machine.record.read_text()[:100])
+    assert machine.choose() == "float32"
+
+
+def test_the_setting_overrides_and_only_what_is_served_is_measured(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CPU_PRECISION", "bfloat16")
+    assert machine.choose() == "bfloat16"
+    assert machine.measured == [["bfloat16"]]
+    monkeypatch.setenv("CPU_PRECISION", "auto")
+    assert machine.choose() == "float32"
+
+
+def test_an_unknown_setting_is_refused_with_the_known_ones(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CPU_PRECISION", "int4")
+    with pytest.raises(precision.UnknownPrecisionError, match="int4 is none of: auto, int8-bfloat16"):
+        machine.choose()
+    assert machine.measured == []
+
+
+def test_what_vllm_said_last_is_the_reason_why_nothing_was_measured() -> None:
+    # vLLM is not in the tests' environment.
+    with pytest.raises(precision.MeasuringError, match="No module named 'vllm'"):
+        precision.measure(["float32"], lambda _: None)
+
+
+def test_as_many_tokens_fit_in_float32() -> None:
+    profile = yaml.safe_load((precision.ROOT / "config/engines/cpu/coder.yaml").read_text())
+    for variant in precision.VARIANTS.values():
+        size = variant.settings.get("kv-cache-memory-bytes", profile["kv-cache-memory-bytes"])
+        per_value = 4 if variant.settings["dtype"] == "float32" else 2
+        assert int(size.removesuffix("M")) == 384 * per_value
+
+
+def test_the_profile_itself_is_the_first_variant() -> None:
+    for alias in ("coder", "general"):
+        profile = yaml.safe_load((precision.ROOT / f"config/engines/cpu/{alias}.yaml").read_text())
+        first = next(iter(precision.VARIANTS.values()))
+        assert (profile["model"], profile["dtype"]) == (first.model, first.settings["dtype"])
