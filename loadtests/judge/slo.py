@@ -53,8 +53,8 @@ class Objectives:
 def load(profile: str, path: Path = DEFAULT) -> Objectives:
     """Read the objectives for `profile`.
 
-    Raises ObjectiveError naming the objective that is wrong, and SettingError when limits depend on the speed of
-    this CPU and that has not been measured.
+    Raises ObjectiveError naming the objective that is wrong, and SettingError when limits depend on the speed
+    of this CPU and it has not been measured.
     """
     try:
         data = tomllib.loads(path.read_text())

@@ -9,6 +9,7 @@ import yaml
 
 from services.engine import precision
 from services.engine.precision import Figures
+from tests.support import ROOT
 
 # As measured on a CPU with AVX2 only, and on one with AVX-512, VNNI and bf16.
 AVX2 = {
@@ -107,7 +108,7 @@ def test_what_vllm_said_last_is_the_reason_why_nothing_was_measured() -> None:
 
 
 def test_as_many_tokens_fit_in_float32() -> None:
-    profile = yaml.safe_load((precision.ROOT / "config/engines/cpu/coder.yaml").read_text())
+    profile = yaml.safe_load((ROOT / "config/engines/cpu/coder.yaml").read_text())
     for variant in precision.VARIANTS.values():
         size = variant.settings.get("kv-cache-memory-bytes", profile["kv-cache-memory-bytes"])
         per_value = 4 if variant.settings["dtype"] == "float32" else 2
@@ -116,6 +117,6 @@ def test_as_many_tokens_fit_in_float32() -> None:
 
 def test_the_profile_itself_is_the_first_variant() -> None:
     for alias in ("coder", "general"):
-        profile = yaml.safe_load((precision.ROOT / f"config/engines/cpu/{alias}.yaml").read_text())
+        profile = yaml.safe_load((ROOT / f"config/engines/cpu/{alias}.yaml").read_text())
         first = next(iter(precision.VARIANTS.values()))
         assert (profile["model"], profile["dtype"]) == (first.model, first.settings["dtype"])
