@@ -85,7 +85,7 @@ def test_a_run_without_any_answer_still_has_a_report() -> None:
     run = measured()
     for stage in run.stages:
         stage.samples = [sample for sample in stage.samples if not sample.ok]
-    run.finish(slo.load("cpu"), {})
+    run.finish(slo.load("blackwell-96gb"), {})
     assert "rejected" in page.page(run)
 
 

@@ -155,7 +155,7 @@ def test_a_wrong_objective_is_named(tmp_path: Path) -> None:
 
 
 def test_the_levels_are_those_that_are_compared() -> None:
-    assert slo.load("cpu").levels() == [1, 5]
+    assert slo.load("blackwell-96gb").levels() == [1, 5]
 
 
 def test_enough_waits_for_every_percentile() -> None:
