@@ -30,11 +30,11 @@ def load_app() -> FastAPI:
     """LiteLLM's app. It reads its environment when it is imported, which takes seconds."""
     os.environ.update(_ENVIRONMENT)
     os.environ.pop("REDIS_URL", None)  # the router's; LiteLLM would use it too
-    from litellm.proxy.proxy_server import app
-
     # Its warnings quote the engines' responses, and so prompts; the router logs what goes wrong.
     for name in ("LiteLLM", "LiteLLM Proxy", "LiteLLM Router"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    from litellm.proxy.proxy_server import app
+
     loaded: FastAPI = app
     return loaded
 
