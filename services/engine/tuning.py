@@ -18,7 +18,7 @@ the answers that are the same for all of their first 32 tokens. One near tie cha
 batching alone turns such ties: the reference's own answers when five are asked at once are a row of their
 own.
 So `same next token`, which judges each token after the reference's own words, says more. Last, ten questions
-with answers of one word (samples/questions.txt), asked greedily: how many answers of 40 tokens have that word.
+that one word answers (samples/questions.txt), asked greedily: how many answers of 40 tokens have that word.
 """
 
 import argparse
