@@ -3,17 +3,22 @@
 Run in the engine environment, on a machine with nothing else to do:
 
     python -m services.engine.tuning config/engines/cpu/coder.yaml [VARIANT.yaml ...]
+    python -m services.engine.tuning config/engines/cpu/coder.yaml --precisions [--quality]
 
 The first file is the reference; a variant says only what differs from it. Each is served by vLLM itself, by
 two engines on two cores as in the service; one is measured alone, then both together. A variant's key
 `environment` holds environment variables; the profile's engine.env applies to all.
+
+`--precisions` compares those of precision.py, with float32 as the reference. `--quality` leaves out the speed
+and needs one core only; the exit status is 1 when a variant is worse than LIMITS allow.
 
 Quality is held against the reference: perplexity on a text and a program written for this (samples/), and
 what the variant says after the reference's own answers to a fixed list of questions. `same answers` counts
 the answers that are the same for all of their first 32 tokens. One near tie changes everything after it, and
 batching alone turns such ties: the reference's own answers when five are asked at once are a row of their
 own.
-So `same next token`, which judges each token after the reference's own words, says more.
+So `same next token`, which judges each token after the reference's own words, says more. Last, ten questions
+that one word answers (samples/questions.txt), asked greedily: how many answers of 40 tokens have that word.
 """
 
 import argparse
@@ -41,6 +46,8 @@ import httpx
 import psutil
 import yaml
 
+from services.engine import precision
+
 SAMPLES = Path(__file__).parent / "samples"
 ANSWER = 32  # tokens of an answer that are compared
 START_SECONDS = 300
@@ -64,7 +71,10 @@ COLUMNS = (
     ("code", "code, %", 2),
     ("next", "same next token, %", 1),
     ("same", "same answers, %", 0),
+    ("right", "right of ten questions", 0),
 )
+# The quality guard: the most that perplexity may grow, the least of the others.
+LIMITS = {"text": 1.0, "code": 1.0, "next": 93.0, "right": 9.0}
 
 
 @dataclass(frozen=True)
@@ -299,8 +309,26 @@ async def questions(engine: Engine) -> list[list[int]]:
     return result
 
 
-async def measure_one(engine: Engine, reference: Answers | None, row: dict[str, float]) -> Answers:
-    """Fill `row` with what one engine alone shows; returns its answers."""
+async def right_answers(engine: Engine) -> int:
+    """How many of the ten questions are answered with the word that they ask for."""
+    right = 0
+    for line in (SAMPLES / "questions.txt").read_text().splitlines():
+        question, _, words = line.partition(" = ")
+        body = {
+            "model": engine.model,
+            "messages": [{"role": "user", "content": question}],
+            "temperature": 0,
+            "max_tokens": 40,
+        }
+        response = await engine.client.post("/v1/chat/completions", json=body)
+        response.raise_for_status()
+        said = response.json()["choices"][0]["message"]["content"].lower()
+        right += any(word.lower() in said for word in words.split(", "))
+    return right
+
+
+async def measure_speed(engine: Engine, row: dict[str, float]) -> None:
+    """Fill `row` with how quick one engine alone is."""
     prompts = Prompts()
     await engine.stream(prompts.take(600), 20)
     for streams in (1, 5, 8):
@@ -310,6 +338,10 @@ async def measure_one(engine: Engine, reference: Answers | None, row: dict[str, 
     row["short"] = await users([engine], 5, 40, prompts)
     row["long"] = await users([engine], 5, 700, prompts)
     row["cancel"] = await cancel(engine, prompts)
+
+
+async def measure_quality(engine: Engine, reference: Answers | None, row: dict[str, float]) -> Answers:
+    """Fill `row` with how good the answers are; returns them."""
     asked = await questions(engine)
     answers = Answers(await answer(engine, asked, 1))
     for name in ("text", "code"):
@@ -317,7 +349,7 @@ async def measure_one(engine: Engine, reference: Answers | None, row: dict[str, 
     reference = reference or answers
     compare(row, answers, reference)
     row["next"] = await next_tokens(engine, asked, reference.tokens) * 100
-    row["memory"] = engine.memory()
+    row["right"] = await right_answers(engine)
     return answers
 
 
@@ -344,15 +376,17 @@ async def serving(variant: Variant, cores: list[int], folder: Path) -> AsyncIter
 
 
 async def measure(
-    variant: Variant, cores: list[int], reference: Answers | None, folder: Path
+    variant: Variant, cores: list[int], reference: Answers | None, folder: Path, quality_only: bool
 ) -> tuple[dict[str, dict[str, float]], Answers]:
     """The rows of one variant, and its answers."""
     row: dict[str, float] = {}
     rows = {variant.name: row}
     began = time.monotonic()
-    async with serving(variant, cores[:2], folder) as engines:
+    async with serving(variant, cores[: 1 if quality_only else 2], folder) as engines:
         row["start"] = time.monotonic() - began
-        answers = await measure_one(engines[0], reference, row)
+        if not quality_only:
+            await measure_speed(engines[0], row)
+        answers = await measure_quality(engines[0], reference, row)
         if reference is None:
             together = Answers(await answer(engines[0], await questions(engines[0]), 5))
             compare(rows.setdefault(f"{variant.name}, 5 at once", {}), together, answers)
@@ -363,6 +397,26 @@ async def measure(
             row["pair_long"] = await users(engines, 5, 700, prompts)
         row["memory"] = statistics.mean(engine.memory() for engine in engines)
     return rows, answers
+
+
+def precisions(base: Variant) -> list[Variant]:
+    """The precisions of the table in precision.py, the reference first."""
+    first = precision.VARIANTS["float32"]
+    others = [each for each in precision.VARIANTS.values() if each != first]
+    return [
+        Variant(each.name, base.settings | {"model": each.model} | each.settings, base.environment)
+        for each in (first, *others)
+    ]
+
+
+def too_bad(rows: dict[str, dict[str, float]]) -> list[str]:
+    """Each figure that is worse than LIMITS allow, in words."""
+    return [
+        f"{name}: {key} {row[key]:.2f}, the limit is {limit:g}"
+        for name, row in rows.items()
+        for key, limit in LIMITS.items()
+        if key in row and (row[key] > limit if key in ("text", "code") else row[key] < limit)
+    ]
 
 
 def table(rows: dict[str, dict[str, float]]) -> Iterator[str]:
@@ -381,6 +435,10 @@ async def main() -> int:
     parser.add_argument(
         "--json", type=Path, help="keep the figures here; what is in it is not measured again"
     )
+    parser.add_argument("--precisions", action="store_true", help="compare those of precision.py")
+    parser.add_argument(
+        "--quality", action="store_true", help="only the quality, which must be within limits"
+    )
     arguments = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))
     known: dict[str, Any] = {"rows": {}}
@@ -389,13 +447,16 @@ async def main() -> int:
     rows: dict[str, dict[str, float]] = known["rows"]
     reference = Answers(**known["reference"]) if "reference" in known else None
     failed = 0
-    for variant in read(arguments.files):
+    variants = read(arguments.files)
+    if arguments.precisions:
+        variants = precisions(variants[0])
+    for variant in variants:
         if variant.name in rows:
             continue
         print(f"measuring {variant.name}", file=sys.stderr, flush=True)
         try:
             with tempfile.TemporaryDirectory() as folder:
-                measured, answers = await measure(variant, cores, reference, Path(folder))
+                measured, answers = await measure(variant, cores, reference, Path(folder), arguments.quality)
         except (RuntimeError, httpx.HTTPError) as error:
             print(f"duoserve: {variant.name} was not measured: {error}", file=sys.stderr)
             failed = 1
@@ -408,6 +469,10 @@ async def main() -> int:
             content = {"rows": rows, "reference": dataclasses.asdict(reference)}
             arguments.json.write_text(json.dumps(content, indent=1))
     print("\n".join(table(rows)))
+    if arguments.quality:
+        for line in too_bad(rows):
+            print(f"duoserve: {line}", file=sys.stderr)
+            failed = 1
     return failed
 
 
