@@ -91,3 +91,22 @@ def test_a_dead_link_fails_the_build(tmp_path: Path) -> None:
     built = _build(tmp_path / "site", tmp_path / "mkdocs.yml")
     assert built.returncode != 0
     assert "gone.md" in built.stderr and "#nowhere" in built.stderr
+
+
+def test_the_architecture_lists_every_file() -> None:
+    """The tree in docs/architecture.md: a line for each module, indented by folder."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    tree = text.partition("## Every file")[2].split("```")[1]
+    folders: list[str] = []
+    listed = []
+    for line in tree.strip().splitlines():
+        name = line.split()[0]
+        depth = (len(line) - len(line.lstrip())) // 2
+        folders[depth:] = [name] if name.endswith("/") else []
+        if not name.endswith("/"):
+            assert len(line.split()) > 1, f"{name} is not described"
+            listed.append("".join(folders[:depth]) + name)
+    files = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True)
+    rooms = ("loadtests/", "mock_engine/", "router/", "services/", "ui/")
+    modules = [f for f in files.stdout.split() if f.startswith(rooms) and not f.endswith("__init__.py")]
+    assert sorted(listed) == sorted(modules)
