@@ -46,48 +46,56 @@ def measure(engine: MockEngine, *requests: LoadRequest) -> list[Sample]:
         connection.close()
 
 
-def within(measured: float, expected: float) -> bool:
-    """5 ms or 2 %, whichever is more."""
-    return abs(measured - expected) <= max(5, 0.02 * expected)
+@pytest.fixture
+def slack(engine: MockEngine) -> float:
+    """How late this machine is by itself, in ms: what a request takes for which nothing is to be waited."""
+    samples = measure(engine, *[request(ttft_ms=0, itl_ms=0, completion_tokens=1)] * 9)
+    engine.reset()
+    return 3 * median(s.total or 0 for s in samples)
+
+
+def within(measured: float, expected: float, slack: float) -> bool:
+    """5 ms, 2 % or what the machine is late by itself, whichever is more."""
+    return abs(measured - expected) <= max(5, 0.02 * expected, slack)
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
-def test_times_are_those_that_were_set(engine: MockEngine, path: str) -> None:
+def test_times_are_those_that_were_set(engine: MockEngine, path: str, slack: float) -> None:
     samples = measure(engine, *[request(path=path)] * 5)
     assert [s.outcome for s in samples] == ["ok"] * 5
     # The quickest of each: whatever else runs on this machine makes a request later, never earlier.
-    assert within(min(s.ttft or 0 for s in samples), TTFT)
-    assert within(min(s.first_content or 0 for s in samples), TTFT)
-    assert within(median(gap for s in samples for gap in s.itl), ITL)
-    assert within(min(s.total or 0 for s in samples), TTFT + (TOKENS - 1) * ITL)
+    assert within(min(s.ttft or 0 for s in samples), TTFT, slack)
+    assert within(min(s.first_content or 0 for s in samples), TTFT, slack)
+    assert within(median(gap for s in samples for gap in s.itl), ITL, slack)
+    assert within(min(s.total or 0 for s in samples), TTFT + (TOKENS - 1) * ITL, slack)
     assert {(s.completion_tokens, s.events, len(s.itl)) for s in samples} == {(TOKENS, TOKENS, TOKENS - 1)}
 
 
-def test_times_agree_with_the_engines_own_clock(engine: MockEngine) -> None:
+def test_times_agree_with_the_engines_own_clock(engine: MockEngine, slack: float) -> None:
     """Both clocks are this machine's, so that not even a busy machine can make them differ."""
     samples = measure(engine, *[request(completion_tokens=5)] * 8)
     served = [(r["ended_at"] - r["arrived_at"]) * 1000 for r in engine.requests()]
     apart = [(s.total or 0) - took for s, took in zip(samples, served, strict=True)]
-    assert -1 < min(apart) < 5
+    assert -1 < min(apart) < max(5, slack)
 
 
-def test_a_stall_is_one_long_gap(engine: MockEngine) -> None:
+def test_a_stall_is_one_long_gap(engine: MockEngine, slack: float) -> None:
     samples = measure(engine, *[request(stall_at=10, stall_ms=300)] * 3)
     assert all(s.ok for s in samples)
     after = [(s.ttft or 0) + sum(s.itl[:10]) for s in samples]
-    assert within(min(after), TTFT + 10 * ITL + 300)
+    assert within(min(after), TTFT + 10 * ITL + 300, slack)
     assert min(sum(gap > 150 for gap in s.itl) for s in samples) == 1
 
 
-def test_reasoning_is_a_first_token_but_not_yet_content(engine: MockEngine) -> None:
+def test_reasoning_is_a_first_token_but_not_yet_content(engine: MockEngine, slack: float) -> None:
     samples = measure(engine, *[request(reasoning_tokens=5)] * 3)
-    assert within(min(s.ttft or 0 for s in samples), TTFT)
-    assert within(min(s.first_content or 0 for s in samples), TTFT + 5 * ITL)
+    assert within(min(s.ttft or 0 for s in samples), TTFT, slack)
+    assert within(min(s.first_content or 0 for s in samples), TTFT + 5 * ITL, slack)
 
 
-def test_slow_headers_count_as_waiting(engine: MockEngine) -> None:
+def test_slow_headers_count_as_waiting(engine: MockEngine, slack: float) -> None:
     samples = measure(engine, *[request(header_delay_ms=400, ttft_ms=0, completion_tokens=2)] * 3)
-    assert within(min(s.ttft or 0 for s in samples), 400)
+    assert within(min(s.ttft or 0 for s in samples), 400, slack)
 
 
 @pytest.mark.parametrize(
@@ -131,13 +139,13 @@ def test_events_cut_anywhere_are_read_the_same(engine: MockEngine, size: int) ->
     assert (cut.outcome, cut.events, cut.completion_tokens) == ("ok", whole.events, whole.completion_tokens)
 
 
-def test_an_open_loop_request_is_timed_from_when_it_was_due(engine: MockEngine) -> None:
+def test_an_open_loop_request_is_timed_from_when_it_was_due(engine: MockEngine, slack: float) -> None:
     connection = Connection(engine.url, "key")
     sample = connection.measure(request(ttft_ms=0, itl_ms=0), due=time.monotonic() - 0.5)
     connection.close()
     assert sample.late >= 500
     assert sample.ttft is not None
-    assert 500 <= sample.ttft < 700
+    assert 0 <= sample.ttft - sample.late < max(200, 10 * slack)
 
 
 def test_a_connection_that_the_server_closed_is_opened_again(engine: MockEngine) -> None:
