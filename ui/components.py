@@ -22,6 +22,11 @@ _copy = st.components.v2.component(
 )
 
 
+def enliven_page() -> None:
+    """Give a page without a chat input what all pages have, like a clipboard on plain HTTP."""
+    _page(key="page", data={})
+
+
 def focus_input(opened: str) -> None:
     """Put the cursor into the chat input, once for each `opened`: what the page shows now."""
     _page(key="page", data={"focus": opened})

@@ -34,7 +34,8 @@ def _page(chat: ChatSession, runs: PageRuns) -> None:
     models = _models(chat)
     with st.bottom:
         bar = st.container(horizontal=True, vertical_alignment="center", key="bar")
-        _input(chat)
+    # Not in st.bottom, where it goes anyway: the page follows a growing answer only for an input outside it.
+    _input(chat)
     # After the input, so that a question is stored and listed before its answer is there.
     runs.sync_storage()
     sidebar.draw(chat)
@@ -44,13 +45,17 @@ def _page(chat: ChatSession, runs: PageRuns) -> None:
         del st.query_params["c"]
     focus_input(chat.current.id)
     _header(chat, runs, models)
+    welcome = st.empty()
     if not chat.current.messages:
-        _welcome(chat)
-    messages.draw(chat)
+        with welcome.container():
+            _welcome(chat)
     with bar:
         _bar(chat)
+    with st.container(key="messages"):
+        messages.draw(chat)
+        if chat.answer:
+            messages.follow(chat, chat.answer)
     if chat.answer:
-        messages.follow(chat, chat.answer)
         chat.collect()
         runs.draw_end()
 
@@ -177,11 +182,12 @@ def _bar(chat: ChatSession) -> None:
         st.error(plain(refused[0]))
         st.session_state.question = refused[1]
         del st.session_state.refused
+    stop, notice, undo = st.empty(), st.empty(), st.empty()
     if chat.answer:
-        st.button("Stop", icon=":material/stop_circle:", shortcut="Esc", on_click=chat.stop, key="stop")
+        stop.button("Stop", icon=":material/stop_circle:", shortcut="Esc", on_click=chat.stop, key="stop")
     if chat.undoable:
-        st.caption(plain(chat.undoable.notice))
-        st.button("Undo", icon=":material/undo:", type="tertiary", on_click=chat.undo, key="undo")
+        notice.caption(plain(chat.undoable.notice))
+        undo.button("Undo", icon=":material/undo:", type="tertiary", on_click=chat.undo, key="undo")
     limit, used = _prompt_limit(chat, chat.current), chat.current.context_tokens
     if limit and chat.current.messages:
         st.space("stretch")
