@@ -13,7 +13,12 @@ jump.hidden = true;
 document.body.append(jump);
 const SCROLLED = '[data-testid="stAppScrollToBottomContainer"], [data-testid="stMain"]';
 const scrolled = () => document.querySelector(SCROLLED);
-jump.onclick = () => scrolled()?.scrollTo({ top: scrolled().scrollHeight });
+jump.onclick = () => {
+  const main = scrolled();
+  main.scrollTo({ top: main.scrollHeight });
+  // Streamlit takes the first event after a change of height for the change's, and follows again after the next.
+  setTimeout(() => main.dispatchEvent(new Event("scroll")), 200);
+};
 
 let due = false;
 function look() {

@@ -11,13 +11,14 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from ui.answers import Answer
-from ui.components import copy_button
+from ui.components import copy_button, keep_partial
 from ui.conversation import Message
 from ui.markdown import JOINER, plain, presentable
 from ui.page_runs import fragment_place, let_clicks_interrupt
 from ui.session import ChatSession
 
 _SILENT = 5  # seconds without output after which a growing answer says so
+_KEPT_EVERY = 2.0  # seconds after which the browser keeps what has come of a growing answer
 _SHOWN = 40  # messages of a long conversation that are drawn at first
 _PERSON, _MODEL, _WAIT = ":material/person:", ":material/smart_toy:", ":material/hourglass_top:"
 
@@ -56,12 +57,13 @@ def draw(chat: ChatSession) -> None:
 def follow(chat: ChatSession, answer: Answer) -> None:
     """Draw the running answer until it has ended. A click interrupts this; its run goes on with it."""
     with st.chat_message("assistant", avatar=_MODEL):
-        thoughts, text, note, _ = st.empty(), st.empty(), st.empty(), st.empty()
+        thoughts, text, note, kept = st.empty(), st.empty(), st.empty(), st.empty()
     for _ in range(st.session_state.left_over):
         st.empty()
     st.session_state.drawn += 1
     thought = None
     noted = ""
+    due = _KEPT_EVERY
     for more in answer.updates():
         let_clicks_interrupt()
         if (now := _progress(chat, answer)) != noted:
@@ -79,6 +81,15 @@ def follow(chat: ChatSession, answer: Answer) -> None:
             _markdown(message.reasoning, thought)
         if message.text:
             _markdown(message.text, text)
+        if answer.waited > due:
+            due = answer.waited + _KEPT_EVERY
+            with kept:
+                keep_partial(
+                    f"partial-{answer.id}-{due}",
+                    answer.conversation,
+                    answer.id,
+                    message.model_dump(mode="json"),
+                )
 
 
 def _markdown(text: str, place: DeltaGenerator | None = None) -> None:
@@ -117,8 +128,9 @@ def _question(chat: ChatSession, index: int, message: Message) -> None:
                 st.text(message.text)
         with files.container():
             for attached in message.attachments:
+                read_as = f" · read as {attached.encoding}" if attached.encoding else ""
                 with st.expander(
-                    f"{plain(attached.name)} · {len(attached.text.encode()) / 1024:.1f} KB",
+                    f"{plain(attached.name)} · {len(attached.text.encode()) / 1024:.1f} KB{read_as}",
                     icon=":material/attach_file:",
                 ):
                     st.code(attached.text, language=None, line_numbers=True)
