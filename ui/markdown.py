@@ -65,9 +65,7 @@ def presentable(text: str) -> str:
             for at, (old, new) in zip(covered, edited, strict=False):
                 if _replace(lines, at, column, old, new):
                     parsed.add(at)
-    return "\n".join(
-        line if at in parsed else line.replace("![", r"\![") for at, line in enumerate(lines)
-    )
+    return "\n".join(line if at in parsed else line.replace("![", r"\![") for at, line in enumerate(lines))
 
 
 def _edited(content: str, env: dict[str, object]) -> list[tuple[str, str]]:

@@ -128,30 +128,36 @@ def test_a_conversation_opens_at_its_end(chat: Chat) -> None:
 
 
 def test_nothing_but_the_conversation_is_there_while_an_answer_grows(chat: Chat) -> None:
-    slow = {"itl_ms": 400}
-    chat.ask(mock(text="one first answer", **slow))
-    expect(chat.messages.last).to_contain_text("one first")
+    def growing(answer: str) -> str:
+        return mock(text=f"{answer} answer " + "word " * 2000, itl_ms=50)
+
+    def stop() -> None:
+        assert chat.button("Stop").count(), "it has ended before it was looked at"
+        chat.button("Stop").click()
+        expect(chat.messages.last).to_contain_text("Stopped.")
+
+    chat.ask(growing("one first"))
+    expect(chat.messages.last).to_contain_text("one first answer")
     expect(chat.page.get_by_text("What are you working on?")).to_have_count(0)
     expect(chat.page.locator(".st-key-examples")).to_have_count(0)
-    chat.answered()
-    chat.ask(mock(text="one second answer", **slow))
-    expect(chat.messages.last).to_contain_text("one second")
-    expect(chat.page.get_by_text("tokens/s")).to_have_count(1)
+    stop()
+    chat.ask(growing("one second"))
+    expect(chat.messages.last).to_contain_text("one second answer")
+    expect(chat.page.get_by_text("first token")).to_have_count(1)
     expect(chat.button("Regenerate")).to_have_count(0)
-    chat.answered(2)
+    stop()
     chat.messages.first.get_by_role("button", name="Edit").click()
-    chat.page.get_by_label("Edit the question").fill(mock(text="one edited answer", **slow))
+    chat.page.get_by_label("Edit the question").fill(growing("one edited"))
     chat.button("Ask again").click()
-    expect(chat.messages.nth(1)).to_contain_text("one edited")
-    assert chat.button("Stop").count() and chat.messages.count() == 2
-    expect(chat.page.get_by_text("tokens/s")).to_have_count(0)
+    expect(chat.messages.nth(1)).to_contain_text("one edited answer")
+    expect(chat.messages).to_have_count(2)
+    expect(chat.page.get_by_text("first token")).to_have_count(0)
     expect(chat.button("Cancel")).to_have_count(0)
-    chat.answered()
+    stop()
     chat.button("Regenerate").click()
     expect(chat.button("Stop")).to_be_visible()
-    expect(chat.messages.last).to_contain_text("one edited")
     expect(chat.button("Regenerate")).to_have_count(0)
-    chat.answered()
+    stop()
 
 
 def test_code_is_drawn_and_copied_as_it_is(chat: Chat, context: BrowserContext) -> None:
@@ -159,8 +165,13 @@ def test_code_is_drawn_and_copied_as_it_is(chat: Chat, context: BrowserContext) 
     samples = [r"\[(\w+)\] \((\d+)\)", "${f%.log} costs $5", "![x](y) :red[z] :smile: :material/home:"]
     blocks = "\n".join(samples)
     text = (
-        "    " + blocks.replace("\n", "\n    ") + "\n\n- a list\n\n  ```\n  " + blocks.replace("\n", "\n  ")
-        + "\n  ```\n\n> ```\n> " + blocks.replace("\n", "\n> ") + "\n> ```\n\n:smile: and :material/home: are text"
+        "    "
+        + blocks.replace("\n", "\n    ")
+        + "\n\n- a list\n\n  ```\n  "
+        + blocks.replace("\n", "\n  ")
+        + "\n  ```\n\n> ```\n> "
+        + blocks.replace("\n", "\n> ")
+        + "\n> ```\n\n:smile: and :material/home: are text"
     )
     chat.ask(mock(text=text))
     chat.answered()
@@ -171,7 +182,9 @@ def test_code_is_drawn_and_copied_as_it_is(chat: Chat, context: BrowserContext) 
         assert (drawn.nth(number).text_content() or "").replace(JOINER, "").strip("\n") == blocks
         answer.locator("pre").nth(number).hover()
         answer.get_by_test_id("stCodeCopyButton").nth(number).click()
-        wait_for(lambda: chat.page.evaluate("navigator.clipboard.readText()").strip("\n") == blocks, "altered")
+        wait_for(
+            lambda: chat.page.evaluate("navigator.clipboard.readText()").strip("\n") == blocks, "altered"
+        )
         chat.page.evaluate("navigator.clipboard.writeText('')")
     assert ":smile: and :material/home: are text" in answer.inner_text().replace(JOINER, "")
 
@@ -496,6 +509,21 @@ def test_any_text_is_attached_and_what_is_none_keeps_the_question(
     expect(chat.messages.first.get_by_text("latin.txt")).to_contain_text("read as windows-1252")
     expect(alert).to_have_count(0)
     expect(chat.page.locator(".st-key-attached button")).to_have_count(0)
+
+
+def test_a_file_that_the_browser_cannot_send_blocks_the_question(chat: Chat, tmp_path: Path) -> None:
+    (tmp_path / "huge.log").write_bytes(b"x" * 51_000_000)
+    picker = chat.page.locator('[data-testid="stChatInput"] input[type=file]')
+    picker.set_input_files(tmp_path / "huge.log")
+    expect(chat.page.get_by_test_id("stFileChip")).to_have_attribute("aria-invalid", "true")
+    chat.ask("Explain this")
+    expect(chat.page.locator("#unsent")).to_contain_text("Not sent: “huge.log” cannot be attached.")
+    expect(chat.input).to_have_value("Explain this")
+    expect(chat.messages).to_have_count(0)
+    chat.button("Remove huge.log").click()
+    chat.input.press("Enter")
+    chat.answered()
+    expect(chat.page.locator("#unsent")).to_be_hidden()
 
 
 def test_what_cannot_fit_is_refused_and_can_be_edited(chat: Chat, service: Service, tmp_path: Path) -> None:

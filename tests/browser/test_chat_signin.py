@@ -73,7 +73,9 @@ def test_everything_can_be_copied_on_plain_http(
     chat = Chat(page, url).open()
     conversation = Conversation(title="Code")
     conversation.ask("A question")
-    conversation.answered(Message(role="assistant", text="See:\n\n```\nx = ':material/home:'\n```", model="coder"))
+    conversation.answered(
+        Message(role="assistant", text="See:\n\n```\nx = ':material/home:'\n```", model="coder")
+    )
     exported = tmp_path / "code.json"
     exported.write_text(export([conversation]))
     chat.button("Import, export").click()

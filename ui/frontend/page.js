@@ -76,6 +76,37 @@ const writeText = (text) => write(withoutJoiners(text));
 if (clipboard) clipboard.writeText = writeText;
 else Object.defineProperty(navigator, "clipboard", { value: { writeText } });
 
+// A file that the browser could not send would be left out of the question without a word: nothing is sent instead.
+const unsent = document.createElement("div");
+unsent.id = "unsent";
+unsent.setAttribute("role", "alert");
+document.body.append(unsent);
+
+function withhold(event) {
+  const chat = event.target.closest?.('[data-testid="stChatInput"]');
+  const broken = chat?.querySelector('[data-testid="stFileChip"][aria-invalid="true"]');
+  const sends = event.type === "click"
+    ? event.target.closest('[data-testid="stChatInputSubmitButton"]')
+    : event.key === "Enter" && !event.shiftKey && event.target.matches("textarea");
+  if (!chat || !sends) return;
+  unsent.textContent = "";
+  if (!broken) return;
+  event.preventDefault();
+  event.stopImmediatePropagation();
+  const name = broken.querySelector('[data-testid="stFileChipName"]').textContent;
+  const why = broken.querySelector('[role="alert"]')?.textContent.replace(/^Error: /, "") ?? "";
+  const box = chat.getBoundingClientRect();
+  unsent.textContent = `Not sent: “${name}” cannot be attached. ${why} Remove it, or choose another.`;
+  unsent.style.left = `${box.left}px`;
+  unsent.style.width = `${box.width}px`;
+  unsent.style.bottom = `${window.innerHeight - box.top + 8}px`;
+}
+document.addEventListener("keydown", withhold, true);
+document.addEventListener("click", withhold, true);
+document.addEventListener("click", (event) => {
+  if (event.target.closest?.('[data-testid="stFileChipDeleteBtn"]')) unsent.textContent = "";
+}, true);
+
 export default function ({ data }) {
   if (data.leave) return window.location.assign(data.leave);
   if (!data.focus || data.focus === focused || !window.matchMedia("(pointer: fine)").matches) return;

