@@ -121,3 +121,30 @@ def test_the_exit_status_and_the_log_are_the_services(guard: Start, tmp_path: Pa
     process = guard(sys.executable, "-c", "print('cannot start'); raise SystemExit(78)", name="router")
     assert process.wait(10) == 78
     assert (tmp_path / "data" / "logs" / "router.log").read_text().endswith("\ncannot start\n")
+
+
+def test_a_full_disk_costs_lines_of_the_log_and_nothing_else(guard: Start, tmp_path: Path) -> None:
+    """More than a pipe holds is printed while the log's file system, one of 512 KB, is full."""
+    logs = tmp_path / "data" / "logs"
+    logs.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(logs)]
+    if subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("this user cannot mount a small file system")
+    try:
+        (logs / "other").write_bytes(b"x" * 480_000)
+        marker = tmp_path / "done"
+        chatty = (
+            "import time; [print('x' * 99, flush=True) for _ in range(10_000)];"
+            f"open({str(marker)!r}, 'w')\n"
+            "while True: print('still here', flush=True); time.sleep(0.05)"
+        )
+        process = guard(sys.executable, "-c", chatty, name="router")
+        wait_for(marker.exists, "the service got rid of its output")
+        (logs / "other").unlink()
+        log = logs / "router.log"
+        wait_for(lambda: b"could not be written" in log.read_bytes(), "the log says what it lost")
+        wait_for(lambda: log.read_bytes().endswith(b"\nstill here\n"), "the log goes on")
+        process.terminate()
+        process.wait(10)
+    finally:
+        subprocess.run(["umount", "--lazy", str(logs)], check=True)

@@ -25,6 +25,7 @@ from services.stack.supervision.health import STARTING, WAITING, answers
 from services.stack.supervision.logfile import LogFile
 from services.stack.supervision.processes import end, marked, marks
 
+_LONGEST_LINE = 2**20
 GRACE = 20  # seconds a service has between SIGTERM and SIGKILL
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -93,7 +94,8 @@ class Guard:
 
 
 def _copy(child: subprocess.Popen[bytes], log: LogFile) -> None:
-    for line in child.stdout or ():
+    # In parts, because a line may have no end.
+    while child.stdout and (line := child.stdout.readline(_LONGEST_LINE)):
         log.write(line)
 
 
