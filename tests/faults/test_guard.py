@@ -1,5 +1,6 @@
 """The guard with a service that behaves as vLLM does: its processes start processes of their own."""
 
+import json
 import os
 import re
 import signal
@@ -23,6 +24,19 @@ FAMILY = (
     f"{PARENT} subprocess.Popen([sys.executable, '-c', {BRANCH!r}], start_new_session=True); time.sleep(600)"
 )
 
+
+def _guarded(home: Path, name: str, *command: str) -> list[str]:
+    """The guard's command, once what it should run is described in its file."""
+    run = home / "data" / "run"
+    run.mkdir(parents=True, exist_ok=True)
+    (run / f"{name}.json").write_text(json.dumps({"command": command, "environment": dict(os.environ)}))
+    return [sys.executable, "-m", "services.stack.supervision.guard", name]
+
+
+def _environment(home: Path) -> dict[str, str]:
+    return os.environ | {"DUOSERVE_HOME": str(home), "LOG_DAYS": "7", "LOG_TOTAL_GB": "10"}
+
+
 Start = Callable[..., subprocess.Popen[bytes]]
 
 
@@ -31,11 +45,7 @@ def guard(tmp_path: Path) -> Iterator[Start]:
     started = []
 
     def start(*command: str, name: str = "family") -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "services.stack.supervision.guard", name, "--", *command],
-            cwd=ROOT,
-            env=os.environ | {"DUOSERVE_HOME": str(tmp_path), "LOG_DAYS": "7", "LOG_TOTAL_GB": "10"},
-        )
+        process = subprocess.Popen(_guarded(tmp_path, name, *command), cwd=ROOT, env=_environment(tmp_path))
         started.append(process)
         return process
 
@@ -94,21 +104,12 @@ def test_a_killed_guard_is_cleaned_up_after_by_the_next(guard: Start, tmp_path: 
 
 def test_guards_end_with_their_supervisor(tmp_path: Path) -> None:
     """The supervisor is a shell here; it is killed, and cannot tell anyone."""
-    family = [
-        sys.executable,
-        "-m",
-        "services.stack.supervision.guard",
-        "family",
-        "--",
-        sys.executable,
-        "-c",
-        FAMILY,
-    ]
+    family = _guarded(tmp_path, "family", sys.executable, "-c", FAMILY)
     script = "import subprocess, sys; subprocess.run(sys.argv[1:])"
     supervisor = subprocess.Popen(
         [sys.executable, "-c", script, *family],
         cwd=ROOT,
-        env=os.environ | {"DUOSERVE_HOME": str(tmp_path), "LOG_DAYS": "7", "LOG_TOTAL_GB": "10"},
+        env=_environment(tmp_path),
     )
     members = _family(tmp_path)
     supervisor.kill()
@@ -148,3 +149,9 @@ def test_a_full_disk_costs_lines_of_the_log_and_nothing_else(guard: Start, tmp_p
         process.wait(10)
     finally:
         subprocess.run(["umount", "--lazy", str(logs)], check=True)
+
+
+def test_a_guard_without_a_description_says_so_in_the_log(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "services.stack.supervision.guard", "router"]
+    assert subprocess.run(command, cwd=ROOT, env=_environment(tmp_path), timeout=60).returncode == 1
+    assert "router.json" in (tmp_path / "data" / "logs" / "router.log").read_text()
