@@ -78,13 +78,18 @@ class Settings:
 
     @property
     def engine(self) -> str:
-        """The build of vLLM that the profile needs: `cpu` or `cuda`."""
-        return "cpu" if self.variables["PROFILE"] == "cpu" else "cuda"
+        """The build of vLLM that the profile needs, as its engine.env says: `cpu` or `cuda`."""
+        return self.engine_variables.get("VLLM_TARGET_DEVICE", "cuda")
 
     @property
     def profile(self) -> Path:
         """The folder of the engines' configuration."""
         return PROFILES / self.variables["PROFILE"]
+
+    @property
+    def engine_variables(self) -> dict[str, str]:
+        """What the profile's engine.env holds."""
+        return _read(self.profile / "engine.env")
 
     @cached_property
     def engines(self) -> tuple[Engine, ...]:
@@ -166,6 +171,9 @@ class Settings:
             raise Failure(
                 f"PROFILE={name} lacks {absent[0]}.yaml in {changed.profile}; copy it from another."
             )
+        if changed.engine not in DEFAULT_PROFILE:
+            file = changed.profile / "engine.env"
+            raise Failure(f"VLLM_TARGET_DEVICE={changed.engine} in {file} must be cpu or cuda.")
         return changed
 
 
@@ -251,10 +259,10 @@ def _read(path: Path) -> dict[str, str]:
     settings = {}
     for binding in parse_stream(io.StringIO(_text(path))):
         line = binding.original.string.strip()
+        number = binding.original.line + binding.original.string.split(line[:1] or "\n")[0].count("\n")
         if binding.error or (binding.key is not None and binding.value is None):
             raise Failure(
-                f"line {binding.original.line} of {path} is not a setting: {_without_value(line)}; "
-                "write it as NAME=value."
+                f"line {number} of {path} is not a setting: {_without_value(line)}; write it as NAME=value."
             )
         if binding.key is not None:
             settings[binding.key] = binding.value or ""

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from dotenv import dotenv_values
 from supervisor.xmlrpc import SupervisorTransport
 
 from services.stack import gpus, models, variables
@@ -200,7 +199,7 @@ class Supervisor:
         }
         # The models were downloaded before the engines start.
         own |= {"HF_HOME": str(models.HOME), "HF_HUB_OFFLINE": "1"}
-        own |= {k: v or "" for k, v in dotenv_values(self.settings.profile / "engine.env").items()}
+        own |= self.settings.engine_variables
         if self.settings.engine == "cpu":
             # By default each engine would use all cores, and they would wait for each other.
             share = max(1, len(os.sched_getaffinity(0)) // len(engines))
