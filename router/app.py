@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp
 
 from router.admission import Admission
+from router.background import background
 from router.fim import read_families
 from router.keys import KeyRing, read_keys
 from router.layers.admit import Admit
@@ -27,7 +27,7 @@ from router.layers.steps import Steps
 from router.litellm.config import load_app
 from router.litellm.pass_through import PassThrough
 from router.metrics import Metrics
-from router.models import models_list, published_names, read_models
+from router.models import engine_device, models_list, published_names, read_models
 from router.readiness import Readiness
 from router.relay import Relay
 from router.replicas import Replicas
@@ -57,7 +57,7 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
     models = read_models(settings, families)
     names = published_names(models, settings.model_aliases)
     ring = KeyRing(partial(read_keys, settings), ROOT / settings.keys_file if settings.keys_file else None)
-    tolerated = Tolerated.read(_CONFIG / "parameters.yaml", Path(settings.profile).name)
+    tolerated = Tolerated.read(_CONFIG / "parameters.yaml", engine_device(settings))
     max_stop = settings.vllm_max_stop_strings
 
     readiness = Readiness(models)
@@ -77,10 +77,13 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        watching = asyncio.create_task(ring.watch())
-        async with pass_through.running(_CONFIG / "litellm.yaml"), tokenizer, readiness:
+        async with (
+            pass_through.running(_CONFIG / "litellm.yaml"),
+            tokenizer,
+            readiness,
+            background(ring.watch),
+        ):
             yield
-        watching.cancel()
         log.close()
 
     own = own_routes(readiness, models_list(names, models), metrics, lifespan)

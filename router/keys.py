@@ -50,7 +50,7 @@ def read_keys(settings: Settings) -> dict[str, NamedKey]:
 
 def _read(path: Path, limits: Mapping[str, int]) -> dict[str, NamedKey]:
     try:
-        entries = yaml.safe_load((ROOT / path).read_text()) or {}
+        entries = yaml.safe_load((ROOT / path).read_text(encoding="utf-8")) or {}
         if not isinstance(entries, dict):
             raise BadSettings(f"KEYS_FILE: {path} must contain 'name: key' lines")
         return {
@@ -59,12 +59,19 @@ def _read(path: Path, limits: Mapping[str, int]) -> dict[str, NamedKey]:
         }
     except OSError as error:
         raise BadSettings(f"KEYS_FILE: cannot read {path} ({error.strerror}); fix it or empty it") from None
-    except yaml.YAMLError:
+    except UnicodeDecodeError:
+        raise BadSettings(f"KEYS_FILE: {path} is not in UTF-8; save it in UTF-8") from None
+    # yaml raises ValueError for a date that does not exist, and RecursionError for what is nested too deeply.
+    except (yaml.YAMLError, RecursionError):
         raise BadSettings(f"KEYS_FILE: {path} is not YAML; it must contain 'name: key' lines") from None
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         problem = first["msg"].removeprefix("Value error, ")
         raise BadSettings(f"KEYS_FILE: an entry's {first['loc'][0]} in {path} {problem}") from None
+    except (ValueError, TypeError):
+        raise BadSettings(
+            f"KEYS_FILE: {path} must contain 'name: key' lines; put the keys in quotes"
+        ) from None
 
 
 class KeyRing:
@@ -110,6 +117,9 @@ class KeyRing:
             self.keys = self._read()
         except BadSettings as error:
             _log.error("keeping the current keys: %s", error)
+        except Exception as error:  # whatever a file holds, the next one must be read
+            # Without its text, which may hold a key.
+            _log.error("keeping the current keys: KEYS_FILE cannot be used (%s)", type(error).__name__)
         else:
             _log.info("read the keys again: %s", ", ".join(self.keys))
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from dotenv import dotenv_values
 
 from router.errors import BadSettings
 from router.fim import Family, family_of
@@ -64,6 +65,12 @@ def read_models(settings: Settings, families: Sequence[Family]) -> dict[str, Mod
             family_of(config["model"], families),
         )
     return models
+
+
+def engine_device(settings: Settings) -> str:
+    """The kind of device that the profile's engines run on, as its engine.env says: `cpu` or `cuda`."""
+    path = ROOT / "config" / "engines" / settings.profile / "engine.env"
+    return dotenv_values(path).get("VLLM_TARGET_DEVICE") or "cuda"
 
 
 def _read(path: Path) -> dict[str, Any]:

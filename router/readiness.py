@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Literal
 
 import aiohttp
 
+from router.background import background
 from router.errors import ApiError
 from router.models import Model, Replica
 
@@ -49,7 +51,6 @@ class Readiness:
         self._replicas = {alias: model.replicas for alias, model in models.items()}
         self.each = {replica: first for replicas in self._replicas.values() for replica in replicas}
         self._were_ready: set[Replica] = set()
-        self._tasks: list[asyncio.Task[None]] = []
         self._watchers: list[Callable[[str], None]] = []
         self.status = dict.fromkeys(models, first)
         self._lost = {alias: asyncio.Event() for alias in models}
@@ -58,13 +59,12 @@ class Readiness:
 
     async def __aenter__(self) -> "Readiness":
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS))
-        self._tasks = [asyncio.create_task(self._poll(replica)) for replica in self.each]
+        self._polling = background(*(partial(self._poll, replica) for replica in self.each))
+        await self._polling.__aenter__()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._polling.__aexit__(None, None, None)
         await self._session.close()
 
     def is_ready(self, alias: str) -> bool:

@@ -38,11 +38,11 @@ class Tolerated:
 
     dropped: frozenset[str]
     unset: Json  # the value that means "not set", by name
-    unable: frozenset[str]  # part of the API, but the engines of this profile cannot take them
+    unable: frozenset[str]  # part of the API, but the engines on this device cannot take them
 
     @classmethod
-    def read(cls, path: Path, profile: str) -> "Tolerated":
-        """The table in `path`, for the profile with this name.
+    def read(cls, path: Path, device: str) -> "Tolerated":
+        """The table in `path`, for engines on this kind of device (`cpu`, `cuda`).
 
         Raises:
             BadSettings: the file cannot be read, or an entry is incomplete.
@@ -52,7 +52,7 @@ class Tolerated:
             return cls(
                 frozenset(table["dropped"]),
                 {name: entry["value"] for name, entry in table["unset"].items()},
-                frozenset(table["unable"].get(profile, {})),
+                frozenset(table["unable"].get(device, {})),
             )
         except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
             raise BadSettings(f"{path} cannot be used: {type(error).__name__} {error}") from None

@@ -1,6 +1,8 @@
 """Entry point of `./run TASK` and `pixi run TASK`."""
 
 import argparse
+import os
+import signal
 import sys
 
 from services.stack.failure import Failure
@@ -12,7 +14,15 @@ def main() -> int:
     options = vars(_parse())
     task = TASKS[options.pop("task")]
     try:
-        return task.load()(**options) or 0
+        status = task.load()(**options) or 0
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # whoever read the output has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except OSError as error:  # a folder that is read-only, full, or another user's
+        print(f"duoserve: {error.filename or task.name}: {error.strerror or error}", file=sys.stderr)
+        return 1
     except Failure as failure:
         print(f"duoserve: {failure}", file=sys.stderr)
         return 1

@@ -9,10 +9,12 @@ import os
 import subprocess
 from dataclasses import dataclass
 
+from services.stack import variables
 from services.stack.environments import BY_NAME, ROOT
 from services.stack.failure import Failure
 from services.stack.settings import Settings
 
+SETTING = "CPU_PRECISION"
 RECORD = ROOT / "data" / "cache" / "precision.json"
 
 
@@ -36,7 +38,7 @@ class Precision:
 
 def chosen(settings: Settings) -> Precision | None:
     """What CPU engines are served in, or None where it was not measured yet."""
-    name = settings.variables["CPU_PRECISION"]
+    name = settings.variables[SETTING]
     try:
         record = json.loads(RECORD.read_text())
         name = record["quickest"] if name == "auto" else name
@@ -52,13 +54,14 @@ def prepare(settings: Settings) -> None:
         Failure: it did not succeed.
     """
     command = [str(BY_NAME["engine"].python), "-m", "services.engine.precision"]
-    environment = os.environ | settings.variables | threads(settings)
+    # As the engines' own, so that what is measured is what is served.
+    environment = variables.passed() | settings.engine_variables | environment_of(settings)
     if subprocess.run(command, cwd=ROOT, env=environment).returncode != 0:
         raise Failure("the embedded model could not be prepared, see above; ./run up tries again.")
 
 
-def threads(settings: Settings) -> dict[str, str]:
-    """The variable that gives each engine an equal share of the cores; as many threads are measured."""
-    # Left alone, each would use all cores, and wait for the others.
+def environment_of(settings: Settings) -> dict[str, str]:
+    """The precision that is asked for, and an equal share of the cores for each engine."""
+    # By default each engine would use all cores, and they would wait for each other.
     share = len(os.sched_getaffinity(0)) // max(1, len(settings.local_engines))
-    return {"OMP_NUM_THREADS": str(max(1, share))}
+    return {SETTING: settings.variables[SETTING], "OMP_NUM_THREADS": str(max(1, share))}

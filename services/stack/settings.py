@@ -4,6 +4,9 @@ Every other process gets them as environment variables, and checks those that it
 """
 
 import difflib
+import io
+import ipaddress
+import json
 import math
 import os
 import re
@@ -14,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 
 from services.stack.environments import ROOT
 from services.stack.failure import Failure
@@ -75,13 +78,18 @@ class Settings:
 
     @property
     def engine(self) -> str:
-        """The build of vLLM that the profile needs: `cpu` or `cuda`."""
-        return "cpu" if self.variables["PROFILE"] == "cpu" else "cuda"
+        """The build of vLLM that the profile needs, as its engine.env says: `cpu` or `cuda`."""
+        return self.engine_variables.get("VLLM_TARGET_DEVICE", "cuda")
 
     @property
     def profile(self) -> Path:
         """The folder of the engines' configuration."""
         return PROFILES / self.variables["PROFILE"]
+
+    @property
+    def engine_variables(self) -> dict[str, str]:
+        """What the profile's engine.env holds."""
+        return _read(self.profile / "engine.env")
 
     @cached_property
     def engines(self) -> tuple[Engine, ...]:
@@ -119,6 +127,26 @@ class Settings:
         host = "127.0.0.1" if service in self.local_engines else self.host
         return f"http://{host}:{self.ports[service]}"
 
+    def record(self) -> None:
+        """Write down that these are the settings of what runs."""
+        write_private(self._record, json.dumps(self.variables))
+
+    def forget(self) -> None:
+        """The opposite of `record`."""
+        self._record.unlink(missing_ok=True)
+
+    def recorded(self) -> "Settings | None":
+        """The settings of what runs, whatever `.env` says by now; None if they are not known."""
+        try:
+            recorded = json.loads(self._record.read_text())
+        except (OSError, ValueError):
+            return None
+        return Settings(self.home, recorded)
+
+    @property
+    def _record(self) -> Path:
+        return self.run / "started.json"
+
     def with_engine(self, engine: str | None) -> "Settings":
         """These settings, with the default profile for `engine` if theirs is for the other kind."""
         if engine in (None, self.engine):
@@ -134,15 +162,33 @@ class Settings:
         if name is None:
             return self
         changed = Settings(self.home, {**self.variables, "PROFILE": name})
-        if not changed.profile.is_dir():
+        absent = [alias for alias in ALIASES if not (changed.profile / f"{alias}.yaml").is_file()]
+        if not name or len(absent) == len(ALIASES):
             known = ", ".join(sorted(path.name for path in PROFILES.iterdir() if path.is_dir()))
-            raise Failure(f"PROFILE={name} is unknown; set it to one of: {known}.")
+            problem = f"PROFILE={name} is unknown" if name else "PROFILE is empty"
+            raise Failure(f"{problem}; set it to one of: {known}.")
+        if absent:
+            raise Failure(
+                f"PROFILE={name} lacks {absent[0]}.yaml in {changed.profile}; copy it from another."
+            )
+        if changed.engine not in DEFAULT_PROFILE:
+            file = changed.profile / "engine.env"
+            raise Failure(f"VLLM_TARGET_DEVICE={changed.engine} in {file} must be cpu or cuda.")
         return changed
 
 
 def home() -> Path:
-    """DUOSERVE_HOME, or the checkout."""
-    return Path(os.environ.get("DUOSERVE_HOME") or ROOT).resolve()
+    """DUOSERVE_HOME, or the checkout.
+
+    Raises:
+        Failure: it is relative; to what, nobody could tell.
+    """
+    path = Path(os.environ.get("DUOSERVE_HOME") or ROOT)
+    if not path.is_absolute():
+        raise Failure(
+            f"DUOSERVE_HOME={path} is not an absolute path; set it to one, such as {Path.cwd() / path}."
+        )
+    return path.resolve()
 
 
 def load(folder: Path | None = None) -> Settings:
@@ -165,6 +211,9 @@ def load(folder: Path | None = None) -> Settings:
     settings.with_profile(settings.variables["PROFILE"])
     for name in ("LOG_DAYS", "LOG_TOTAL_GB"):
         _check_positive(name, settings.variables)
+    _port("GRAFANA_PORT", settings.variables)
+    _check_address("BIND_ADDRESS", settings.variables)
+    _check_router_url(settings.variables["ROUTER_URL"])
     taken: dict[int, str] = {}
     for service, port in settings.ports.items():
         if port in taken:
@@ -172,6 +221,14 @@ def load(folder: Path | None = None) -> Settings:
         taken[port] = service
     router = settings.variables["ROUTER_URL"].rstrip("/") or settings.url("router")
     return Settings(folder, settings.variables | {"ROUTER_URL": router})
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, because it holds the key."""
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as handle:
+        handle.write(text)
 
 
 def ensure_key(folder: Path, say: Callable[[str], None]) -> None:
@@ -187,18 +244,55 @@ def ensure_key(folder: Path, say: Callable[[str], None]) -> None:
         return
     path.chmod(0o600)
     if not _read(path).get(KEY):
-        text = path.read_text()
-        path.write_text(_ASSIGNMENT.sub(line, text) if _ASSIGNMENT.search(text) else f"{text}\n{line}\n")
+        text = _text(path)
+        text = _ASSIGNMENT.sub(line, text) if _ASSIGNMENT.search(text) else f"{text}\n{line}\n"
+        path.write_text(text, encoding="utf-8")
         say(f"Generated a key in {path}")
 
 
 def _read(path: Path) -> dict[str, str]:
-    return {name: value or "" for name, value in dotenv_values(path, interpolate=False).items()}
+    """The settings in a file; none if there is no file.
+
+    Raises:
+        Failure: naming the line that is not a setting.
+    """
+    settings = {}
+    for binding in parse_stream(io.StringIO(_text(path))):
+        line = binding.original.string.strip()
+        number = binding.original.line + binding.original.string.split(line[:1] or "\n")[0].count("\n")
+        if binding.error or (binding.key is not None and binding.value is None):
+            raise Failure(
+                f"line {number} of {path} is not a setting: {_without_value(line)}; write it as NAME=value."
+            )
+        if binding.key is not None:
+            settings[binding.key] = binding.value or ""
+    return settings
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise Failure(
+            f"{path} cannot be read ({error.strerror}); it must be a file that you may read."
+        ) from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise Failure(f"line {line} of {path} is not in UTF-8; save the file in UTF-8.") from None
+
+
+def _without_value(line: str) -> str:
+    """The start of a line, and not what may be a key."""
+    return (
+        re.split(r"[^A-Za-z0-9_ ]", line.splitlines()[0] if line else "", maxsplit=1)[0].strip()[:40] + " ..."
+    )
 
 
 def _port(name: str, variables: dict[str, str]) -> int:
     value = variables[name]
-    if not value.isdecimal() or not 1 <= int(value) <= 65535:
+    if not (value.isascii() and value.isdecimal()) or not 1 <= int(value) <= 65535:
         raise Failure(f"{name}={value} is not a port; set it to a number from 1 to 65535 in .env.")
     return int(value)
 
@@ -211,6 +305,26 @@ def _check_positive(name: str, variables: dict[str, str]) -> None:
         number = 0.0
     if not 0 < number < math.inf:
         raise Failure(f"{name}={value} is not a number above 0; fix it in .env.")
+
+
+def _check_address(name: str, variables: dict[str, str]) -> None:
+    value = variables[name]
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        raise Failure(
+            f"{name}={value} is not an IP address; set it to one, such as 127.0.0.1, 0.0.0.0 or ::1."
+        ) from None
+
+
+def _check_router_url(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and parts.hostname and (parts.port or True)
+    except ValueError:
+        good = False
+    if url and not good:
+        raise Failure(f"ROUTER_URL={url} is not a URL; set it to one, such as https://ai.example.com.")
 
 
 def _engines(alias: str, variables: dict[str, str]) -> list[Engine]:

@@ -3,8 +3,9 @@
 The command line is built from this table. A test compares it with pixi.toml and with the README.
 """
 
+import math
 import pkgutil
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -60,10 +61,23 @@ def _profile(parser: ArgumentParser) -> None:
     parser.add_argument("--profile", help="a folder under config/engines (default: PROFILE)")
 
 
+def _gigabytes(text: str) -> float:
+    try:
+        size = float(text)
+    except ValueError:
+        size = 0.0
+    if not 0 < size < math.inf:
+        raise ArgumentTypeError(f"{text} is not a number above 0; give the memory in GB, for example 96")
+    return size
+
+
 def _plan(parser: ArgumentParser) -> None:
     _profile(parser)
     parser.add_argument(
-        "--vram", type=float, metavar="GB", help="memory to plan for (default: that of this machine's GPU)"
+        "--vram",
+        type=_gigabytes,
+        metavar="GB",
+        help="memory to plan for (default: that of this machine's GPU)",
     )
     parser.add_argument(
         "--write", action="store_true", help="write the largest split that fits to the profile"

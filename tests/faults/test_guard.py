@@ -1,5 +1,6 @@
 """The guard with a service that behaves as vLLM does: its processes start processes of their own."""
 
+import json
 import os
 import re
 import signal
@@ -23,6 +24,19 @@ FAMILY = (
     f"{PARENT} subprocess.Popen([sys.executable, '-c', {BRANCH!r}], start_new_session=True); time.sleep(600)"
 )
 
+
+def _guarded(home: Path, name: str, *command: str) -> list[str]:
+    """The guard's command, once what it should run is described in its file."""
+    run = home / "data" / "run"
+    run.mkdir(parents=True, exist_ok=True)
+    (run / f"{name}.json").write_text(json.dumps({"command": command, "environment": dict(os.environ)}))
+    return [sys.executable, "-m", "services.stack.supervision.guard", name]
+
+
+def _environment(home: Path) -> dict[str, str]:
+    return os.environ | {"DUOSERVE_HOME": str(home), "LOG_DAYS": "7", "LOG_TOTAL_GB": "10"}
+
+
 Start = Callable[..., subprocess.Popen[bytes]]
 
 
@@ -31,11 +45,7 @@ def guard(tmp_path: Path) -> Iterator[Start]:
     started = []
 
     def start(*command: str, name: str = "family") -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "services.stack.supervision.guard", name, "--", *command],
-            cwd=ROOT,
-            env=os.environ | {"DUOSERVE_HOME": str(tmp_path), "LOG_DAYS": "7", "LOG_TOTAL_GB": "10"},
-        )
+        process = subprocess.Popen(_guarded(tmp_path, name, *command), cwd=ROOT, env=_environment(tmp_path))
         started.append(process)
         return process
 
@@ -94,21 +104,12 @@ def test_a_killed_guard_is_cleaned_up_after_by_the_next(guard: Start, tmp_path: 
 
 def test_guards_end_with_their_supervisor(tmp_path: Path) -> None:
     """The supervisor is a shell here; it is killed, and cannot tell anyone."""
-    family = [
-        sys.executable,
-        "-m",
-        "services.stack.supervision.guard",
-        "family",
-        "--",
-        sys.executable,
-        "-c",
-        FAMILY,
-    ]
+    family = _guarded(tmp_path, "family", sys.executable, "-c", FAMILY)
     script = "import subprocess, sys; subprocess.run(sys.argv[1:])"
     supervisor = subprocess.Popen(
         [sys.executable, "-c", script, *family],
         cwd=ROOT,
-        env=os.environ | {"DUOSERVE_HOME": str(tmp_path), "LOG_DAYS": "7", "LOG_TOTAL_GB": "10"},
+        env=_environment(tmp_path),
     )
     members = _family(tmp_path)
     supervisor.kill()
@@ -121,3 +122,36 @@ def test_the_exit_status_and_the_log_are_the_services(guard: Start, tmp_path: Pa
     process = guard(sys.executable, "-c", "print('cannot start'); raise SystemExit(78)", name="router")
     assert process.wait(10) == 78
     assert (tmp_path / "data" / "logs" / "router.log").read_text().endswith("\ncannot start\n")
+
+
+def test_a_full_disk_costs_lines_of_the_log_and_nothing_else(guard: Start, tmp_path: Path) -> None:
+    """More than a pipe holds is printed while the log's file system, one of 512 KB, is full."""
+    logs = tmp_path / "data" / "logs"
+    logs.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(logs)]
+    if subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("this user cannot mount a small file system")
+    try:
+        (logs / "other").write_bytes(b"x" * 480_000)
+        marker = tmp_path / "done"
+        chatty = (
+            "import time; [print('x' * 99, flush=True) for _ in range(10_000)];"
+            f"open({str(marker)!r}, 'w')\n"
+            "while True: print('still here', flush=True); time.sleep(0.05)"
+        )
+        process = guard(sys.executable, "-c", chatty, name="router")
+        wait_for(marker.exists, "the service got rid of its output")
+        (logs / "other").unlink()
+        log = logs / "router.log"
+        wait_for(lambda: b"could not be written" in log.read_bytes(), "the log says what it lost")
+        wait_for(lambda: log.read_bytes().endswith(b"\nstill here\n"), "the log goes on")
+        process.terminate()
+        process.wait(10)
+    finally:
+        subprocess.run(["umount", "--lazy", str(logs)], check=True)
+
+
+def test_a_guard_without_a_description_says_so_in_the_log(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "services.stack.supervision.guard", "router"]
+    assert subprocess.run(command, cwd=ROOT, env=_environment(tmp_path), timeout=60).returncode == 1
+    assert "router.json" in (tmp_path / "data" / "logs" / "router.log").read_text()

@@ -1,9 +1,8 @@
 """The tasks that run in the environment of another room, which parses their arguments itself."""
 
-import os
 import subprocess
 
-from services.stack import environments
+from services.stack import environments, variables
 from services.stack.commands.setup import prepare
 from services.stack.environments import BY_NAME, ROOT
 from services.stack.settings import load
@@ -46,23 +45,24 @@ def ui(arguments: list[str]) -> int:
 def docs(serve: bool) -> int:
     """Build the documentation into site/, where a dead link is an error, or serve it."""
     environments.ensure("docs")
-    return _module("docs", ["mkdocs", "serve"] if serve else ["mkdocs", "build", "--strict"], {})
+    return _module("docs", ["mkdocs", "serve"] if serve else ["mkdocs", "build", "--strict"])
 
 
 def _pytest(arguments: list[str]) -> int:
     # Without the settings: tests have their own, and must not get the key.
-    return _module("dev", ["pytest", *arguments], {})
+    return _module("dev", ["pytest", *arguments])
 
 
 def _room(environment: str, command: list[str]) -> int:
     """Run a room's module in its environment, with all settings as environment variables."""
     environments.ensure(environment)
-    return _module(environment, command, load().variables)
+    return _module(environment, command, variables.passed() | load().variables)
 
 
-def _module(environment: str, command: list[str], variables: dict[str, str]) -> int:
+def _module(environment: str, command: list[str], variables: dict[str, str] | None = None) -> int:
+    """Run a module with these variables, or with all of this process."""
     python = str(BY_NAME[environment].python)
     try:
-        return subprocess.run([python, "-m", *command], cwd=ROOT, env=os.environ | variables).returncode
+        return subprocess.run([python, "-m", *command], cwd=ROOT, env=variables).returncode
     except KeyboardInterrupt:
         return 130

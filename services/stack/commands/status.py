@@ -7,15 +7,17 @@ from rich.table import Table
 
 from services.stack import precision
 from services.stack.console import console
-from services.stack.settings import ALIASES, Settings, load
+from services.stack.settings import ALIASES, Settings, home, load
 from services.stack.supervision import health
 from services.stack.supervision.supervisor import ServiceState, Supervisor
 
 
 def status(as_json: bool) -> int:
     """Print the state of every service and model; returns 0 when all are ready, else 1."""
-    settings = load()
-    services, models = _status(settings, Supervisor(settings).states())
+    states = Supervisor(Settings(home(), {})).states()
+    # What runs has the settings with which it was started.
+    settings = (Settings(home(), {}).recorded() if states else None) or load()
+    services, models = _status(settings, states)
     if as_json:
         chosen = precision.chosen(settings) if settings.engine == "cpu" else None
         measured = dataclasses.asdict(chosen) if chosen else None

@@ -17,7 +17,7 @@ from services.stack.commands.setup import prepare
 from services.stack.commands.status import state_of
 from services.stack.console import console
 from services.stack.failure import Failure
-from services.stack.settings import KEY, Settings, load
+from services.stack.settings import KEY, Settings, home, load
 from services.stack.supervision import health
 from services.stack.supervision.supervisor import ServiceState, Supervisor
 
@@ -33,11 +33,11 @@ def up(engine: str | None, detach: bool) -> int:
     Raises:
         Failure: the machine, a setting or a service prevents the start; nothing is left running.
     """
-    settings = load().with_engine(engine)
-    if Supervisor(settings).running():
+    if Supervisor(Settings(home(), {})).running():
         console.print("Duoserve is already up; nothing was changed.")
-        _print_addresses(settings)
+        _print_addresses(Settings(home(), {}).recorded() or load())
         return 0
+    settings = load().with_engine(engine)
     with _only_one(settings):
         return _up(settings, engine, detach)
 
@@ -65,7 +65,7 @@ def _up(settings: Settings, engine: str | None, detach: bool) -> int:
         supervisor.stop()
         console.print("Duoserve is down.")
         return 0
-    except Failure:
+    except BaseException:  # also when whoever read the output has left
         supervisor.stop()
         raise
     return 0
@@ -89,7 +89,7 @@ def _wait_until_ready(supervisor: Supervisor, began: float) -> None:
     starts: dict[str, set[int]] = {name: set() for name in settings.services}
     with Live(console=console, transient=True, auto_refresh=False) as live:
         while len(ready) < len(settings.services):
-            states = _states(supervisor, began)
+            states = _states(supervisor)
             for state in states:
                 _check_failed(state, starts[state.name], settings)
                 if state.name not in ready and state.pid and health.probe(state.name, settings):
@@ -101,9 +101,9 @@ def _wait_until_ready(supervisor: Supervisor, began: float) -> None:
             _pause(POLL)
 
 
-def _states(supervisor: Supervisor, began: float) -> list[ServiceState]:
+def _states(supervisor: Supervisor) -> list[ServiceState]:
     while (states := supervisor.states()) is None:
-        if time.monotonic() - began > 15:
+        if supervisor.ended():
             raise Failure(f"the supervisor did not start; see {supervisor.settings.logs}/supervisor.log.")
         _pause(POLL)
     return states

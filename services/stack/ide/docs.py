@@ -82,8 +82,8 @@ def _parameters() -> str:
         for name, entry in table["unset"].items()
     ]
     rows += [
-        f"| `{name}` | anyone (profile `{profile}`) | {entry['why']}; reported in `x-duoserve-ignored` |"
-        for profile, entries in table["unable"].items()
+        f"| `{name}` | anyone (engines on `{device}`) | {entry['why']}; reported in `x-duoserve-ignored` |"
+        for device, entries in table["unable"].items()
         for name, entry in entries.items()
     ]
     return "\n".join(rows) + "\n"

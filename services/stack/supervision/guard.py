@@ -4,18 +4,21 @@ vLLM starts processes that start processes. The guard adopts those whose parent 
 all of them before it ends itself, and is told by the kernel when the supervisor dies. What a killed guard
 leaves behind is recognized by its mark, and ended by the next guard of the same service or by `down`.
 
-`python -m services.stack.supervision.guard NAME [--ready-url URL --start-lock FILE] -- COMMAND ...`
+`python -m services.stack.supervision.guard NAME` runs what data/run/NAME.json describes (`Service`).
 """
 
 import argparse
 import ctypes
 import fcntl
+import json
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -25,6 +28,7 @@ from services.stack.supervision.health import STARTING, WAITING, answers
 from services.stack.supervision.logfile import LogFile
 from services.stack.supervision.processes import end, marked, marks
 
+_LONGEST_LINE = 2**20
 GRACE = 20  # seconds a service has between SIGTERM and SIGKILL
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -35,52 +39,60 @@ def end_with_parent(sent: signal.Signals) -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, sent)
 
 
+@dataclass(frozen=True)
+class Service:
+    """What a guard runs: a command and all of its environment.
+
+    With `ready_url`, the command starts only while no other service of the stack is starting, and until that
+    URL answers no other one starts: engines load one after the other, each with the whole machine.
+    """
+
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    ready_url: str | None = None
+
+
 class Guard:
     """The processes of one service, from start to end."""
 
-    def __init__(self, home: Path, name: str, command: list[str]) -> None:
-        self.home, self.name, self.command = home, name, command
+    def __init__(self, home: Path, name: str, log: LogFile) -> None:
+        self.home, self.name, self.log = home, name, log
         self._child: subprocess.Popen[bytes] | None = None
 
-    def run(self, ready_url: str | None, start_lock: Path | None) -> int:
-        """Run the command to its end; returns its exit status.
-
-        With `start_lock`, the command starts only while no other service holds the lock, and the lock is
-        released when `ready_url` answers: engines load one after the other, each with the whole machine.
-        """
+    def run(self, service: Service) -> int:
+        """Run the service to its end; returns its exit status."""
         signal.signal(signal.SIGTERM, self._end_child)
         signal.signal(signal.SIGINT, self._end_child)
         _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
         end(marked(self.home, self.name))
-        log = LogFile(
-            self.home / "data" / "logs",
-            self.name,
-            float(os.environ["LOG_DAYS"]),
-            float(os.environ["LOG_TOTAL_GB"]) * 1e9,
-        )
-        lock = start_lock.open("w") if start_lock else None
-        if lock:
-            log.write(WAITING)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        log.write(STARTING)
+        lock = self._start_lock() if service.ready_url else None
+        self.log.write(STARTING)
         self._child = subprocess.Popen(
-            self.command,
+            service.command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=os.environ | marks(self.home, self.name),
+            env={**service.environment, **marks(self.home, self.name)},
             preexec_fn=lambda: end_with_parent(signal.SIGKILL),
         )
-        pump = threading.Thread(target=_copy, args=(self._child, log))
+        pump = threading.Thread(target=_copy, args=(self._child, self.log))
         pump.start()
-        if lock and ready_url:
-            while self._child.poll() is None and not answers(ready_url):
+        if lock is not None and service.ready_url:
+            while self._child.poll() is None and not answers(service.ready_url):
                 time.sleep(0.3)
-            lock.close()
+            os.close(lock)
         status = self._child.wait()
         end(psutil.Process().children(recursive=True))
         pump.join()
         return status if status >= 0 else 128 - status
+
+    def _start_lock(self) -> int:
+        """Wait for the lock that one engine after the other holds; returns its descriptor."""
+        path = self.home / "data" / "run" / "engine-start.lock"
+        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        self.log.write(WAITING)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return lock
 
     def _end_child(self, _number: int, _frame: FrameType | None) -> None:
         if self._child is None:
@@ -93,7 +105,8 @@ class Guard:
 
 
 def _copy(child: subprocess.Popen[bytes], log: LogFile) -> None:
-    for line in child.stdout or ():
+    # In parts, because a line may have no end.
+    while child.stdout and (line := child.stdout.readline(_LONGEST_LINE)):
         log.write(line)
 
 
@@ -101,16 +114,19 @@ def main() -> int:
     """Run one service; returns its exit status."""
     parser = argparse.ArgumentParser(description="Run one service so that none of its processes survives it.")
     parser.add_argument("name")
-    parser.add_argument("--ready-url")
-    parser.add_argument("--start-lock", type=Path)
-    parser.add_argument("command", nargs="+")
-    arguments = parser.parse_args()
+    name = parser.parse_args().name
     parent = os.getppid()
     end_with_parent(signal.SIGTERM)
     if os.getppid() != parent:
         return 0  # the supervisor died before the kernel could tell
-    guard = Guard(Path(os.environ["DUOSERVE_HOME"]), arguments.name, arguments.command)
-    return guard.run(arguments.ready_url, arguments.start_lock)
+    home = Path(os.environ["DUOSERVE_HOME"])
+    log = LogFile.of_service(home, name)
+    try:
+        service = Service(**json.loads((home / "data" / "run" / f"{name}.json").read_text()))
+        return Guard(home, name, log).run(service)
+    except (OSError, ValueError, TypeError) as error:
+        log.write(f"duoserve: cannot run {name}: {error}\n".encode())
+        return 1
 
 
 if __name__ == "__main__":

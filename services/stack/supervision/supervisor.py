@@ -7,6 +7,7 @@ It leaks the children of the processes that it kills, so each service runs in a 
 import contextlib
 import hashlib
 import http.client
+import json
 import os
 import shlex
 import shutil
@@ -16,23 +17,23 @@ import subprocess
 import sys
 import time
 import xmlrpc.client
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import psutil
-from dotenv import dotenv_values
 from supervisor.xmlrpc import SupervisorTransport
 
-from services.stack import gpus, models, precision
+from services.stack import gpus, models, precision, variables
 from services.stack.environments import BY_NAME, ROOT
 from services.stack.failure import Failure
-from services.stack.settings import Settings
-from services.stack.supervision.guard import GRACE, end_with_parent
+from services.stack.settings import Settings, write_private
+from services.stack.supervision.guard import GRACE, Service, end_with_parent
 from services.stack.supervision.processes import end, marked, marks
 
 SUPERVISOR = "supervisor"
+# The variable with the path of this Python, quoted for supervisor.
+_PYTHON = "DUOSERVE_PYTHON"
 # Seconds after which a service has started; one that ends sooner is restarted with back-off.
 ENGINE_SECONDS, START_SECONDS = 120, 20
 
@@ -57,6 +58,7 @@ class Supervisor:
         # the environment names either: it may end with the login, or differ between two.
         self._folder = Path(f"/tmp/duoserve-{os.getuid()}-{digest}")  # noqa: S108 - made anew, owner only
         self._socket = self._folder / "supervisor.sock"
+        self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, detached: bool) -> None:
         """Start supervisor and the services; unless `detached`, they end with this process.
@@ -73,38 +75,43 @@ class Supervisor:
             raise Failure(f"cannot create {self._folder} ({error.strerror}); remove it.") from None
         for folder in (settings.logs, settings.run, settings.cache):
             folder.mkdir(parents=True, exist_ok=True)
-        configuration = settings.run / "supervisord.conf"
+        configuration = self._folder / "supervisord.conf"
         configuration.write_text(self._configuration())
-        with (settings.logs / f"{SUPERVISOR}.log").open("ab") as log:
-            subprocess.Popen(
-                [sys.executable, "-m", "supervisor.supervisord", "--nodaemon", "-c", str(configuration)],
-                cwd=ROOT,
-                env=self._environment() | marks(settings.home, SUPERVISOR),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=None if detached else lambda: end_with_parent(signal.SIGTERM),
-            )
+        for name in settings.services:
+            write_private(settings.run / f"{name}.json", json.dumps(asdict(self._service(name))))
+        settings.record()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "services.stack.supervision.daemon", str(configuration)],
+            cwd=ROOT,
+            env=self._environment() | marks(settings.home, SUPERVISOR),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=None if detached else lambda: end_with_parent(signal.SIGTERM),
+        )
 
     def running(self) -> bool:
         return self.states() is not None
 
+    def ended(self) -> bool:
+        """Whether the supervisor that `start` started has ended."""
+        return self._process is not None and self._process.poll() is not None
+
     def states(self) -> list[ServiceState] | None:
-        """The state of each service, or None if supervisor is not running."""
+        """The state of each service that was started, or None if supervisor is not running."""
         try:
             answers: Any = self._ask("getAllProcessInfo")
         except (OSError, http.client.HTTPException):
             return None
-        by_name = {answer["name"]: answer for answer in answers}
         return [
             ServiceState(
-                name,
-                by_name[name]["pid"] or None,
-                by_name[name]["exitstatus"],
-                max(0.0, by_name[name]["now"] - by_name[name]["start"]) if by_name[name]["pid"] else 0.0,
+                answer["name"],
+                answer["pid"] or None,
+                answer["exitstatus"],
+                max(0.0, answer["now"] - answer["start"]) if answer["pid"] else 0.0,
             )
-            for name in self.settings.services
+            for answer in answers
         ]
 
     def stop(self) -> bool:
@@ -117,6 +124,7 @@ class Supervisor:
         left = marked(self.settings.home)
         end(left)
         shutil.rmtree(self._folder, ignore_errors=True)
+        self.settings.forget()
         return bool(supervisors or left)
 
     def _ask(self, question: str) -> Any:
@@ -128,56 +136,46 @@ class Supervisor:
         return getattr(proxy.supervisor, question)()
 
     def _environment(self) -> dict[str, str]:
-        inherited = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
-        # The user's proxy is for the internet, and not for the services and engines.
-        engines = {urlsplit(engine.url).hostname for engine in self.settings.engines}
-        known = [
-            inherited.get("NO_PROXY"),
-            "127.0.0.1",
-            "localhost",
-            self.settings.host,
-            *sorted(engines, key=str),
-        ]
-        direct = ",".join(dict.fromkeys(filter(None, known)))
-        fixed = {"PYTHONUNBUFFERED": "1", "NO_PROXY": direct, "no_proxy": direct}
-        return inherited | self.settings.variables | fixed
+        """For supervisor, and so for the guards."""
+        limits = {name: self.settings.variables[name] for name in ("LOG_DAYS", "LOG_TOTAL_GB")}
+        return variables.passed() | limits | {_PYTHON: shlex.quote(sys.executable)}
 
     def _configuration(self) -> str:
+        """Holds no path of the user's: supervisor would expand `%` in it, and cut it at ` ;` or ` #`."""
         sections = [
             "[unix_http_server]",
-            f"file={_escaped(self._socket)}",
+            f"file={self._socket}",
             "chmod=0700",
             "[supervisord]",
-            f"logfile={_escaped(self.settings.logs / SUPERVISOR)}.log",
-            "logfile_maxbytes=10MB",
-            f"pidfile={_escaped(self.settings.run)}/supervisord.pid",
-            f"childlogdir={_escaped(self.settings.logs)}",
-            "silent=true",
+            "logfile=/dev/null",  # the log is its standard output
+            "logfile_maxbytes=0",
+            f"pidfile={self._folder}/supervisord.pid",
+            f"childlogdir={self._folder}",
             "[rpcinterface:supervisor]",
             "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface",
         ]
         for priority, name in enumerate(self.settings.services):
             sections += [
                 f"[program:{name}]",
-                f"command={_escaped(shlex.join(self._guarded(name)))}",
-                f"directory={_escaped(ROOT)}",
+                f"command=%(ENV_{_PYTHON})s -m services.stack.supervision.guard {name}",
                 f"priority={priority}",
                 f"startsecs={ENGINE_SECONDS if name in self.settings.local_engines else START_SECONDS}",
                 "startretries=1000000",  # it waits a second longer each time, and never gives up
                 "autorestart=true",
                 f"stopwaitsecs={GRACE + 5}",
                 "stdout_logfile=NONE",  # the guard keeps the log
-                f"stderr_logfile={_escaped(self.settings.logs / SUPERVISOR)}.log",
-                f"environment={self._engine_environment(name)}",
+                "stderr_logfile=NONE",
             ]
         return "\n".join(sections) + "\n"
 
-    def _guarded(self, name: str) -> list[str]:
-        command = [sys.executable, "-m", "services.stack.supervision.guard", name]
+    def _service(self, name: str) -> Service:
+        """What the guard runs."""
         if name in self.settings.local_engines:
-            lock = self.settings.run / "engine-start.lock"
-            command += ["--ready-url", f"{self.settings.url(name)}/health", "--start-lock", str(lock)]
-        return [*command, "--", *self._command(name)]
+            own = self._engine_environment(name)
+            ready_url = f"{self.settings.url(name)}/health"
+        else:
+            own, ready_url = self.settings.variables, None
+        return Service(self._command(name), variables.passed() | own, ready_url)
 
     def _command(self, name: str) -> list[str]:
         engine = self.settings.local_engines.get(name)
@@ -191,25 +189,21 @@ class Supervisor:
         address = ["--host", "127.0.0.1", "--port", str(self.settings.ports[name])]
         return [*serve, "--config", configuration, *address]
 
-    def _engine_environment(self, name: str) -> str:
+    def _engine_environment(self, name: str) -> dict[str, str]:
         engines = self.settings.local_engines
-        if name not in engines:
-            return ""
-        variables = {
+        # Of the settings only those that vLLM reads itself; it does not need the key.
+        own = {name: value for name, value in self.settings.variables.items() if name.startswith("VLLM_")}
+        own |= {
             # vLLM leaves files and sockets behind; this folder is removed when the stack stops.
             "TMPDIR": str(self._folder),
             "VLLM_CACHE_ROOT": str(self.settings.cache / "vllm"),
             "TORCHINDUCTOR_CACHE_DIR": str(self.settings.cache / "inductor"),
         }
         # The models were downloaded before the engines start.
-        variables |= {"HF_HOME": str(models.HOME), "HF_HUB_OFFLINE": "1"}
-        variables |= {k: v or "" for k, v in dotenv_values(self.settings.profile / "engine.env").items()}
+        own |= {"HF_HOME": str(models.HOME), "HF_HUB_OFFLINE": "1"}
+        own |= self.settings.engine_variables
         if self.settings.engine == "cpu":
-            variables |= precision.threads(self.settings)
+            own |= precision.environment_of(self.settings)
         elif chosen := gpus.of_engine(self.settings, engines[name]):
-            variables["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, chosen))
-        return ",".join(f'{name}="{_escaped(value)}"' for name, value in variables.items())
-
-
-def _escaped(value: object) -> str:
-    return str(value).replace("%", "%%")
+            own["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, chosen))
+        return own

@@ -1,12 +1,16 @@
+import asyncio
+from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 from starlette.datastructures import Headers
 
+from router.background import background
 from router.errors import ApiError, BadSettings
 from router.exchange import Exchange
-from router.keys import KeyRing, NamedKey
+from router.keys import KeyRing, NamedKey, read_keys
+from router.settings import Settings
 from router.steps.check_key import check_key
 
 KEYS = {"master": "mQ7Zr3kX9vT2mB6nL8wY4dF1hJ5cG0sPa", "ann": "aQ7Zr3kX9vT2mB6nL8wY4dF1hJ5cG0sPa"}
@@ -95,3 +99,68 @@ def test_a_changed_file_counts_once_it_is_whole_and_a_bad_one_changes_nothing(tm
     ring.refresh()
     ring.refresh()
     assert list(ring.keys) == ["carol"]
+
+
+BOB = "bQ7Zr3kX9vT2mB6nL8wY4dF1hJ5cG0sPa"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        f"größe: {BOB}\n".encode("latin-1"),
+        f"ann: {BOB}\n".encode("utf-16"),
+        b"bob: 2026-13-45\n",
+        b"bob: 2026-01-01\n",
+        b"bob: 0x_\n",
+        b"bob: {key: [1]}\n",
+        b"bob: {1: 2}\n",
+        b"? [a, b]\n: c\n",
+        b"bob: &x [*x]\n",
+        b"bob: " + b"[" * 5000,
+        b"bob: \x00\n",
+        b"bob: !!python/object:os.system x\n",
+        b"just a text\n",
+        b"- a\n",
+        b"bob: 1e400\n",
+        b"bob: !!int x\n",
+        b"bob: !!binary x\n",
+    ],
+)
+def test_no_file_ends_the_watch_and_a_later_one_is_read(
+    tmp_path: Path, bad: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "keys.yaml"
+    file.write_text(f"bob: {BOB}\n")
+    master = named(KEYS)["master"].key
+    settings = Settings.model_construct(
+        litellm_master_key=master, keys_file=str(file), requests_per_minute=0, tokens_per_minute=0
+    )
+    ring = KeyRing(partial(read_keys, settings), file)
+    file.write_bytes(bad)
+    for _ in range(2):
+        ring.refresh()
+    assert list(ring.keys) == ["master", "bob"]
+    assert "keeping the current keys: KEYS_FILE" in caplog.text and BOB not in caplog.text
+    file.write_text(f"ann: {KEYS['ann']}\n")
+    for _ in range(2):
+        ring.refresh()
+    assert ring.name_of(BOB) is None and ring.name_of(KEYS["ann"]) == "ann"
+
+
+async def test_a_background_task_that_fails_is_told_and_started_again(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("router.background._PAUSE_SECONDS", 0)
+    starts, again = 0, asyncio.Event()
+
+    async def work() -> None:
+        nonlocal starts
+        starts += 1
+        if starts == 1:
+            raise RuntimeError("broken")
+        again.set()
+        await asyncio.Event().wait()
+
+    async with background(work):
+        await asyncio.wait_for(again.wait(), 60)
+    assert starts == 2 and "RuntimeError: broken" in caplog.text

@@ -1,10 +1,12 @@
+import shutil
 from pathlib import Path
 
 import pytest
 
 from router.errors import BadSettings
+from router.models import engine_device
 from router.schemas import BY_PATH
-from router.settings import ROOT
+from router.settings import ROOT, Settings
 from router.steps.check_parameters import Tolerated
 
 TOLERATED = Tolerated.read(ROOT / "config" / "parameters.yaml", "cpu")
@@ -25,9 +27,17 @@ def test_no_parameter_of_an_api_is_in_the_table() -> None:
         assert not TOLERATED.dropped & set(model.model_fields), path
 
 
-def test_only_the_profile_whose_engines_cannot_take_a_parameter_does_without_it() -> None:
+def test_only_engines_that_cannot_take_a_parameter_do_without_it() -> None:
     assert TOLERATED.unable == {"seed"}
-    assert Tolerated.read(ROOT / "config" / "parameters.yaml", "blackwell-96gb").unable == set()
+    assert Tolerated.read(ROOT / "config" / "parameters.yaml", "cuda").unable == set()
+
+
+@pytest.mark.parametrize(("profile", "device"), [("cpu", "cpu"), ("ada-24gb", "cuda")])
+def test_a_copied_profile_keeps_what_its_engines_cannot_take(
+    tmp_path: Path, profile: str, device: str
+) -> None:
+    shutil.copytree(ROOT / "config" / "engines" / profile, tmp_path / "mine")
+    assert engine_device(Settings.model_construct(profile=str(tmp_path / "mine"))) == device
 
 
 def test_a_broken_table_is_named(tmp_path: Path) -> None:

@@ -68,3 +68,29 @@ def test_what_cannot_be_deleted_is_in_the_log_and_ends_nothing(tmp_path: Path) -
     LogFile(tmp_path, "router", 7, 1e9).write(b"goes on\n")
     text = (tmp_path / "router.log").read_text()
     assert "cannot delete old logs" in text and text.endswith("\ngoes on\n")
+
+
+def test_a_deleted_log_is_created_again(tmp_path: Path) -> None:
+    writing = LogFile(tmp_path / "logs", "router", 7, 1e9, rotate_bytes=25)
+    path = tmp_path / "logs" / "router.log"
+    for number in range(10):
+        path.unlink()
+        writing.write(b"line %d....\n" % number)
+        assert path.read_bytes() == b"line %d....\n" % number
+    path.unlink()
+    path.parent.rmdir()
+    writing.write(b"and its folder\n")
+    assert path.read_bytes() == b"and its folder\n"
+
+
+def test_a_log_that_cannot_be_written_loses_lines_and_says_so_later(tmp_path: Path) -> None:
+    folder = tmp_path / "logs"
+    folder.write_text("a file where the folder should be")
+    writing = LogFile(folder, "router", 7, 1e9)
+    writing.write(b"one\n")
+    writing.write(b"two\n")
+    folder.unlink()
+    writing.write(b"three\n")
+    writing.write(b"four\n")
+    text = (folder / "router.log").read_text()
+    assert text == "duoserve: 2 lines could not be written to this log\nthree\nfour\n"

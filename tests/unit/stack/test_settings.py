@@ -1,3 +1,4 @@
+import shutil
 import stat
 from pathlib import Path
 
@@ -115,3 +116,66 @@ def test_engines_of_one_model_get_gpus_of_their_own(tmp_path: Path) -> None:
     urls = "http://127.0.0.1:9001,http://127.0.0.1:9002"
     two = settings.load(_home(tmp_path, f"PROFILE=ada-24gb\nCODER_URL={urls}\n"))
     assert [gpus.of_engine(two, engine) for engine in two.engines] == [[0], [1], [0]]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (b"ROUTER_PORT: 4100\n", "line 1"),
+        (b"# mine\n\nQUEUE_MAX\n", "line 3"),
+        (b"QUEUE_MAX=5\nNAME='open\n", "line 2"),
+        ("MODEL_ALIASES=gr\u00fc\u00df=general\n".encode("latin-1"), "UTF-8"),
+        ("ROUTER_PORT=4100\n".encode("utf-16"), "UTF-8"),
+        (b"PROFILE=\n", "PROFILE is empty"),
+        (b"PROFILE=.\n", "PROFILE"),
+        (b"ROUTER_PORT=\n", "ROUTER_PORT"),
+        ("ROUTER_PORT=\u0664\u0660\u0660\u0660\n".encode(), "ROUTER_PORT"),
+        (b"GRAFANA_PORT=x\n", "GRAFANA_PORT"),
+        (b"BIND_ADDRESS=[::1]\n", "BIND_ADDRESS"),
+        (b"BIND_ADDRESS=localhost\n", "BIND_ADDRESS"),
+        (b"ROUTER_URL=127.0.0.1:4000\n", "ROUTER_URL"),
+        (b"ROUTER_URL=http://a:b\n", "ROUTER_URL"),
+    ],
+)
+def test_a_damaged_file_is_one_line_that_says_where(tmp_path: Path, text: bytes, told: str) -> None:
+    (tmp_path / ".env").write_bytes(text)
+    with pytest.raises(Failure) as failure:
+        settings.load(tmp_path)
+    assert told in str(failure.value) and "\n" not in str(failure.value)
+
+
+def test_a_line_that_is_not_a_setting_is_told_without_what_may_be_a_key(tmp_path: Path) -> None:
+    with pytest.raises(Failure) as failure:
+        settings.load(_home(tmp_path, "LITELLM_MASTER_KEY: sk-9x7secret\n"))
+    assert "LITELLM_MASTER_KEY" in str(failure.value) and "9x7" not in str(failure.value)
+
+
+def test_settings_that_an_editor_of_another_system_wrote_are_read(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"\xef\xbb\xbfROUTER_PORT=4100\r\nQUEUE_MAX=7\r\n")
+    loaded = settings.load(tmp_path)
+    assert loaded.ports["router"] == 4100 and loaded.variables["QUEUE_MAX"] == "7"
+
+
+def test_a_folder_in_place_of_the_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".env").mkdir()
+    with pytest.raises(Failure, match=r"\.env cannot be read"):
+        settings.load(tmp_path)
+
+
+def test_a_relative_home_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DUOSERVE_HOME", "data")
+    with pytest.raises(Failure, match="DUOSERVE_HOME=data is not an absolute path"):
+        settings.home()
+
+
+def test_a_copied_profile_is_for_the_machine_that_it_says(tmp_path: Path) -> None:
+    for name, engine in (("cpu", "cpu"), ("ada-24gb", "cuda")):
+        copy = tmp_path / f"mine-{name}"
+        shutil.copytree(settings.PROFILES / name, copy)
+        assert settings.load(_home(tmp_path, f"PROFILE={copy}\n")).engine == engine
+    (copy / "engine.env").write_text("VLLM_TARGET_DEVICE=tpu\n")
+    with pytest.raises(Failure, match="VLLM_TARGET_DEVICE=tpu"):
+        settings.load(tmp_path)
+    (copy / "general.yaml").unlink()
+    with pytest.raises(Failure, match=r"lacks general\.yaml"):
+        settings.load(tmp_path)

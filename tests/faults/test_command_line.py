@@ -1,0 +1,73 @@
+"""`./run` in a shell, with settings and in folders that are not as expected. No engine starts."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from services.stack.settings import Settings
+from tests.support import ROOT
+from tests.support.stack import Stack
+
+
+def _run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["./run", *arguments],
+        cwd=ROOT,
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["plan", "--vram", "0"], "--vram"),
+        (["plan", "--vram", "-3"], "--vram"),
+        (["plan", "--vram", "nan"], "--vram"),
+    ],
+)
+def test_an_impossible_argument_is_named(tmp_path: Path, arguments: list[str], told: str) -> None:
+    answer = _run(*arguments, DUOSERVE_HOME=str(tmp_path))
+    assert answer.returncode != 0 and told in answer.stderr and "Traceback" not in answer.stderr
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"PYTHONPATH": "/nonexistent:services/stack", "PYTHONHOME": "/nonexistent"},
+        {"PYTHONSAFEPATH": "1", "PYTHONWARNINGS": "error", "PYTHONOPTIMIZE": "2"},
+        {"LC_ALL": "C", "LANG": "", "PYTHONIOENCODING": "ascii"},
+        {"HOME": ""},
+    ],
+)
+def test_the_shell_of_another_project_changes_nothing(tmp_path: Path, variables: dict[str, str]) -> None:
+    answer = _run("status", DUOSERVE_HOME=str(tmp_path / "Größe"), **variables)
+    assert answer.returncode == 1 and "models: coder down" in answer.stdout
+    assert answer.stderr == ""
+
+
+@pytest.mark.parametrize("arguments", ["status", "status --json", "doctor", "ide", "-h", "plan"])
+def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path, arguments: str) -> None:
+    line = f"./run {arguments} | head -c1 >/dev/null"
+    environment = os.environ | {"DUOSERVE_HOME": str(tmp_path)}
+    answer = subprocess.run(line, shell=True, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert answer.stderr == ""
+
+
+@pytest.mark.parametrize("text", ["ROUTER_PORT: 1\n", "NO_SUCH=1\n", "PROFILE=\n", "\udce9\n"])
+def test_what_runs_can_be_read_and_stopped_whatever_the_settings_say(tmp_path: Path, text: str) -> None:
+    stack = Stack(tmp_path)
+    (tmp_path / ".env").write_bytes(text.encode(errors="surrogateescape"))
+    logs = Settings(tmp_path, {}).logs
+    logs.mkdir(parents=True)
+    (logs / "router.log").write_text("what it says\n")
+    assert "what it says" in stack.run("logs", "router").stdout
+    assert stack.run("down").returncode == 0
+    for command in ("status", "doctor", "up"):
+        answer = stack.run(command)
+        assert answer.returncode == 1 and answer.stderr.count("\n") == 1, answer.stderr
+        assert answer.stderr.startswith("duoserve: ")

@@ -1,0 +1,148 @@
+"""The supervisor with services that only print, on machines and in folders that are not as expected."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from services.stack.settings import Settings, load
+from services.stack.supervision.processes import marked
+from services.stack.supervision.supervisor import Supervisor
+from tests.support.ports import free_port
+from tests.support.waiting import wait_for
+
+# Each with what breaks a configuration file, a command line or a Unix socket.
+FOLDERS = [
+    "a #b",
+    "a ;b",
+    "50% of %(here)s",
+    'it\'s "quoted"',
+    "Größe 大",
+    "$HOME `x` \\ *",
+    "long " * 40,
+    "a,b=c:d",
+]
+PRINT = "import json, os, time; print(json.dumps(dict(os.environ)), flush=True); time.sleep(600)"
+
+Start = Callable[[Path], Supervisor]
+
+
+@pytest.fixture
+def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+    """Starts a stack at a folder, with a program that prints its environment as each service."""
+    started: list[Supervisor] = []
+
+    def command(self: Supervisor, name: str) -> list[str]:
+        return [sys.executable, "-c", PRINT]
+
+    def start(home: Path) -> Supervisor:
+        home.mkdir(parents=True, exist_ok=True)
+        names = ("ROUTER_PORT", "UI_PORT")
+        lines = [f"{name}={free_port()}" for name in names]
+        lines += [f"{name}_URL=http://127.0.0.1:{free_port()}" for name in ("CODER", "GENERAL")]
+        (home / ".env").write_text("\n".join([*lines, "LITELLM_MASTER_KEY=sk-the-key"]) + "\n")
+        started.append(Supervisor(load(home)))
+        started[-1].start(detached=True)
+        return started[-1]
+
+    monkeypatch.setattr(Supervisor, "_command", command)
+    yield start
+    for each in started:
+        each.stop()
+
+
+def _printed(home: Path, service: str) -> dict[str, str]:
+    """The environment that a service printed."""
+    log = home / "data" / "logs" / f"{service}.log"
+
+    def found() -> str:
+        return next((line for line in log.read_text().splitlines() if line.startswith("{")), "")
+
+    environment: dict[str, str] = json.loads(wait_for(found, f"{service} printed its environment"))
+    return environment
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_services_start_in_any_folder_and_from_any_checkout(
+    start: Start, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / name / "home"
+    python = tmp_path / name / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    supervisor = start(home)
+    assert _printed(home, "ui")["DUOSERVE_HOME"] == str(home)
+    assert supervisor.stop() and marked(home) == []
+
+
+def test_what_a_shell_holds_for_other_programs_does_not_reach_the_services(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    foreign = {
+        "VLLM_API_KEY": "x",
+        "VLLM_PORT": "1",
+        "DATABASE_URL": "postgres://x",
+        "SSL_CERT_FILE": "/gone.pem",
+        "REQUESTS_CA_BUNDLE": "/gone.pem",
+        "ALL_PROXY": "socks://proxy:1",
+        "HTTPS_PROXY": "http://proxy:1",
+        "http_proxy": "http://proxy:1",
+        "NO_PROXY": "::1/128",
+        "STREAMLIT_SERVER_PORT": "1",
+        "STREAMLIT_SERVER_BASE_URL_PATH": "x",
+        "PYTHONWARNINGS": "error",
+        "LITELLM_LOG": "DEBUG",
+        "OPENAI_API_KEY": "x",
+        "OMP_NUM_THREADS": "999",
+        "HF_ENDPOINT": "http://x",
+        "REDIS_HOST": "x",
+        "QUEUE_MAX": "0",
+        "UVICORN_PORT": "1",
+        "LD_PRELOAD": "",
+    }
+    for name, value in foreign.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    start(tmp_path)
+    for service in ("coder", "router", "ui"):
+        printed = _printed(tmp_path, service)
+        assert {name for name in foreign if printed.get(name) == foreign[name]} == set()
+        assert printed["TZ"] == "Asia/Tokyo" and printed["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+        assert printed["PATH"] and printed["HOME"]
+    assert _printed(tmp_path, "router")["QUEUE_MAX"] == "100"
+    assert _printed(tmp_path, "router")["LITELLM_MASTER_KEY"] == "sk-the-key"
+    assert "sk-the-key" not in _printed(tmp_path, "coder").values()
+
+
+def test_a_shell_without_home_and_locale_is_enough(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    start(tmp_path)
+    printed = _printed(tmp_path, "router")
+    assert Path(printed["HOME"]).is_dir() and printed["PYTHONUTF8"] == "1"
+
+
+def test_files_with_the_key_are_for_their_owner(start: Start, tmp_path: Path) -> None:
+    start(tmp_path)
+    with_key = [path for path in (tmp_path / "data" / "run").iterdir() if "sk-the-key" in path.read_text()]
+    assert with_key and all(path.stat().st_mode & 0o077 == 0 for path in with_key)
+
+
+def test_what_runs_keeps_its_settings_until_it_is_stopped(start: Start, tmp_path: Path) -> None:
+    supervisor = start(tmp_path)
+    before = supervisor.settings.variables
+    (tmp_path / ".env").write_text("ROUTER_PORT: 1\n")
+    again = Supervisor(Settings(tmp_path, {}))
+    names = {state.name for state in wait_for(again.states, "the supervisor answers") or ()}
+    assert names == {"coder", "general", "router", "ui"}
+    recorded = again.settings.recorded()
+    assert recorded and recorded.variables == before
+    assert again.stop()
+    assert again.settings.recorded() is None
