@@ -19,6 +19,7 @@ from router.layers.answer_errors import AnswerErrors
 from router.layers.answer_locally import AnswerLocally
 from router.layers.cancel import Cancel
 from router.layers.choose_replica import ChooseReplica
+from router.layers.complete_response import CompleteResponse
 from router.layers.count_input import CountInput
 from router.layers.count_usage import CountUsage
 from router.layers.http_only import HttpOnly
@@ -134,6 +135,7 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
         Middleware(Steps, fit_prompt, render_fim),
         Middleware(CountInput, fit_prompt),
         Middleware(CountUsage),
+        Middleware(CompleteResponse),
     ]
     app: ASGIApp = Relay(pass_through)
     for layer, positional, named in reversed(layers):

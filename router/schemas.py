@@ -163,7 +163,6 @@ class Responses(InputTokens):
     top_logprobs: Logprobs | None = None
     include: list[str] | None = None
     max_tool_calls: Annotated[int, Field(ge=1)] | None = None
-    metadata: Json | None = None
     # vLLM's
     top_k: TopK | None = None
     min_p: Probability | None = None

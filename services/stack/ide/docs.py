@@ -73,9 +73,8 @@ def _parameters() -> str:
     table = yaml.safe_load((ROOT / "config" / "parameters.yaml").read_text())
     rows = ["\n## Parameters that are left out\n"]
     rows += [
-        "Clients send them and no engine here can use them: they are left out, and the response names them in "
-        "`x-duoserve-ignored`. Null is as if a parameter was not sent. Any other unknown parameter is refused by "
-        "name.\n"
+        "Clients send them and no engine here can use them. They are left out, and the response names them\n"
+        "in `x-duoserve-ignored`. A null is as if it were not sent. Others are refused by name.\n"
     ]
     rows += ["| parameter | sent by | why it is left out |", "|---|---|---|"]
     rows += [

@@ -11,7 +11,7 @@ from router.paths import CHAT, COMPLETIONS, MESSAGES, RESPONSES
 from router.steps.adapt_request import adapt_request
 
 Json = dict[str, Any]
-HI = [{"role": "user", "content": "hi"}]
+HI: list[Json] = [{"role": "user", "content": "hi"}]
 SCHEMA = {"type": "object", "properties": {"word": {"type": "string"}}}
 LOOK_UP = {"type": "function", "function": {"name": "look_up", "parameters": SCHEMA}}
 ADD = {"type": "function", "function": {"name": "add", "parameters": SCHEMA}}
@@ -62,7 +62,7 @@ def test_functions_are_tools() -> None:
 
 def test_only_the_allowed_tools_are_offered() -> None:
     one = {"type": "function", "function": {"name": "add"}}
-    allowed = {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [one]}}
+    allowed: Json = {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [one]}}
     body, _ = chat(tools=[LOOK_UP, ADD], tool_choice=allowed)
     assert (body["tools"], body["tool_choice"]) == ([ADD], "required")
     flat = [{"type": "function", "name": name, "parameters": SCHEMA} for name in ("look_up", "add")]

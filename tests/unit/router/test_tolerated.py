@@ -18,7 +18,8 @@ def test_what_clients_send_for_other_servers_is_left_out() -> None:
 
 def test_a_value_that_means_something_stays() -> None:
     assert TOLERATED.without({"max_tokens": 20}, CHAT) == ({"max_tokens": 20}, [])
-    assert TOLERATED.without({"metadata": {}}, RESPONSES) == ({"metadata": {}}, [])
+    assert TOLERATED.without({"stream_options": {}}, CHAT) == ({"stream_options": {}}, [])
+    assert TOLERATED.without({"stream_options": {}}, RESPONSES) == ({}, ["stream_options"])
 
 
 def test_null_is_as_if_it_were_not_sent() -> None:
