@@ -45,7 +45,7 @@ class Answer:
             "prompt_tokens": self.prompt_tokens,
             "total_tokens": total,
             "completion_tokens": self.completion_tokens,
-            "prompt_tokens_details": None,
+            "prompt_tokens_details": {"cached_tokens": self.knobs.cached_tokens},
         }
 
 
@@ -60,7 +60,9 @@ def plan(body: Json, path: str, knobs: Knobs, serial: int, model: str) -> Answer
         ),
         None,
     )
-    if asked is not None and (not isinstance(asked, int) or asked < 1):
+    _refuse_what_vllm_refuses(body)
+    least = 0 if body.get("echo") else 1  # 0 scores the prompt
+    if asked is not None and (not isinstance(asked, int) or asked < least):
         raise ValueError(f"max_tokens must be at least 1, got {asked}.")
     if count + (asked or 1) > knobs.max_model_len:
         raise ValueError(
@@ -86,6 +88,21 @@ def plan(body: Json, path: str, knobs: Knobs, serial: int, model: str) -> Answer
     thoughts = min(knobs.reasoning_tokens, asked or knobs.reasoning_tokens)
     reasoning = [f" {_WORDS[(seed + i) % len(_WORDS)]}" for i in range(thoughts)]
     return Answer(body, reasoning, pieces, knobs.tool_call, finish, count, knobs, serial, model)
+
+
+def _refuse_what_vllm_refuses(body: Json) -> None:
+    """ValueError for the parameters that vLLM 0.32 answers with 400 although OpenAI takes them."""
+    if body.get("tools") == [] and "messages" in body:
+        raise ValueError("`tools` must not be an empty array.")
+    if body.get("top_p") == 0:
+        raise ValueError("top_p must be in (0, 1], got 0.0. (parameter=top_p, value=0.0)")
+    if (body.get("n") or 1) > 1 and not body.get("temperature", 1):
+        raise ValueError("n must be 1 when using greedy sampling, got 2.")
+    if isinstance(body.get("thinking"), dict) and body["thinking"].get("type") == "enabled":
+        raise ValueError(
+            "thinking_token_budget is set but reasoning_config is not configured. Please set "
+            "--reasoning-parser and/or --reasoning-config to use thinking_token_budget."
+        )
 
 
 def _pieces(text: str) -> list[str]:

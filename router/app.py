@@ -1,12 +1,13 @@
 """Puts the router together: read the list in `build` from top to bottom, as a request does."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from router.admission import Admission
@@ -18,6 +19,8 @@ from router.layers.answer_errors import AnswerErrors
 from router.layers.answer_locally import AnswerLocally
 from router.layers.cancel import Cancel
 from router.layers.choose_replica import ChooseReplica
+from router.layers.complete_response import CompleteResponse
+from router.layers.count_input import CountInput
 from router.layers.count_usage import CountUsage
 from router.layers.http_only import HttpOnly
 from router.layers.rate_limit import RateLimit, storage
@@ -34,6 +37,7 @@ from router.replicas import Replicas
 from router.request_log import RequestLog
 from router.routes import own_routes
 from router.settings import ROOT, Settings
+from router.steps.adapt_request import adapt_request
 from router.steps.check_key import check_key
 from router.steps.check_parameters import Tolerated, check_parameters
 from router.steps.check_ready import check_ready
@@ -41,10 +45,27 @@ from router.steps.check_route import check_route
 from router.steps.fill_in_the_middle import RecogniseFim, render_fim
 from router.steps.fit_prompt import FitPrompt
 from router.steps.identify_client import identify_client
-from router.steps.resolve_model import resolve_model
+from router.steps.resolve_model import resolve_model, resolve_path
 from router.tokenizer import Tokenizer
 
 _CONFIG = ROOT / "config"
+_PREFLIGHT_SECONDS = 600
+
+
+def browsers(origins: Sequence[str]) -> list[Middleware]:
+    """What lets web pages of `origins` call the service; nothing if there are none."""
+    if not origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "HEAD", "POST"],
+            allow_headers=["*"],
+            expose_headers=["*"],
+            max_age=_PREFLIGHT_SECONDS,
+        )
+    ]
 
 
 def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
@@ -63,6 +84,7 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
     readiness = Readiness(models)
     replicas = Replicas(readiness)
     tokenizer = Tokenizer()
+    fit_prompt = FitPrompt(models, tokenizer, settings.context_ratio, settings.truncate)
     admission = Admission({alias: model.slots for alias, model in models.items()}, settings.queue_max)
     log = RequestLog(settings.log_folder, settings.log_days, settings.log_total_gb * 1e9)
     metrics = Metrics(admission, readiness, replicas, settings.log_folder)
@@ -89,12 +111,14 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
     own = own_routes(readiness, models_list(names, models), metrics, lifespan)
     layers = [
         Middleware(HttpOnly, lifespan=own),
+        *browsers(settings.cors_origins),
         Middleware(Record, metrics, log),
         Middleware(AnswerErrors),
         Middleware(
             Steps,
             check_route,
             partial(check_key, ring=ring, metrics_open_to=settings.metrics_open_to),
+            partial(resolve_path, names=names),
         ),
         Middleware(AnswerLocally, own),
         Middleware(ReadBody, settings.max_body_mb * 1_000_000),
@@ -102,6 +126,7 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
             Steps,
             partial(check_parameters, tolerated=tolerated, max_n=settings.max_n, max_stop=max_stop),
             partial(resolve_model, names=names),
+            partial(adapt_request, models=models),
             RecogniseFim(models, families, max_stop),
             partial(check_ready, readiness=readiness),
             partial(identify_client, ring=ring),
@@ -110,12 +135,10 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
         Middleware(Cancel, settings.request_timeout, stopping),
         Middleware(Admit, admission, readiness, settings.max_wait),
         Middleware(ChooseReplica, replicas),
-        Middleware(
-            Steps,
-            FitPrompt(models, tokenizer, settings.context_ratio, settings.truncate),
-            render_fim,
-        ),
+        Middleware(Steps, fit_prompt, render_fim),
+        Middleware(CountInput, fit_prompt),
         Middleware(CountUsage),
+        Middleware(CompleteResponse),
     ]
     app: ASGIApp = Relay(pass_through)
     for layer, positional, named in reversed(layers):

@@ -19,6 +19,8 @@ Count = Callable[[list[Message]], Awaitable[int]]
 
 # The cut moves by this share of the budget, so that the prompt's start stays the same for several turns.
 STEP = 0.25
+# The items of the Responses API that hold a tool's result.
+RESULTS = ("function_call_output", "custom_tool_call_output")
 # What a chat template adds: a role and delimiters to every message; once, a default system message and the
 # date; and a preamble if there are tools.
 _TEMPLATE_MESSAGE = 16
@@ -50,7 +52,7 @@ def _is_system(message: Message) -> bool:
 
 def _is_result(message: Message) -> bool:
     """A tool's result, which belongs to the call before it (OpenAI's `tool` role, Anthropic's blocks)."""
-    if message.get("role") in ("tool", "function") or message.get("type") == "function_call_output":
+    if message.get("role") in ("tool", "function") or message.get("type") in RESULTS:
         return True
     content = message.get("content")
     return (
@@ -164,11 +166,12 @@ async def fit(
 
 
 def too_long(tokens: int, budget: int, param: str = "messages") -> ApiError:
-    """400 for a prompt that cannot be made to fit, in OpenAI's words."""
+    """400 for a prompt that cannot be made to fit, in the words by which LiteLLM and LangChain know it."""
     return ApiError(
         400,
-        f"This model's maximum context length leaves {budget} tokens for the prompt. However, your {param} "
-        f"resulted in {tokens} tokens. Please reduce the length of the {param}.",
+        f"This model's maximum context length is {budget} tokens. However, your {param} resulted in {tokens} "
+        f"tokens. Please reduce the length of the {param}. (The rest of the context is kept for the answer: "
+        "CONTEXT_RATIO.)",
         reason="context_length",
         param=param,
         code="context_length_exceeded",

@@ -22,6 +22,7 @@ _SUMMARIES = {
     paths.COMPLETIONS: "Text completion (OpenAI). With `suffix` the model fills in the middle.",
     paths.RESPONSES: "Response (OpenAI). Nothing is stored.",
     paths.MESSAGES: "Message (Anthropic).",
+    paths.INPUT_TOKENS: "Count the tokens of a response's prompt (OpenAI).",
     paths.COUNT_TOKENS: "Count the tokens of a message's prompt (Anthropic).",
 }
 _REFUSALS = {
@@ -29,7 +30,8 @@ _REFUSALS = {
     "401": "The key is missing or wrong.",
     "404": "The model does not exist.",
     "405": "The route takes another method.",
-    "413": "The body is larger than MAX_BODY_MB.",
+    "413": "The body is larger than MAX_BODY_MB, as it is sent or decompressed.",
+    "415": "The body is compressed by something else than gzip or deflate.",
     "429": "The queue is full, the wait was too long, or a rate limit is reached; see Retry-After.",
     "503": "The model is loading or down, or its engine failed; Retry-After says when to try again.",
     "504": "The answer was not complete within REQUEST_TIMEOUT.",
@@ -53,7 +55,11 @@ _HEADERS = {
     ),
     "x-duoserve-ignored": (
         "string",
-        "Parameters that were ignored because the engines of this profile do not support them.",
+        "Parameters, tools and JSON schema keywords that were left out, because no engine here can use them.",
+    ),
+    "x-duoserve-set": (
+        "string",
+        "A parameter that the router set, as in temperature=1: several choices cannot be greedy.",
     ),
     "x-ratelimit-limit-requests": (
         "integer",
@@ -99,29 +105,36 @@ _EVENT: Json = {
     "required": ["data"],
     "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
 }
+_MODEL: Json = {
+    "type": "object",
+    "required": ["id", "object", "owned_by", "root", "max_model_len", "fill_in_the_middle"],
+    "properties": {
+        "id": {"type": "string"},
+        "object": {"const": "model"},
+        "type": {"const": "model", "description": "Anthropic's word for `object`."},
+        "display_name": {"type": "string"},
+        "created": {"type": "integer"},
+        "created_at": {"type": "string", "format": "date-time"},
+        "owned_by": {"const": "duoserve"},
+        "root": {"enum": ["coder", "general"], "description": "The alias it stands for."},
+        "max_model_len": {"type": "integer", "description": "Context length in tokens."},
+        "fill_in_the_middle": {
+            "type": "boolean",
+            "description": "Whether the model uses the `suffix` of a completion.",
+        },
+    },
+}
 _MODELS: Json = {
     "type": "object",
     "required": ["object", "data"],
     "properties": {
         "object": {"const": "list"},
+        "first_id": {"type": "string"},
+        "last_id": {"type": "string"},
+        "has_more": {"const": False},
         "data": {
             "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["id", "object", "owned_by", "root", "max_model_len", "fill_in_the_middle"],
-                "properties": {
-                    "id": {"type": "string"},
-                    "object": {"const": "model"},
-                    "created": {"type": "integer"},
-                    "owned_by": {"const": "duoserve"},
-                    "root": {"enum": ["coder", "general"], "description": "The alias it stands for."},
-                    "max_model_len": {"type": "integer", "description": "Context length in tokens."},
-                    "fill_in_the_middle": {
-                        "type": "boolean",
-                        "description": "Whether the model uses the `suffix` of a completion.",
-                    },
-                },
-            },
+            "items": _MODEL,
         },
     },
 }
@@ -162,18 +175,31 @@ def openai_api() -> Json:
             },
         }
     }
+    operations[paths.MODELS + "/{model}"] = {
+        "get": {
+            "summary": "One model.",
+            "parameters": [{"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}],
+            "responses": {
+                "200": _json("The model.", _MODEL),
+                "401": _json(_REFUSALS["401"], _OPENAI_ERROR),
+                "404": _json(_REFUSALS["404"], _OPENAI_ERROR),
+            },
+        }
+    }
     return _description(
         "Duoserve: models",
-        "What the router serves under /v1, with the key. Every other path is a 404.",
+        "What the router serves under /v1, with the key. Every other path is a 404. Besides the parameters "
+        "described here, those of config/parameters.yaml are taken; a null is as if it were not sent.",
         operations,
         {
             "schemas": definitions["$defs"],
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "header": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+                "azure": {"type": "apiKey", "in": "header", "name": "api-key"},
             },
         },
-    ) | {"security": [{"bearer": []}, {"header": []}]}
+    ) | {"security": [{"bearer": []}, {"header": []}, {"azure": []}]}
 
 
 def health_api() -> Json:
@@ -220,7 +246,7 @@ def _description(title: str, description: str, operations: Json, components: Jso
 def _inference(path: str, model: str) -> Json:
     error = _ANTHROPIC_ERROR if path in paths.ANTHROPIC else _OPENAI_ERROR
     answer: Json = _json("The engine's answer.", {"type": "object"})
-    if path != paths.COUNT_TOKENS:
+    if path not in paths.COUNTING:
         answer["content"]["text/event-stream"] = {"schema": _EVENT}
     answer["headers"] = {
         name: {"description": text, "schema": {"type": kind}} for name, (kind, text) in _HEADERS.items()

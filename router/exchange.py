@@ -11,6 +11,13 @@ from starlette.types import Scope
 
 from router.fim import Family
 from router.models import Replica
+from router.paths import canonical
+
+_LONGEST_NAME = 100
+
+
+def _printable(name: str) -> str:
+    return "".join(c if c.isascii() and c.isprintable() and c != "," else "?" for c in name[:_LONGEST_NAME])
 
 
 @dataclass
@@ -44,6 +51,8 @@ class Exchange:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cached_tokens: int | None = None
+    # Of the last event of a stream of the Responses API.
+    sequence_number: int | None = None
     # One word for why the request was not served, and whether its client left.
     reason: str = ""
     aborted: bool = False
@@ -55,7 +64,7 @@ class Exchange:
         """The exchange of a request that has just come in."""
         connection = HTTPConnection(scope)
         return cls(
-            scope["path"],
+            canonical(scope["path"]),
             scope["method"],
             connection.headers,
             connection.client.host if connection.client else "",
@@ -66,6 +75,11 @@ class Exchange:
         """The exchange that the outermost layer put into `scope`."""
         exchange: Exchange = scope["duoserve"]
         return exchange
+
+    def ignore(self, name: str) -> None:
+        """Say in the response that the parameter `name` was left out."""
+        names = [*filter(None, self.headers.get("x-duoserve-ignored", "").split(", ")), _printable(name)]
+        self.headers["x-duoserve-ignored"] = ", ".join(dict.fromkeys(names))
 
     @property
     def chosen(self) -> Replica:

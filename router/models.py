@@ -34,6 +34,8 @@ class Model:
     slots: int
     window: int
     family: Family | None = None
+    greedy: bool = False  # without a temperature in the request
+    reasons: bool = False  # has a reasoning parser, and so takes a budget for reasoning
 
     @property
     def replicas(self) -> tuple[Replica, ...]:
@@ -63,6 +65,8 @@ def read_models(settings: Settings, families: Sequence[Family]) -> dict[str, Mod
             config["max-num-seqs"],
             config["max-model-len"],
             family_of(config["model"], families),
+            greedy=_defaults(config).get("temperature") == 0,
+            reasons=bool(config.get("reasoning-parser") or config.get("reasoning-config")),
         )
     return models
 
@@ -88,6 +92,11 @@ def _read(path: Path) -> dict[str, Any]:
     return config
 
 
+def _defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    defaults = config.get("override-generation-config")
+    return defaults if isinstance(defaults, dict) else {}
+
+
 def published_names(models: Mapping[str, Model], extra: Mapping[str, str]) -> dict[str, str]:
     """Every model name that clients may use, with the alias it stands for.
 
@@ -101,15 +110,22 @@ def published_names(models: Mapping[str, Model], extra: Mapping[str, str]) -> di
 
 
 def models_list(names: Mapping[str, str], models: Mapping[str, Model]) -> dict[str, Any]:
-    """The response of /v1/models: OpenAI's fields, vLLM's `root` and `max_model_len` (the context length in
-    tokens), and `fill_in_the_middle`: whether the model uses the `suffix` of a completion.
+    """The response of /v1/models: OpenAI's and Anthropic's fields, vLLM's `root` and `max_model_len` (the
+    context length in tokens), and `fill_in_the_middle`: whether the model uses the `suffix` of a completion.
     """
+    ids = list(names)
     return {
         "object": "list",
+        "first_id": ids[0],
+        "last_id": ids[-1],
+        "has_more": False,
         "data": [
             {
                 "id": name,
                 "object": "model",
+                "type": "model",
+                "display_name": name,
+                "created_at": "1970-01-01T00:00:00Z",
                 "created": 0,
                 "owned_by": "duoserve",
                 "root": alias,

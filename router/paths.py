@@ -5,6 +5,7 @@ COMPLETIONS = "/v1/completions"
 RESPONSES = "/v1/responses"
 MESSAGES = "/v1/messages"
 COUNT_TOKENS = "/v1/messages/count_tokens"
+INPUT_TOKENS = "/v1/responses/input_tokens"
 MODELS = "/v1/models"
 HEALTH = "/health"
 READY = "/ready"
@@ -15,6 +16,7 @@ SERVED = {
     CHAT: "POST",
     COMPLETIONS: "POST",
     RESPONSES: "POST",
+    INPUT_TOKENS: "POST",
     MESSAGES: "POST",
     COUNT_TOKENS: "POST",
     MODELS: "GET",
@@ -25,3 +27,20 @@ SERVED = {
 OPEN = (HEALTH, READY)  # no key needed
 INFERENCE = tuple(path for path, method in SERVED.items() if method == "POST")
 ANTHROPIC = (MESSAGES, COUNT_TOKENS)
+COUNTING = (COUNT_TOKENS, INPUT_TOKENS)  # nothing is generated: no slot, no stream
+
+
+def method_of(path: str) -> str | None:
+    """The method that `path` takes; None if it is not served. Each model has a path of its own."""
+    return "GET" if path.startswith(f"{MODELS}/") else SERVED.get(path)
+
+
+def canonical(path: str) -> str:
+    """The served path that is meant by `path`: without a slash at the end, and with `/v1` once."""
+    shorter = path.removesuffix("/")
+    if method_of(shorter):
+        return shorter
+    for meant in (shorter.removeprefix("/v1"), f"/v1{shorter}"):
+        if meant.startswith("/v1/") and method_of(meant):
+            return meant
+    return path

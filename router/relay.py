@@ -5,6 +5,7 @@ import logging
 import re
 
 import orjson
+from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
 from router.errors import engine_failed, engine_refused
@@ -33,6 +34,8 @@ class Relay:
         body = orjson.dumps(exchange.body)
         try:
             await self._pass_through(scope, exchange.chosen, exchange.path, body, response)
+        except ClientDisconnect:
+            raise
         except Exception as error:
             _log.warning("the response of %s broke off: %s", exchange.alias, type(error).__name__)
             raise engine_failed(exchange.alias) from None

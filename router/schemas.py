@@ -4,6 +4,7 @@ OpenAI's API reference (https://platform.openai.com/docs/api-reference), Anthrop
 (https://docs.claude.com/en/api/messages) and vLLM's sampling extras, except everything that controls the
 proxy or the engine rather than the answer (addresses, headers, retries, callbacks, templates, priorities).
 Whether the messages make sense is for the engine to decide.
+What is taken and means nothing here is in config/parameters.yaml.
 """
 
 from typing import Annotated, Any, Literal
@@ -17,9 +18,13 @@ Text = Annotated[str, Field(max_length=64)]
 Tokens = Annotated[int, Field(ge=1, le=10_000_000)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
+RepetitionPenalty = Annotated[float, Field(gt=0, le=10)]
 Temperature = Annotated[float, Field(ge=0, le=2)]
+TopK = Annotated[int, Field(ge=-1, le=2**31 - 1)]
+Logprobs = Annotated[int, Field(ge=0, le=20)]
 Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 Stop = str | list[Annotated[str, Field(min_length=1)]]
+TemplateArguments = dict[str, bool | int | float | Text]
 
 
 class Parameters(BaseModel):
@@ -32,15 +37,26 @@ class Parameters(BaseModel):
     stream: bool | None = None
 
 
+class _OpenAI(Parameters):
+    model: str | None = Field(  # type: ignore[assignment]  # a request without one is valid, as in vLLM
+        default=None,
+        min_length=1,
+        description="An alias or another published name; see /v1/models. Missing: the first of them.",
+    )
+    user: str | None = None
+    cache_salt: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+
+
 class Message(BaseModel):
     """One chat message. Other keys (name, reasoning ...) go to the engine as they are."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
-    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    role: str = Field(min_length=1, description="Any that the model's chat template knows.")
     content: str | list[Json] | None = None
     tool_calls: list[Json] | None = None
     tool_call_id: str | None = None
+    function_call: Json | None = None
 
 
 class StreamOptions(BaseModel):
@@ -53,7 +69,7 @@ class StreamOptions(BaseModel):
     continuous_usage_stats: bool | None = None
 
 
-class _Sampled(Parameters):
+class _Sampled(_OpenAI):
     """What chat and text completions have in common."""
 
     max_tokens: Tokens | None = None
@@ -66,14 +82,15 @@ class _Sampled(Parameters):
     logit_bias: dict[str, float] | None = None
     seed: Seed | None = None
     stream_options: StreamOptions | None = None
-    user: str | None = None
     response_format: Json | None = None
     # vLLM's
-    top_k: Annotated[int, Field(ge=-1, le=2**31 - 1)] | None = None
+    top_k: TopK | None = None
     min_p: Probability | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
+    repetition_penalty: RepetitionPenalty | None = None
+    repetition_detection: Json | None = None
     min_tokens: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
     stop_token_ids: list[int] | None = None
+    allowed_token_ids: list[int] | None = None
     bad_words: list[str] | None = None
     ignore_eos: bool | None = None
     include_stop_str_in_output: bool | None = None
@@ -81,10 +98,12 @@ class _Sampled(Parameters):
     spaces_between_special_tokens: bool | None = None
     structured_outputs: Json | None = None
     add_special_tokens: bool | None = None
-    # OpenAI's bookkeeping
-    metadata: Json | None = None
-    store: bool | None = None
-    service_tier: str | None = None
+    prompt_logprobs: Logprobs | None = None
+    logprob_token_ids: list[int] | None = None
+    return_token_ids: bool | None = None
+    return_tokens_as_token_ids: bool | None = None
+    stream_interval: Annotated[int, Field(ge=1, le=1000)] | None = None
+    thinking_token_budget: Annotated[int, Field(ge=-1, le=10_000_000)] | None = None
 
 
 class Chat(_Sampled):
@@ -92,76 +111,91 @@ class Chat(_Sampled):
 
     messages: Annotated[list[Message], Field(min_length=1)]
     max_completion_tokens: Tokens | None = None
-    logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    logprobs: bool | Literal[0, 1] | None = None
+    top_logprobs: Logprobs | None = None
     tools: list[Json] | None = None
     tool_choice: str | Json | None = None
+    functions: list[Json] | None = Field(default=None, description="The former name of `tools`.")
+    function_call: str | Json | None = Field(default=None, description="The former name of `tool_choice`.")
     parallel_tool_calls: bool | None = None
     reasoning_effort: str | None = None
     include_reasoning: bool | None = None
     echo: bool | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
-    chat_template_kwargs: dict[str, bool | int | float | Text] | None = None
-    # OpenAI's bookkeeping
-    modalities: list[Literal["text"]] | None = None
-    prediction: Json | None = None
-    prompt_cache_key: str | None = None
-    prompt_cache_retention: str | None = None
-    safety_identifier: str | None = None
-    verbosity: str | None = None
+    chat_template_kwargs: TemplateArguments | None = None
+    documents: list[dict[str, str]] | None = None
+    return_prompt_text: bool | None = None
 
 
 class Completion(_Sampled):
     """Body of /v1/completions. With `suffix` it is a fill-in-the-middle request."""
 
     prompt: str | list[str] | list[int] | list[list[int]]
+    max_tokens: Annotated[int, Field(ge=0, le=10_000_000)] | None = Field(
+        default=None, description="0 only together with `echo`: the prompt is scored, and nothing generated."
+    )
     suffix: str | None = None
-    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    logprobs: bool | Logprobs | None = None
     echo: bool | None = None
-    best_of: Literal[1] | None = None
 
 
-class Responses(Parameters):
-    """Body of /v1/responses. Nothing is stored: no `previous_response_id`, no background."""
+class InputTokens(_OpenAI):
+    """Body of /v1/responses/input_tokens."""
 
     input: str | list[Json]
     instructions: str | None = None
-    max_output_tokens: Tokens | None = None
-    temperature: Temperature | None = None
-    top_p: Probability | None = None
-    top_k: Annotated[int, Field(ge=-1, le=2**31 - 1)] | None = None
-    min_p: Probability | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    include: list[str] | None = None
     text: Json | None = None
     tools: list[Json] | None = None
     tool_choice: str | Json | None = None
     parallel_tool_calls: bool | None = None
-    max_tool_calls: Annotated[int, Field(ge=1)] | None = None
     reasoning: Json | None = None
     truncation: Literal["auto", "disabled"] | None = None
-    user: str | None = None
-    background: Literal[False] | None = None
-    # OpenAI's bookkeeping
-    metadata: Json | None = None
-    store: bool | None = None
-    service_tier: str | None = None
-    prompt_cache_key: str | None = None
-    prompt_cache_retention: str | None = None
-    safety_identifier: str | None = None
-    stream_options: Json | None = None
+    chat_template_kwargs: TemplateArguments | None = None
+
+
+class Responses(InputTokens):
+    """Body of /v1/responses. Nothing is stored: no `previous_response_id`, no background."""
+
+    max_output_tokens: Tokens | None = None
+    temperature: Temperature | None = None
+    top_p: Probability | None = None
+    top_logprobs: Logprobs | None = None
+    include: list[str] | None = None
+    max_tool_calls: Annotated[int, Field(ge=1)] | None = None
+    # vLLM's
+    top_k: TopK | None = None
+    min_p: Probability | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    repetition_penalty: RepetitionPenalty | None = None
+    logit_bias: dict[str, float] | None = None
+    seed: Seed | None = None
+    stop: Stop | None = None
+    stop_token_ids: list[int] | None = None
+    ignore_eos: bool | None = None
+    include_stop_str_in_output: bool | None = None
+    skip_special_tokens: bool | None = None
+    include_reasoning: bool | None = None
+    structured_outputs: Json | None = None
+
+
+class AnthropicMessage(Message):
+    """One message of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str | list[Json]
 
 
 class _Anthropic(Parameters):
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[AnthropicMessage], Field(min_length=1)]
     system: str | list[Json] | None = None
     tools: list[Json] | None = None
     tool_choice: Json | None = None
-    # Hints for Anthropic's own service
     thinking: Json | None = None
-    context_management: Json | None = None
     output_config: Json | None = None
+    output_format: Json | None = Field(default=None, description="The former name of `output_config.format`.")
+    chat_template_kwargs: TemplateArguments | None = None
 
 
 class Messages(_Anthropic):
@@ -172,8 +206,7 @@ class Messages(_Anthropic):
     top_p: Probability | None = None
     top_k: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
     stop_sequences: list[Annotated[str, Field(min_length=1)]] | None = None
-    metadata: Json | None = None
-    service_tier: str | None = None
+    cache_salt: Annotated[str, Field(min_length=1, max_length=128)] | None = None
 
 
 class CountTokens(_Anthropic):
@@ -184,6 +217,7 @@ BY_PATH: dict[str, type[Parameters]] = {
     paths.CHAT: Chat,
     paths.COMPLETIONS: Completion,
     paths.RESPONSES: Responses,
+    paths.INPUT_TOKENS: InputTokens,
     paths.MESSAGES: Messages,
     paths.COUNT_TOKENS: CountTokens,
 }

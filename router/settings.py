@@ -61,6 +61,10 @@ class Settings(BaseSettings):
     # Names that tools have built in, and the alias each stands for: "gpt-4o=general, gpt-4=coder".
     model_aliases: Annotated[dict[str, Literal["coder", "general"]], NoDecode]
     keys_file: str
+    # Origins of web pages that may call the service.
+    cors_origins: Annotated[
+        list[Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^/\s]+)$")]], NoDecode
+    ]
     metrics_open_to: Annotated[list[IPvAnyNetwork], NoDecode]
 
     max_body_mb: Annotated[int, Field(ge=1, le=1000)]
@@ -92,7 +96,7 @@ class Settings(BaseSettings):
         pairs = [pair.partition("=") for pair in text.split(",") if pair.strip()]
         return {name.strip(): alias.strip() for name, _, alias in pairs}
 
-    @field_validator("metrics_open_to", "coder_url", "general_url", mode="before")
+    @field_validator("metrics_open_to", "cors_origins", "coder_url", "general_url", mode="before")
     @classmethod
     def _list(cls, text: str) -> list[str]:
         return [part.strip() for part in text.split(",") if part.strip()]

@@ -13,7 +13,12 @@ class Messages(Dialect):
     """Anthropic's Messages API."""
 
     def _usage(self, output: int) -> Json:
-        return {"input_tokens": self.answer.prompt_tokens, "output_tokens": output}
+        cached = self.answer.knobs.cached_tokens
+        return {
+            "input_tokens": self.answer.prompt_tokens - cached,
+            "output_tokens": output,
+            "cache_read_input_tokens": cached,
+        }
 
     def _message(self) -> Json:
         return {

@@ -25,7 +25,7 @@ class Responses(Dialect):
         answer = self.answer
         usage = {
             "input_tokens": answer.prompt_tokens,
-            "input_tokens_details": {"cached_tokens": 0},
+            "input_tokens_details": {"cached_tokens": answer.knobs.cached_tokens},
             "output_tokens": answer.completion_tokens,
             "output_tokens_details": {"reasoning_tokens": len(answer.reasoning)},
             "total_tokens": answer.prompt_tokens + answer.completion_tokens,
@@ -36,7 +36,6 @@ class Responses(Dialect):
             "created_at": answer.created,
             "model": answer.model,
             "status": status,
-            "error": None,
             "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
             "instructions": answer.body.get("instructions"),
             "metadata": None,

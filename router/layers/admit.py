@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from router.admission import Admission, QueueFull
 from router.errors import ApiError
 from router.exchange import Exchange
-from router.paths import COUNT_TOKENS
+from router.paths import COUNTING
 from router.readiness import Readiness, not_ready
 
 
@@ -26,7 +26,7 @@ class Admit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange.of(scope)
-        if exchange.path == COUNT_TOKENS:  # takes milliseconds and no slot
+        if exchange.path in COUNTING:  # takes milliseconds and no slot
             await self._app(scope, receive, send)
             return
         entered = time.monotonic()

@@ -56,9 +56,14 @@ class AnswerErrors:
             if message["type"] == "http.response.start":
                 started = True
                 added = {"x-request-id": exchange.request_id, **exchange.headers}
+                if exchange.path in paths.ANTHROPIC:
+                    added["request-id"] = exchange.request_id
                 extra = [(name.encode(), value.encode()) for name, value in added.items()]
                 message = {**message, "headers": [*message["headers"], *extra]}
-            await send(message)
+            try:
+                await send(message)
+            except (OSError, RuntimeError):  # the transport is closed; uvloop raises the latter
+                raise ClientDisconnect from None
 
         try:
             await self._app(scope, receiving, sending)
@@ -78,12 +83,15 @@ class AnswerErrors:
                 code="internal_error",
             )
         exchange.reason = error.reason
-        if not started:
-            await _send_error(error, exchange.path, rest, sending)
-        elif exchange.stream:
-            event = {"type": "http.response.body", "body": _error_event(error, exchange.path)}
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(send(event), _LAST_EVENT_SECONDS)
+        try:
+            if not started:
+                await _send_error(error, exchange.path, rest, sending)
+            elif exchange.stream:
+                event = {"type": "http.response.body", "body": _error_event(error, exchange)}
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(sending(event), _LAST_EVENT_SECONDS)
+        except ClientDisconnect:
+            exchange.aborted = True
 
 
 def _error_object(error: ApiError, path: str) -> dict[str, Any]:
@@ -93,16 +101,24 @@ def _error_object(error: ApiError, path: str) -> dict[str, Any]:
     return {"error": {"message": error.message, "type": error.kind, "param": error.param, "code": error.code}}
 
 
-def _error_event(error: ApiError, path: str) -> bytes:
+def _error_event(error: ApiError, exchange: Exchange) -> bytes:
     """The last server-sent events of a stream that fails after its headers have been sent.
 
     Chat and text completions end with `[DONE]`, as vLLM ends them; the other APIs name their error event.
     """
+    path = exchange.path
     if path in paths.ANTHROPIC:
         return b"event: error\ndata: " + json.dumps(_error_object(error, path)).encode() + b"\n\n"
     if path == paths.RESPONSES:
         # https://platform.openai.com/docs/api-reference/responses-streaming/error
-        event = {"type": "error", "code": error.code, "message": error.message, "param": error.param}
+        last = exchange.sequence_number
+        event = {
+            "type": "error",
+            "code": error.code,
+            "message": error.message,
+            "param": error.param,
+            "sequence_number": 0 if last is None else last + 1,
+        }
         return b"event: error\ndata: " + json.dumps(event).encode() + b"\n\n"
     return b"data: " + json.dumps(_error_object(error, path)).encode() + b"\n\ndata: [DONE]\n\n"
 

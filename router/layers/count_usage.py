@@ -7,7 +7,7 @@ import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from router.exchange import Exchange
-from router.paths import CHAT, COMPLETIONS
+from router.paths import CHAT, COMPLETIONS, MESSAGES, RESPONSES
 
 # A streamed chunk without choices is the one that carries the usage (OpenAI, `stream_options.include_usage`).
 # Inside a string the quotes would be escaped, so the text of an answer cannot match.
@@ -16,6 +16,7 @@ _TAIL = 8192
 _PROMPT = re.compile(rb'"(?:prompt|input)_tokens":\s*(\d+)')
 _COMPLETION = re.compile(rb'"(?:completion|output)_tokens":\s*(\d+)')
 _CACHED = re.compile(rb'"(?:cached_tokens|cache_read_input_tokens)":\s*(\d+)')
+_SEQUENCE = re.compile(rb'"sequence_number":\s*(\d+)')
 _WITH_STREAM_OPTIONS = (CHAT, COMPLETIONS)
 
 
@@ -34,7 +35,8 @@ class CountUsage:
         if exchange.stream and exchange.path in _WITH_STREAM_OPTIONS:
             options: dict[str, Any] = exchange.body.get("stream_options") or {}
             hide = not options.get("include_usage")
-            exchange.body["stream_options"] = options | {"include_usage": True}
+            continuous = bool(options.get("continuous_usage_stats")) and not hide
+            exchange.body["stream_options"] = {"include_usage": True, "continuous_usage_stats": continuous}
         head, tail = b"", b""
 
         async def watching(message: Message) -> None:
@@ -53,6 +55,11 @@ class CountUsage:
             exchange.prompt_tokens = _last(_PROMPT, tail) or _last(_PROMPT, head)
             exchange.completion_tokens = _last(_COMPLETION, tail)
             exchange.cached_tokens = _last(_CACHED, tail) or _last(_CACHED, head)
+            if exchange.path == MESSAGES and exchange.prompt_tokens is not None:
+                # Anthropic counts what was in the cache apart; here the prompt is all of it.
+                exchange.prompt_tokens += exchange.cached_tokens or 0
+            if exchange.path == RESPONSES:
+                exchange.sequence_number = _last(_SEQUENCE, tail)
 
 
 def without_usage(part: bytes) -> bytes:

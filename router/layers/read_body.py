@@ -1,5 +1,6 @@
 """The body of an inference request, read within its limit and parsed."""
 
+import zlib
 from typing import Any
 
 import orjson
@@ -9,9 +10,18 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from router.errors import ApiError
 from router.exchange import Exchange
 
+# What zlib calls the formats that HTTP calls gzip and deflate, whichever a body has.
+_GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
+_ENCODINGS = ("gzip", "x-gzip", "deflate")
+# The serialiser takes 254 levels; on its way to the engine a request gets a few more around it.
+_LEVELS_AROUND = 14
+_MOST_LEVELS = 240
+
 
 class ReadBody:
-    """Sets the exchange's `body`; 413 if it is larger than `max_bytes`, 400 if it is not a JSON object."""
+    """Sets the exchange's `body`: 413 if it is larger than `max_bytes`, also once it is decompressed; 415 if
+    it is compressed otherwise than by gzip or deflate; 400 if it is not a JSON object or nested too deeply.
+    """
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
         self._app = app
@@ -22,7 +32,11 @@ class ReadBody:
         announced = exchange.request_headers.get("content-length", "")
         if announced.isdigit() and int(announced) > self._max_bytes:
             raise self._too_large()
-        exchange.body = _parsed(await self._read(receive))
+        encoding = exchange.request_headers.get("content-encoding", "identity").strip().lower()
+        if encoding not in (*_ENCODINGS, "identity", ""):
+            raise _unknown_encoding(encoding)
+        raw = await self._read(receive)
+        exchange.body = _parsed(self._decompressed(raw) if encoding in _ENCODINGS else raw)
         await self._app(scope, receive, send)
 
     async def _read(self, receive: Receive) -> bytes:
@@ -39,6 +53,18 @@ class ReadBody:
             if not message.get("more_body", False):
                 return b"".join(parts)
 
+    def _decompressed(self, raw: bytes) -> bytes:
+        decompressor = zlib.decompressobj(_GZIP_OR_ZLIB)
+        try:
+            body = decompressor.decompress(raw, self._max_bytes + 1)
+        except zlib.error as error:
+            raise _not_json(f"cannot be decompressed: {error}") from None
+        if len(body) > self._max_bytes:
+            raise self._too_large()
+        if not decompressor.eof:
+            raise _not_json("cannot be decompressed: its end is missing")
+        return body
+
     def _too_large(self) -> ApiError:
         return ApiError(
             413,
@@ -53,9 +79,39 @@ def _parsed(raw: bytes) -> dict[str, Any]:
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        raise ApiError(
-            400, f"The body is not JSON: {error}.", reason="bad_request", code="invalid_json"
-        ) from None
+        if "depth limit" in str(error):
+            raise _too_deep() from None
+        raise _not_json(f"is not JSON: {error}") from None
     if not isinstance(body, dict):
-        raise ApiError(400, "The body must be a JSON object.", reason="bad_request", code="invalid_json")
+        raise _not_json("must be a JSON object")
+    if raw.count(b"[") + raw.count(b"{") > _MOST_LEVELS:
+        _check_depth(body)
     return body
+
+
+def _check_depth(body: dict[str, Any]) -> None:
+    nested: Any = body
+    for _ in range(_LEVELS_AROUND):
+        nested = [nested]
+    try:
+        orjson.dumps(nested)
+    except orjson.JSONEncodeError:
+        raise _too_deep() from None
+
+
+def _too_deep() -> ApiError:
+    return _not_json(f"is nested too deeply: at most {_MOST_LEVELS} levels of lists and objects are allowed")
+
+
+def _not_json(problem: str) -> ApiError:
+    return ApiError(400, f"The body {problem}.", reason="bad_request", code="invalid_json")
+
+
+def _unknown_encoding(encoding: str) -> ApiError:
+    return ApiError(
+        415,
+        f"The body's encoding '{encoding[:40]}' is not supported. Use gzip, or do not compress it.",
+        reason="bad_request",
+        code="unsupported_encoding",
+        headers={"accept-encoding": "gzip, deflate", "connection": "close"},
+    )

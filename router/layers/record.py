@@ -37,7 +37,7 @@ class Record:
             await send(message)
 
         try:
-            await self._app({**scope, "duoserve": exchange}, receive, watching)
+            await self._app({**scope, "path": exchange.path, "duoserve": exchange}, receive, watching)
         except asyncio.CancelledError:
             exchange.aborted = True
             raise

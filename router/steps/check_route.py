@@ -2,13 +2,13 @@
 
 from router.errors import ApiError
 from router.exchange import Exchange
-from router.paths import SERVED
+from router.paths import SERVED, method_of
 
 
 def check_route(exchange: Exchange) -> None:
     """404 for every other path, 405 for a wrong method."""
     path, method = exchange.path, exchange.method
-    served = SERVED.get(path)
+    served = method_of(path)
     if served is None:
         raise ApiError(
             404,

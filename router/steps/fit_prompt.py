@@ -4,15 +4,20 @@ import math
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from router.context import fit, most_tokens, too_long
+import orjson
+
+from router.context import RESULTS, fit, most_tokens, too_long
 from router.exchange import Exchange
 from router.fim import Family
 from router.models import Model
-from router.paths import COMPLETIONS, COUNT_TOKENS, MESSAGES, RESPONSES
+from router.paths import COMPLETIONS, COUNTING, INPUT_TOKENS, MESSAGES, RESPONSES
 from router.tokenizer import Tokenizer
 
 Json = dict[str, Any]
 Messages = list[Json]
+# The fields of a request to the Responses API that change its prompt, besides its items and tools.
+_PROMPT_KEYS = ("chat_template_kwargs",)
+_LEAST_THINKING = 1024  # of Anthropic's API
 _ANSWER_KEYS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 # The share of a fill-in-the-middle prompt that the suffix gets when both sides are too long.
 _SUFFIX_SHARE = 0.25
@@ -35,11 +40,16 @@ class FitPrompt:
         self._truncate = truncate
 
     async def __call__(self, exchange: Exchange) -> None:
-        if exchange.path != COUNT_TOKENS:
+        if exchange.path not in COUNTING:
             await self._fit(exchange)
+            _fit_thinking(exchange)
         if exchange.truncated_tokens:
             exchange.headers["x-duoserve-truncated-messages"] = str(exchange.truncated_messages)
             exchange.headers["x-duoserve-truncated-tokens"] = str(exchange.truncated_tokens)
+
+    async def input_tokens(self, exchange: Exchange) -> int:
+        """Tokens of the prompt of a request to the Responses API."""
+        return await self._counter(exchange)(_items(exchange.body["input"]))
 
     async def _fit(self, exchange: Exchange) -> None:
         body, window = exchange.body, self._models[exchange.alias].window
@@ -54,7 +64,10 @@ class FitPrompt:
             tokens = await self._fit_messages(exchange, budget)
         for key in _ANSWER_KEYS:
             if key in body:
-                body[key] = max(1, min(body[key], window - tokens))
+                # 0 asks for the prompt's own log probabilities only.
+                body[key] = min(body[key], max(1, window - tokens))
+                if "min_tokens" in body:
+                    body["min_tokens"] = min(body["min_tokens"], body[key])
 
     async def _fit_messages(self, exchange: Exchange, budget: int) -> int:
         body = exchange.body
@@ -62,7 +75,7 @@ class FitPrompt:
         if exchange.path == RESPONSES:
             key = "input"
             if isinstance(body[key], str):
-                tokens = await count([{"role": "user", "content": body[key]}])
+                tokens = await count(_items(body[key]))
                 if tokens > budget:
                     raise too_long(tokens, budget, key)
                 return tokens
@@ -81,11 +94,13 @@ class FitPrompt:
         body, replica = exchange.body, exchange.chosen
         if exchange.path == MESSAGES:
             return lambda messages: self._tokenizer.anthropic(replica, body, messages)
-        if exchange.path == RESPONSES:
-            tools = {"tools": [_chat_tool(tool) for tool in body["tools"]]} if body.get("tools") else {}
+        if exchange.path in (RESPONSES, INPUT_TOKENS):
+            prompt = {name: body[name] for name in _PROMPT_KEYS if name in body}
+            if body.get("tools"):
+                prompt["tools"] = [shown for tool in body["tools"] for shown in _chat_tools(tool)]
             first = [{"role": "system", "content": body["instructions"]}] if body.get("instructions") else []
             return lambda items: self._tokenizer.chat(
-                replica, tools, first + [_chat_message(i) for i in items]
+                replica, prompt, first + [_chat_message(i) for i in items]
             )
         return lambda messages: self._tokenizer.chat(replica, body, messages)
 
@@ -158,26 +173,65 @@ def _most(exchange: Exchange) -> int:
     return most_tokens(parts, len(messages) if isinstance(messages, list) else 1, bool(body.get("tools")))
 
 
+def _items(text: str | list[Json]) -> list[Json]:
+    """The `input` of the Responses API as its items."""
+    return [{"role": "user", "content": text}] if isinstance(text, str) else text
+
+
 def _chat_message(item: Json) -> Json:
     """An item of the Responses API as the chat message into which the engine turns it."""
     kind = item.get("type", "message")
-    if kind == "function_call":
-        function = {"name": item.get("name", ""), "arguments": item.get("arguments", "")}
+    if kind in ("function_call", "custom_tool_call"):
+        arguments = item.get("arguments", item.get("input", ""))
+        function = {"name": item.get("name", ""), "arguments": arguments}
+        if kind == "custom_tool_call":
+            function["arguments"] = orjson.dumps({"input": arguments}).decode()
         call = {"id": item.get("call_id", ""), "type": "function", "function": function}
         return {"role": "assistant", "tool_calls": [call]}
-    if kind == "function_call_output":
+    if kind in RESULTS:
         return {
             "role": "tool",
             "tool_call_id": item.get("call_id", ""),
-            "content": str(item.get("output", "")),
+            "content": _text(item.get("output")),
         }
-    content = item.get("content") or ""
+    content = item.get("content") or item.get("summary") or ""
+    return {"role": item.get("role", "assistant"), "content": _text(content)}
+
+
+def _text(content: Any) -> str:
     if isinstance(content, list):
-        content = "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
-    return {"role": item.get("role", "assistant"), "content": content}
+        return "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+    return str(content or "")
 
 
-def _chat_tool(tool: Json) -> Json:
-    if tool.get("type") != "function" or "function" in tool:
-        return tool
+def _chat_tools(tool: Json) -> list[Json]:
+    """A tool of the Responses API as the functions that the model is shown."""
+    if tool.get("type") == "namespace":
+        inner = tool.get("tools")
+        named = [one | {"name": f"{tool.get('name')}__{one.get('name')}"} for one in inner or []]
+        return [_function(one) for one in named if one.get("type") == "function"]
+    if tool.get("type") == "custom":
+        schema = {"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"]}
+        return [_function({"name": tool.get("name"), "parameters": schema, **_described(tool)})]
+    return [tool if "function" in tool else _function(tool)]
+
+
+def _described(tool: Json) -> Json:
+    return {"description": tool["description"]} if tool.get("description") else {}
+
+
+def _function(tool: Json) -> Json:
     return {"type": "function", "function": {key: value for key, value in tool.items() if key != "type"}}
+
+
+def _fit_thinking(exchange: Exchange) -> None:
+    """Keeps the budget for reasoning below the answer's own limit, as vLLM and Anthropic demand."""
+    thinking, limit = exchange.body.get("thinking"), exchange.body.get("max_tokens", 0)
+    if not thinking or not isinstance(budget := thinking.get("budget_tokens"), int) or budget < limit:
+        return
+    if limit > _LEAST_THINKING:
+        exchange.body["thinking"] = thinking | {"budget_tokens": limit - 1}
+        exchange.headers["x-duoserve-set"] = f"thinking.budget_tokens={limit - 1}"
+    else:
+        del exchange.body["thinking"]
+        exchange.ignore("thinking")

@@ -5,14 +5,43 @@ from collections.abc import Mapping
 
 from router.errors import ApiError
 from router.exchange import Exchange
+from router.paths import MODELS
+
+# What LiteLLM's clients put before a model's name to say which API it has.
+_PROVIDERS = ("openai", "anthropic", "hosted_vllm", "litellm_proxy", "text-completion-openai")
 
 
 def resolve_model(exchange: Exchange, *, names: Mapping[str, str]) -> None:
-    """Sets `alias` and the body's `model`, which is the alias for the engine. 404 if no such name is in
-    `names` (name: alias).
+    """Sets `alias` and the body's `model`, which is the alias for the engine. Without a name the first of
+    `names` (name: alias) is meant.
+
+    Raises:
+        ApiError: 404; as `find_alias`.
     """
-    name: str = exchange.body["model"]
-    alias = names.get(name) or names.get(name.lower())
+    exchange.alias = find_alias(exchange.body.get("model") or next(iter(names)), names)
+    exchange.body["model"] = exchange.alias
+
+
+def resolve_path(exchange: Exchange, *, names: Mapping[str, str]) -> None:
+    """Sets `alias` where the path names a model.
+
+    Raises:
+        ApiError: 404; as `find_alias`.
+    """
+    if exchange.path.startswith(f"{MODELS}/"):
+        exchange.alias = find_alias(exchange.path.removeprefix(f"{MODELS}/"), names)
+
+
+def find_alias(name: str, names: Mapping[str, str]) -> str:
+    """The alias that `name` stands for. Its case and a provider before it do not matter.
+
+    Raises:
+        ApiError: 404; there is no such name.
+    """
+    known = {published.lower(): alias for published, alias in names.items()}
+    lower = name.lower()
+    provider, _, rest = lower.partition("/")
+    alias = names.get(name) or known.get(lower) or (known.get(rest) if provider in _PROVIDERS else None)
     if alias is None:
         close = difflib.get_close_matches(name, names, 1, 0.6)
         hint = f" Did you mean '{close[0]}'?" if close else ""
@@ -23,5 +52,4 @@ def resolve_model(exchange: Exchange, *, names: Mapping[str, str]) -> None:
             param="model",
             code="model_not_found",
         )
-    exchange.alias = alias
-    exchange.body["model"] = alias
+    return alias

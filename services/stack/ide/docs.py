@@ -3,8 +3,10 @@
 `.envs/dev/bin/python -m services.stack.ide.docs > docs/ide-setup.md`
 """
 
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -71,22 +73,34 @@ def _parameters() -> str:
     table = yaml.safe_load((ROOT / "config" / "parameters.yaml").read_text())
     rows = ["\n## Parameters that are left out\n"]
     rows += [
-        "Clients send them and no engine here uses them. Any other unknown parameter is refused by name.\n"
+        "Clients send them and no engine here can use them. They are left out, and the response names them\n"
+        "in `x-duoserve-ignored`. A null is as if it were not sent. Others are refused by name.\n"
     ]
     rows += ["| parameter | sent by | why it is left out |", "|---|---|---|"]
     rows += [
-        f"| `{name}` | {entry['sent_by']} | {entry['why']} |" for name, entry in table["dropped"].items()
+        f"| `{name}`{_apis(entry)} | {entry['sent_by']} | {entry['why']} |"
+        for name, entry in table["dropped"].items()
     ]
     rows += [
-        f"| `{name}` = {entry['value']} | {entry['sent_by']} | {entry['why']} |"
+        f"| `{name}` = {_values(entry)} | {entry['sent_by']} | {entry['why']}; not reported |"
         for name, entry in table["unset"].items()
     ]
     rows += [
-        f"| `{name}` | anyone (engines on `{device}`) | {entry['why']}; reported in `x-duoserve-ignored` |"
+        f"| `{name}` | anyone (engines on `{device}`) | {entry['why']} |"
         for device, entries in table["unable"].items()
         for name, entry in entries.items()
     ]
+    rows += ["\n## Parameters that are refused\n", "| parameter | why, and what to do |", "|---|---|"]
+    rows += [f"| `{name}`{_apis(entry)} | {entry['why']} |" for name, entry in table["refused"].items()]
     return "\n".join(rows) + "\n"
+
+
+def _apis(entry: dict[str, Any]) -> str:
+    return f" ({', '.join(entry['apis'])})" if "apis" in entry else ""
+
+
+def _values(entry: dict[str, Any]) -> str:
+    return ", ".join(f"`{json.dumps(value)}`" for value in entry["values"])
 
 
 if __name__ == "__main__":

@@ -43,6 +43,6 @@ def test_nothing_is_said_before_it_was_measured(tmp_path: Path, record: Path) ->
 
 def test_engines_share_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
-    assert precision.threads(settings.load(tmp_path)) == {"OMP_NUM_THREADS": "4"}
+    assert precision.environment_of(settings.load(tmp_path))["OMP_NUM_THREADS"] == "4"
     (tmp_path / ".env").write_text("CODER_URL=http://127.0.0.1:8001,http://127.0.0.1:8003\n")
-    assert precision.threads(settings.load(tmp_path)) == {"OMP_NUM_THREADS": "2"}
+    assert precision.environment_of(settings.load(tmp_path))["OMP_NUM_THREADS"] == "2"

@@ -1,0 +1,201 @@
+"""What clients of every age send, and what the engine gets of it."""
+
+from typing import Any
+
+import pytest
+
+from router.errors import ApiError
+from router.exchange import Exchange
+from router.models import Model
+from router.paths import CHAT, COMPLETIONS, MESSAGES, RESPONSES
+from router.steps.adapt_request import adapt_request
+
+Json = dict[str, Any]
+HI: list[Json] = [{"role": "user", "content": "hi"}]
+SCHEMA = {"type": "object", "properties": {"word": {"type": "string"}}}
+LOOK_UP = {"type": "function", "function": {"name": "look_up", "parameters": SCHEMA}}
+ADD = {"type": "function", "function": {"name": "add", "parameters": SCHEMA}}
+
+
+def adapted(path: str, body: Json, greedy: bool = True, reasons: bool = False) -> tuple[Json, Exchange]:
+    exchange = Exchange(path, alias="coder", body=body)
+    model = Model("coder", ("http://x",), "m", 4, 1000, greedy=greedy, reasons=reasons)
+    adapt_request(exchange, models={"coder": model})
+    return exchange.body, exchange
+
+
+def chat(**more: Any) -> tuple[Json, Exchange]:
+    return adapted(CHAT, {"messages": list(HI), **more})
+
+
+def ignored(exchange: Exchange) -> list[str]:
+    return exchange.headers.get("x-duoserve-ignored", "").split(", ")
+
+
+@pytest.mark.parametrize("choice", [{}, {"tool_choice": "auto"}, {"tool_choice": "none"}])
+def test_an_empty_list_of_tools_is_as_if_none_was_sent(choice: Json) -> None:
+    assert chat(tools=[], **choice)[0] == {"messages": HI}
+    assert chat(**choice)[0] == {"messages": HI}
+
+
+def test_a_choice_that_forces_a_tool_stays_for_the_engine_to_refuse() -> None:
+    assert chat(tools=[], tool_choice="required")[0]["tool_choice"] == "required"
+
+
+def test_functions_are_tools() -> None:
+    messages = [
+        *HI,
+        {"role": "assistant", "content": None, "function_call": {"name": "add", "arguments": "{}"}},
+        {"role": "function", "name": "add", "content": "3"},
+    ]
+    body, _ = adapted(
+        CHAT,
+        {"messages": messages, "functions": [ADD["function"]], "function_call": {"name": "add"}},
+    )
+    assert body["tools"] == [ADD]
+    assert body["tool_choice"] == {"type": "function", "function": {"name": "add"}}
+    call, result = body["messages"][1:]
+    assert call["tool_calls"][0]["function"] == {"name": "add", "arguments": "{}"}
+    assert (result["role"], result["tool_call_id"]) == ("tool", call["tool_calls"][0]["id"])
+    assert not {"functions", "function_call"} & (body.keys() | call.keys())
+
+
+def test_only_the_allowed_tools_are_offered() -> None:
+    one = {"type": "function", "function": {"name": "add"}}
+    allowed: Json = {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [one]}}
+    body, _ = chat(tools=[LOOK_UP, ADD], tool_choice=allowed)
+    assert (body["tools"], body["tool_choice"]) == ([ADD], "required")
+    flat = [{"type": "function", "name": name, "parameters": SCHEMA} for name in ("look_up", "add")]
+    allowed = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "add"}]}
+    body, _ = adapted(RESPONSES, {"input": "hi", "tools": flat, "tool_choice": allowed})
+    assert (body["tools"], body["tool_choice"]) == (flat[1:], "auto")
+
+
+@pytest.mark.parametrize("schema", [{}, {"parameters": None}, {"parameters": {}}])
+def test_arguments_are_an_object_whatever_the_schema_leaves_open(schema: Json) -> None:
+    body, _ = chat(tools=[{"type": "function", "function": {"name": "f", **schema}}])
+    assert body["tools"][0]["function"]["parameters"] == {"type": "object"}
+    body, _ = adapted(MESSAGES, {"messages": HI, "tools": [{"name": "f", "input_schema": {}}]})
+    assert body["tools"][0]["input_schema"] == {"type": "object"}
+
+
+def test_tools_that_run_elsewhere_are_left_out_and_named() -> None:
+    function = {"type": "function", "name": "look_up", "parameters": SCHEMA}
+    grammar = {"type": "grammar", "syntax": "lark", "definition": 'start: "x"'}
+    namespace = {"type": "namespace", "name": "files", "tools": [function]}
+    sent = [
+        function,
+        {"type": "custom", "name": "patch", "format": grammar},
+        {"type": "web_search"},
+        {"type": "mcp", "server_label": "x"},
+        namespace,
+    ]
+    body, exchange = adapted(RESPONSES, {"input": "hi", "tools": sent, "tool_choice": {"type": "web_search"}})
+    assert body["tools"] == [function, {"type": "custom", "name": "patch"}, namespace]
+    assert "tool_choice" not in body
+    assert ignored(exchange) == ["tools.web_search", "tools.mcp", "tools.patch.format", "tool_choice"]
+    body, exchange = adapted(
+        MESSAGES, {"messages": HI, "tools": [{"type": "web_search_20250305", "name": "web_search"}]}
+    )
+    assert "tools" not in body
+    assert ignored(exchange) == ["tools.web_search_20250305"]
+
+
+def test_top_p_of_zero_is_greedy() -> None:
+    assert chat(top_p=0)[0] == {"messages": HI, "temperature": 0}
+    assert adapted(COMPLETIONS, {"prompt": "x", "top_p": 0})[0]["temperature"] == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "greedy", "got"),
+    [
+        ({}, True, 1.0),
+        ({}, False, None),
+        ({"temperature": 0}, False, 0.01),
+        ({"temperature": 0.7}, True, 0.7),
+    ],
+)
+def test_several_choices_are_never_greedy(given: Json, greedy: bool, got: float | None) -> None:
+    body, exchange = adapted(CHAT, {"messages": HI, "n": 2, **given}, greedy=greedy)
+    assert body.get("temperature") == got
+    assert exchange.headers.get("x-duoserve-set") == (
+        f"temperature={got:g}" if got != given.get("temperature") else None
+    )
+
+
+def test_a_greedy_default_stays_for_one_choice() -> None:
+    assert "temperature" not in chat(n=1)[0]
+
+
+def test_a_budget_for_reasoning_is_for_models_that_reason() -> None:
+    body = {"messages": HI, "max_tokens": 2000, "thinking": {"type": "enabled", "budget_tokens": 1024}}
+    got, exchange = adapted(MESSAGES, dict(body))
+    assert "thinking" not in got
+    assert ignored(exchange) == ["thinking"]
+    assert adapted(MESSAGES, dict(body), reasons=True)[0] == body
+
+
+def test_the_shape_of_a_message_is_passed_on() -> None:
+    shape = {"type": "json_schema", "schema": SCHEMA}
+    got, _ = adapted(MESSAGES, {"messages": HI, "output_config": {"format": shape, "effort": "low"}})
+    assert got["output_config"] == {"format": shape, "effort": "low"}
+    got, exchange = adapted(MESSAGES, {"messages": HI, "output_format": shape, "output_config": {"x": 1}})
+    assert got["output_config"] == {"format": shape}
+    assert ignored(exchange) == ["output_config.x"]
+
+
+def test_documents_of_text_are_read() -> None:
+    text = {"type": "document", "title": "T", "source": {"type": "text", "data": "one"}}
+    parts = {"type": "document", "source": {"type": "content", "content": [{"type": "text", "text": "two"}]}}
+    result = {"type": "tool_result", "tool_use_id": "1", "content": [text]}
+    body, exchange = adapted(
+        MESSAGES,
+        {"messages": [{"role": "user", "content": [text, parts, result, {"type": "server_tool_use"}]}]},
+    )
+    first, second, third = body["messages"][0]["content"]
+    assert first == {"type": "text", "text": "T\none"}
+    assert second == {"type": "text", "text": "two"}
+    assert third["content"] == [first]
+    assert ignored(exchange) == ["messages.server_tool_use"]
+    pdf = {"type": "document", "source": {"type": "base64", "data": "x"}}
+    with pytest.raises(ApiError, match="'base64'"):
+        adapted(MESSAGES, {"messages": [{"role": "user", "content": [pdf]}]})
+
+
+def test_a_schema_loses_only_what_cannot_constrain() -> None:
+    schema = {
+        "type": "object",
+        "properties": {
+            "n": {"type": "integer", "multipleOf": 5, "minimum": 1},
+            "multipleOf": {"type": "array", "items": {"type": "string"}, "uniqueItems": True},
+            "s": {"type": ["string", "null"], "format": "colour", "maxLength": 3},
+            "p": {"type": "string", "pattern": "a*", "maxLength": 3},
+        },
+        "patternProperties": {"^x": {}},
+    }
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    body, exchange = chat(response_format=form)
+    assert body["response_format"]["json_schema"]["schema"] == {
+        "type": "object",
+        "properties": {
+            "n": {"type": "integer", "minimum": 1},
+            "multipleOf": {"type": "array", "items": {"type": "string"}},
+            "s": {"type": ["string", "null"], "maxLength": 3},
+            "p": {"type": "string", "pattern": "a*"},
+        },
+    }
+    assert ignored(exchange) == [
+        "response_format.format",
+        "response_format.maxLength",
+        "response_format.multipleOf",
+        "response_format.patternProperties",
+        "response_format.uniqueItems",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "given", "got"), [(CHAT, 1, True), (CHAT, 0, False), (COMPLETIONS, True, 1)]
+)
+def test_logprobs_of_the_other_api(path: str, given: Any, got: Any) -> None:
+    body = {"messages": HI} if path == CHAT else {"prompt": "x"}
+    assert adapted(path, {**body, "logprobs": given})[0]["logprobs"] is got
