@@ -1,8 +1,8 @@
 """The messages of the open conversation, and the answer that is growing.
 
 While an answer grows, the run of the page goes on, and until it ends Streamlit keeps everything on screen
-that an earlier run drew and this one has not replaced. So every message has the same four places, filled or not, and
-`follow` clears what is left of a conversation that was longer.
+that an earlier run drew and this one has not replaced. So every message has the same four places, filled or
+not, and `follow` clears what is left of a conversation that was longer.
 """
 
 import time
