@@ -10,7 +10,7 @@ from typing import Literal
 from ui.conversation import Message, new_id
 from ui.router_client import ChatRequest, Ended, Piece, Readiness, RouterClient, RouterFailure, Started
 
-# Seconds that an answer goes on while no page shows it: longer than a slow reload or a cut of the network takes.
+# Seconds that an answer goes on while no page shows it: longer than a slow reload or a network cut takes.
 ABANDONED_AFTER = 300.0
 KEPT_FOR = 3600.0  # seconds that an answer which ended then waits for its page
 _POLL = 1.0

@@ -134,15 +134,13 @@ def _math(state: StateInline, silent: bool) -> bool:
             return False
         return _note(state, silent, end, (here, end, f"${inside.strip()}$"))
     after = _AFTER_MATH.match(state.src, end)
-    alone = after and not state.src[:here].rpartition("\n")[2].strip()
-    if not alone:
+    if after is None or state.src[:here].rpartition("\n")[2].strip():
         if letter == "$":
             return _note(state, silent, end)
         if _PROSE.fullmatch(block):
             return False
         return _note(state, silent, end, (here, here + 2, "$$"), (end - 2, end, "$$"))
     # In the lines between, $$ alone on a line makes it a block.
-    assert after
     own_line = block.rpartition("\n")[2].strip() == "" and "\n" in block
     return _note(
         state,

@@ -80,6 +80,7 @@ def test_everything_can_be_copied_on_plain_http(
     exported.write_text(export([conversation]))
     chat.button("Import, export").click()
     page.locator('[data-testid="stFileUploader"] input[type=file]').set_input_files(exported)
+    expect(page.get_by_text("1 imported.")).to_be_visible()
     page.keyboard.press("Escape")
     page.get_by_test_id("stSidebar").get_by_text("Code", exact=True).click()
     expect(chat.messages).to_have_count(2)

@@ -1,8 +1,8 @@
 """The messages of the open conversation, and the answer that is growing.
 
-While an answer grows, the run of the page goes on, and until it ends Streamlit keeps everything on screen that an
-earlier run drew and this one has not replaced. So every message has the same four places, filled or not, and
-`follow` clears what is left of a conversation that was longer.
+While an answer grows, the run of the page goes on, and until it ends Streamlit keeps everything on screen
+that an earlier run drew and this one has not replaced. So every message has the same four places, filled or
+not, and `follow` clears what is left of a conversation that was longer.
 """
 
 import time
@@ -94,8 +94,8 @@ def follow(chat: ChatSession, answer: Answer) -> None:
 
 def _markdown(text: str, place: DeltaGenerator | None = None) -> None:
     """Draw what somebody wrote in Markdown."""
-    # Streamlit replaces this everywhere, even in code, where a word joiner is the only defence; what is copied
-    # comes without it (see frontend/page.js).
+    # Streamlit replaces this everywhere, even in code, where a word joiner is the only defence; what is
+    # copied comes without it (see frontend/page.js).
     (place or st).markdown(presentable(text).replace(":material/", f":{JOINER}material/"))
 
 
