@@ -2,6 +2,7 @@ import json
 import stat
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -133,7 +134,8 @@ def test_a_file_that_is_not_understood_is_left_alone(
 def test_a_file_of_comments_keeps_them(text: str, config: str, form: str) -> None:
     after = merged(text, config, form)
     assert after.startswith(text.rstrip()) or form == "toml"
-    read = {"yaml": yaml.safe_load, "json": json5_loads, "toml": tomllib.loads}[form]
+    readers: dict[str, Any] = {"yaml": yaml.safe_load, "json": json5_loads, "toml": tomllib.loads}
+    read = readers[form]
     assert read(after) == {"a": 1}
     assert merged(after, config, form) == after
 
