@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from services.stack.settings import Settings
+from services.stack.commands.up import check_router
+from services.stack.failure import Failure
+from services.stack.settings import Settings, ensure_key, load
 from tests.support import ROOT
 from tests.support.stack import Stack
 
@@ -97,3 +99,26 @@ def test_another_users_checkout_can_be_asked_for_help(tmp_path: Path) -> None:
     (environment / ".lock-digest").unlink()
     answer = subprocess.run(command, capture_output=True, text=True)
     assert answer.returncode == 1 and "ask its owner" in answer.stderr and answer.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("QUEUE_MAX=lots", "QUEUE_MAX"),
+        ("TRUNCATE=perhaps", "TRUNCATE"),
+        ("MODEL_ALIASES=gpt=other", "MODEL_ALIASES"),
+        ("REDIS_URL=localhost", "REDIS_URL"),
+        ("LITELLM_MASTER_KEY=short", "LITELLM_MASTER_KEY"),
+        ("KEYS_FILE=/nonexistent", "KEYS_FILE"),
+        ("KEYS_FILE=/bin/true", "KEYS_FILE"),
+    ],
+)
+def test_a_wrong_setting_of_the_router_is_one_line_before_anything_starts(
+    tmp_path: Path, line: str, told: str
+) -> None:
+    ensure_key(tmp_path, lambda _: None)
+    settings = load(tmp_path)
+    name, value = line.split("=", 1)
+    with pytest.raises(Failure) as failure:
+        check_router(Settings(tmp_path, settings.variables | {name: value}))
+    assert str(failure.value).startswith(told) and "\n" not in str(failure.value)
