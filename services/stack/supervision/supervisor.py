@@ -100,7 +100,8 @@ class Supervisor:
         """The state of each service that was started, or None if supervisor is not running."""
         try:
             answers: Any = self._ask("getAllProcessInfo")
-        except (OSError, http.client.HTTPException):
+        # A fault is the answer of a supervisor that is shutting down.
+        except (OSError, http.client.HTTPException, xmlrpc.client.Fault):
             return None
         return [
             ServiceState(
