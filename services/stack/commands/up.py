@@ -160,7 +160,8 @@ def _watch(supervisor: Supervisor) -> None:
                 console.print(f"{time.strftime('%H:%M:%S')}  {state.name:8} {now}")
             last[state.name] = now
         _pause(1)
-    if supervisor.stop():
+    supervisor.stop()
+    if supervisor.crashed():
         raise Failure("the supervisor died; all services were stopped. ./run up starts them again.")
     console.print("Duoserve was stopped.")
 

@@ -96,6 +96,10 @@ class Supervisor:
         """Whether the supervisor that `start` started has ended."""
         return self._process is not None and self._process.poll() is not None
 
+    def crashed(self) -> bool:
+        """Whether the supervisor that `start` started did not end in order; waits for its end."""
+        return self._process is not None and self._process.wait() != 0
+
     def states(self) -> list[ServiceState] | None:
         """The state of each service that was started, or None if supervisor is not running."""
         try:
