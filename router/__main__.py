@@ -1,4 +1,4 @@
-"""Entry point: `python -m router`."""
+"""Entry point: `python -m router`; `--check` only checks the settings and the files that they name."""
 
 import asyncio
 import logging
@@ -10,7 +10,7 @@ from types import FrameType
 
 import uvicorn
 
-from router.app import build
+from router.app import build, check
 from router.errors import BadSettings
 from router.settings import read_settings
 
@@ -18,11 +18,14 @@ _LAST_SECONDS = 3
 
 
 def main() -> int:
-    """Serve until SIGTERM or SIGINT; returns the exit status."""
+    """Serve until SIGTERM or SIGINT, or only check the settings; returns the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     stopping = asyncio.Event()
     try:
         settings = read_settings()
+        if sys.argv[1:] == ["--check"]:
+            check(settings)
+            return 0
         app = build(settings, stopping)
     except BadSettings as error:
         print(f"router: {error}", file=sys.stderr)

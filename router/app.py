@@ -68,6 +68,17 @@ def browsers(origins: Sequence[str]) -> list[Middleware]:
     ]
 
 
+def check(settings: Settings) -> None:
+    """Read everything that `build` reads, in a fraction of its time.
+
+    Raises:
+        BadSettings: as `build` does.
+    """
+    read_models(settings, read_families(_CONFIG / "fim.yaml"))
+    read_keys(settings)
+    Tolerated.read(_CONFIG / "parameters.yaml", engine_device(settings))
+
+
 def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
     """The router's ASGI app. When `stopping` is set, it ends the requests that still run.
 

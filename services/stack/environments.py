@@ -8,6 +8,7 @@ installation.
 import fcntl
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -53,7 +54,18 @@ class Environment:
         return self.folder / ".lock-digest"
 
     def up_to_date(self) -> bool:
-        return self.stamp.exists() and self.stamp.read_text() == self.digest()
+        return self.stamp.exists() and self.stamp.read_text() == self.digest() and not self.moved()
+
+    def moved(self) -> bool:
+        """Whether the checkout was moved since the installation: the scripts in bin/ name the old path."""
+        try:
+            activate = (self.folder / "bin" / "activate").read_text()
+        except OSError:
+            return False
+        # The first is the path; a later one is for Windows.
+        assigned = next((line for line in activate.splitlines() if line.startswith("VIRTUAL_ENV=")), "")
+        words = shlex.split(assigned.partition("=")[2])
+        return bool(words) and Path(words[0]).resolve() != self.folder.resolve()
 
     def digest(self) -> str:
         """The SHA-256 of the lock."""
@@ -125,8 +137,9 @@ def lock(upgrade: bool) -> None:
 
 
 def _install(environment: Environment) -> None:
+    moved = environment.moved()
     environment.stamp.unlink(missing_ok=True)
-    if not environment.python.exists():
+    if moved or not environment.python.exists():
         shutil.rmtree(environment.folder, ignore_errors=True)
         _run(
             [_uv(), "venv", "--quiet", "--python", sys.executable, str(environment.folder)],

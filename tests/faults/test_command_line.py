@@ -1,12 +1,16 @@
 """`./run` in a shell, with settings and in folders that are not as expected. No engine starts."""
 
+import hashlib
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from services.stack.settings import Settings
+from services.stack.commands.up import check_router
+from services.stack.failure import Failure
+from services.stack.settings import Settings, ensure_key, load
 from tests.support import ROOT
 from tests.support.stack import Stack
 
@@ -71,3 +75,50 @@ def test_what_runs_can_be_read_and_stopped_whatever_the_settings_say(tmp_path: P
         answer = stack.run(command)
         assert answer.returncode == 1 and answer.stderr.count("\n") == 1, answer.stderr
         assert answer.stderr.startswith("duoserve: ")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_another_users_checkout_can_be_asked_for_help(tmp_path: Path) -> None:
+    """A user who may read the checkout, and not write to it."""
+    script = tmp_path / "checkout" / "run"
+    for path in ("services/stack", "services/__init__.py", "run"):
+        source, target = ROOT / path, tmp_path / "checkout" / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
+    environment = tmp_path / "checkout" / ".envs" / "stack"
+    (environment / "bin").mkdir(parents=True)
+    (environment / "bin" / "python").write_text('#!/bin/sh\necho "$@"\n')
+    (environment / "bin" / "python").chmod(0o755)
+    digest = hashlib.sha256((ROOT / "services" / "stack" / "requirements.lock").read_bytes()).hexdigest()
+    (environment / ".lock-digest").write_text(digest)
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(folder.stat().st_mode | 0o055)
+    command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", str(script), "-h"]
+    answer = subprocess.run(command, capture_output=True, text=True)
+    assert answer.returncode == 0 and "services.stack -h" in answer.stdout, answer.stderr
+    (environment / ".lock-digest").unlink()
+    answer = subprocess.run(command, capture_output=True, text=True)
+    assert answer.returncode == 1 and "ask its owner" in answer.stderr and answer.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("QUEUE_MAX=lots", "QUEUE_MAX"),
+        ("TRUNCATE=perhaps", "TRUNCATE"),
+        ("MODEL_ALIASES=gpt=other", "MODEL_ALIASES"),
+        ("REDIS_URL=localhost", "REDIS_URL"),
+        ("LITELLM_MASTER_KEY=short", "LITELLM_MASTER_KEY"),
+        ("KEYS_FILE=/nonexistent", "KEYS_FILE"),
+        ("KEYS_FILE=/bin/true", "KEYS_FILE"),
+    ],
+)
+def test_a_wrong_setting_of_the_router_is_one_line_before_anything_starts(
+    tmp_path: Path, line: str, told: str
+) -> None:
+    ensure_key(tmp_path, lambda _: None)
+    settings = load(tmp_path)
+    name, value = line.split("=", 1)
+    with pytest.raises(Failure) as failure:
+        check_router(Settings(tmp_path, settings.variables | {name: value}))
+    assert str(failure.value).startswith(told) and "\n" not in str(failure.value)

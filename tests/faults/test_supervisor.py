@@ -146,3 +146,16 @@ def test_what_runs_keeps_its_settings_until_it_is_stopped(start: Start, tmp_path
     assert recorded and recorded.variables == before
     assert again.stop()
     assert again.settings.recorded() is None
+
+
+def test_one_that_was_stopped_did_not_crash_and_one_that_was_killed_did(start: Start, tmp_path: Path) -> None:
+    stopped = start(tmp_path / "a")
+    wait_for(stopped.running, "the supervisor answers")
+    Supervisor(Settings(tmp_path / "a", {})).stop()
+    assert stopped.states() is None and not stopped.crashed()
+    killed = start(tmp_path / "b")
+    wait_for(killed.running, "the supervisor answers")
+    assert killed._process is not None
+    killed._process.kill()
+    killed.stop()
+    assert killed.crashed()

@@ -1,6 +1,7 @@
 """`./run doctor`: what this machine must have. `./run up` checks it too, before it starts anything."""
 
 import ctypes
+import errno
 import shutil
 import socket
 from collections.abc import Iterator
@@ -51,8 +52,11 @@ def installation(settings: Settings) -> Iterator[Check]:
     """What `up` still has to prepare, and whether the key is safe."""
     engine = "engine" if settings.engine == "cpu" else "engine-cuda"
     for name in (engine, "router", "ui"):
-        ready = environments.BY_NAME[name].up_to_date()
-        yield Check(f"environment {name}", "up to date" if ready else "will be installed by ./run up")
+        environment = environments.BY_NAME[name]
+        found = "up to date" if environment.up_to_date() else "will be installed by ./run up"
+        if environment.moved():
+            found = "of another path, as this folder was moved or copied; will be installed again by ./run up"
+        yield Check(f"environment {name}", found)
     if settings.engine == "cpu":
         chosen = precision.chosen(settings)
         yield Check("precision", str(chosen or "will be prepared and measured by ./run up"))
@@ -161,14 +165,16 @@ def _port(service: str, port: int, settings: Settings) -> Check:
     engine = settings.local_engines.get(service)
     setting = f"{engine.alias.upper()}_URL" if engine else f"{service.upper()}_PORT"
     address = settings.variables["BIND_ADDRESS"] if service in ("router", "ui") else "127.0.0.1"
-    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((address, port))
-        except OSError as error:
-            remedy = f"stop what uses it, or change {setting} in {settings.env_file}"
-            problem = f"{service} cannot listen on {address}:{port} ({error.strerror}); {remedy}."
-            return Check(f"port of {service}", "", problem)
+    except OSError as error:
+        remedy = f"stop what uses it, or change {setting} in {settings.env_file}"
+        if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+            remedy = f"change BIND_ADDRESS in {settings.env_file} to an address of this machine"
+        problem = f"{service} cannot listen on {address}, port {port} ({error.strerror}); {remedy}."
+        return Check(f"port of {service}", "", problem)
     return Check(f"port of {service}", f"{port} is free")
 
 

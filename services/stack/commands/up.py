@@ -4,6 +4,7 @@ import fcntl
 import os
 import shlex
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,10 +17,12 @@ from services.stack.commands import doctor
 from services.stack.commands.setup import prepare
 from services.stack.commands.status import state_of
 from services.stack.console import console
+from services.stack.environments import BY_NAME, ROOT
 from services.stack.failure import Failure
 from services.stack.settings import KEY, Settings, home, load
 from services.stack.supervision import health
 from services.stack.supervision.supervisor import ServiceState, Supervisor
+from services.stack.variables import passed
 
 MAX_STARTS = 3  # a service that was never ready in this many starts is given up
 POLL = 0.3  # seconds
@@ -46,6 +49,7 @@ def _up(settings: Settings, engine: str | None, detach: bool) -> int:
     doctor.require(settings)
     prepare(settings)
     supervisor = Supervisor(load(settings.home).with_engine(engine))
+    check_router(supervisor.settings)
     # Set explicitly, because a shell starts its background jobs with SIGINT ignored.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _ask_to_stop)
@@ -69,6 +73,20 @@ def _up(settings: Settings, engine: str | None, detach: bool) -> int:
         supervisor.stop()
         raise
     return 0
+
+
+def check_router(settings: Settings) -> None:
+    """Have the router check its settings, before engines load for minutes in vain.
+
+    Raises:
+        Failure: the line with which the router would have ended.
+    """
+    command = [str(BY_NAME["router"].python), "-m", "router", "--check"]
+    environment = passed() | settings.variables | {"DUOSERVE_HOME": str(settings.home)}
+    answer = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    if answer.returncode != 0:
+        told = answer.stderr.strip().splitlines() or [f"exit status {answer.returncode}"]
+        raise Failure(told[-1].removeprefix("router: "))
 
 
 @contextmanager
@@ -142,7 +160,8 @@ def _watch(supervisor: Supervisor) -> None:
                 console.print(f"{time.strftime('%H:%M:%S')}  {state.name:8} {now}")
             last[state.name] = now
         _pause(1)
-    if supervisor.stop():
+    supervisor.stop()
+    if supervisor.crashed():
         raise Failure("the supervisor died; all services were stopped. ./run up starts them again.")
     console.print("Duoserve was stopped.")
 

@@ -12,6 +12,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from services.stack.client import client
 from services.stack.evaluation.sandbox import passes
 from services.stack.failure import Failure
 from services.stack.settings import KEY, load
@@ -70,13 +71,11 @@ def _fitting(answer: str, suffix: str) -> str:
 
 def _ask(settings: Mapping[str, str], model: str, path: str, body: dict[str, Any]) -> Any:
     try:
-        answer = httpx.post(
-            f"{settings['ROUTER_URL']}{path}",
+        key = {"authorization": f"Bearer {settings[KEY]}"}
+        with client(settings["ROUTER_URL"], headers=key, timeout=TIMEOUT) as asked:
             # Greedy, so that a model gives the same answer every time.
-            json={"model": model, "temperature": 0, **body},
-            headers={"authorization": f"Bearer {settings[KEY]}"},
-            timeout=TIMEOUT,
-        )
+            greedy = {"model": model, "temperature": 0, **body}
+            answer = asked.post(f"{settings['ROUTER_URL']}{path}", json=greedy)
         if answer.is_error:
             raise Failure(str(answer.json()["error"]["message"]))
         return answer.json()["choices"][0]

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import yaml
 
+from services.stack.client import client
 from services.stack.failure import Failure
 from services.stack.ide.tools import Facts, Tool
 
@@ -67,7 +68,8 @@ def run(tool: Tool, facts: Facts) -> Iterator[Outcome]:
     if not facts.key:
         raise Failure("the key is not known; set DUOSERVE_API_KEY to the key of that service.")
     try:
-        httpx.get(f"{facts.base}/health", timeout=5).raise_for_status()
+        with client(facts.base, timeout=5) as asked:
+            asked.get(f"{facts.base}/health").raise_for_status()
     except httpx.HTTPError as error:
         raise Failure(f"nothing answers at {facts.base} ({_line(error)}); start it with ./run up.") from None
     for request in requests_of(tool.name, facts.fim_model):
@@ -76,10 +78,10 @@ def run(tool: Tool, facts: Facts) -> Iterator[Outcome]:
 
 def send(request: ToolRequest, base: str, key: str) -> Outcome:
     """Send one request, and check that the answer has the form of its API."""
-    with httpx.Client(headers={"authorization": f"Bearer {key}"}, timeout=TIMEOUT) as client:
+    with client(base, headers={"authorization": f"Bearer {key}"}, timeout=TIMEOUT) as asked:
         start = time.monotonic()
         try:
-            with client.stream("POST", f"{base}{request.path}", json=request.body) as answer:
+            with asked.stream("POST", f"{base}{request.path}", json=request.body) as answer:
                 works, detail, first = _read(answer, request.body.get("stream", False))
         except (httpx.HTTPError, ValueError) as error:
             works, detail, first = False, _line(error), None

@@ -5,6 +5,7 @@ json-five (JSON with comments, as in VS Code and Zed), ruamel.yaml and tomlkit k
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping, MutableMapping, MutableSequence, Sequence
 from datetime import datetime
@@ -23,6 +24,8 @@ from services.stack.failure import Failure
 # Two entries of a list are the same if one of these is equal in both.
 IDENTITY = ("id", "model_id", "name")
 
+_JSON_COMMENTS = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
+
 
 def merged(text: str, config: str, form: str, keep: Sequence[str] = ()) -> str:
     """`text`, the file's content, with `config` merged in; both in the format `form` (json, yaml, toml).
@@ -35,6 +38,9 @@ def merged(text: str, config: str, form: str, keep: Sequence[str] = ()) -> str:
     """
     if not text.strip():
         return config
+    if "\r\n" in text:
+        # Merged with one kind of line end, and given back with the file's own.
+        return merged(text.replace("\r\n", "\n"), config, form, keep).replace("\n", "\r\n")
     try:
         if form == "json":
             return _json(text, config)
@@ -65,7 +71,7 @@ def write(
     """
     path = path.resolve()
     try:
-        before = path.read_text() if path.exists() else ""
+        before = path.read_bytes().decode("utf-8-sig") if path.exists() else ""
         after = merged(before, config, form, keep)
         if after == before:
             return False
@@ -91,8 +97,8 @@ def _place(path: Path, text: str, mode: int) -> None:
     """Write the whole file or nothing."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(descriptor, "w") as handle:
-            handle.write(text)
+        with os.fdopen(descriptor, "wb") as handle:
+            handle.write(text.encode())
         os.chmod(name, mode)  # noqa: PTH101
         os.replace(name, path)  # noqa: PTH105
     except BaseException:
@@ -133,6 +139,8 @@ def _yaml(text: str, config: str, keep: Sequence[str]) -> str:
     yaml.width = 10_000
     yaml.indent(mapping=2, sequence=4, offset=2)
     document, wanted = yaml.load(text), yaml.load(config)
+    if document is None:  # nothing but comments
+        return f"{text.rstrip()}\n\n{config}"
     for name in keep:
         if name in document:
             del wanted[name]
@@ -152,6 +160,8 @@ def _toml(text: str, config: str) -> str:
 
 
 def _json(text: str, config: str) -> str:
+    if not _JSON_COMMENTS.sub("", text).strip():
+        return f"{text.rstrip()}\n\n{config}"
     edits: list[tuple[int, int, str]] = []
     _edit(text, json5_loads(text, loader=ModelLoader()).value, json.loads(config), 1, edits)
     for start, end, new in sorted(edits, reverse=True):

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import httpx
 import yaml
 
+from services.stack.client import client
 from services.stack.environments import ROOT
 from services.stack.failure import Failure
 from services.stack.settings import ALIASES, KEY, PROFILES
@@ -140,7 +141,8 @@ def facts_of(url: str | None, settings: Mapping[str, str]) -> Facts:
 def _published(base: str, key: str | None) -> tuple[list[str], dict[str, int]] | None:
     """The names of the coder, and the windows by alias, from /v1/models."""
     try:
-        answer = httpx.get(f"{base}/v1/models", headers={"authorization": f"Bearer {key}"}, timeout=3)
+        with client(base, headers={"authorization": f"Bearer {key}"}, timeout=3) as asked:
+            answer = asked.get(f"{base}/v1/models")
         models: list[dict[str, Any]] = answer.raise_for_status().json()["data"]
         windows = {
             model["id"]: int(model["max_model_len"]) for model in models if model["id"] == model["root"]

@@ -8,6 +8,7 @@ leaves behind is recognized by its mark, and ended by the next guard of the same
 """
 
 import argparse
+import contextlib
 import ctypes
 import fcntl
 import json
@@ -83,6 +84,9 @@ class Guard:
             os.close(lock)
         status = self._child.wait()
         end(psutil.Process().children(recursive=True))
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass  # those that were adopted
         pump.join()
         return status if status >= 0 else 128 - status
 

@@ -1,7 +1,9 @@
 """Finds and ends the processes of a stack, by the mark that each has in its environment."""
 
 import contextlib
-from collections.abc import Iterable
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -21,7 +23,7 @@ def marked(home: Path, service: str | None = None) -> list[psutil.Process]:
 
     Excludes the caller, its ancestors and the processes of other users.
     """
-    own = {psutil.Process().pid, *(parent.pid for parent in psutil.Process().parents())}
+    own = {os.getpid(), *_ancestors()}
     found = []
     for process in psutil.process_iter():
         if process.pid in own:
@@ -45,15 +47,42 @@ def end(processes: Iterable[psutil.Process]) -> None:
     """
     processes = list(processes)
     _kill(process for process in processes if not _is_resource_tracker(process))
-    _, left = psutil.wait_procs(processes, timeout=2)
+    left = wait(processes, 2)
     _kill(left)
-    psutil.wait_procs(left, timeout=10)
+    wait(left, 10)
+
+
+def _ancestors() -> Iterator[int]:
+    """The ids of this process's ancestors, as far as they are still there while they are looked up."""
+    with contextlib.suppress(psutil.Error):
+        process: psutil.Process | None = psutil.Process()
+        while process and (process := process.parent()):
+            yield process.pid
 
 
 def _kill(processes: Iterable[psutil.Process]) -> None:
     for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
+        # Gone by now, or another user's since its number was given anew.
+        with contextlib.suppress(psutil.Error):
             process.kill()
+
+
+def wait(processes: Sequence[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """Wait until the processes are gone; returns those that are not after `seconds`.
+
+    Not psutil's wait_procs: it raises when a process ends at the wrong moment.
+    """
+    deadline = time.monotonic() + seconds
+    while (left := [process for process in processes if _runs(process)]) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return left
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def _is_resource_tracker(process: psutil.Process) -> bool:

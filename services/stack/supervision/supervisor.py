@@ -15,13 +15,11 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import xmlrpc.client
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
 from services.stack import gpus, models, precision, variables
@@ -29,7 +27,7 @@ from services.stack.environments import BY_NAME, ROOT
 from services.stack.failure import Failure
 from services.stack.settings import Settings, write_private
 from services.stack.supervision.guard import GRACE, Service, end_with_parent
-from services.stack.supervision.processes import end, marked, marks
+from services.stack.supervision.processes import end, marked, marks, wait
 
 SUPERVISOR = "supervisor"
 # The variable with the path of this Python, quoted for supervisor.
@@ -98,11 +96,16 @@ class Supervisor:
         """Whether the supervisor that `start` started has ended."""
         return self._process is not None and self._process.poll() is not None
 
+    def crashed(self) -> bool:
+        """Whether the supervisor that `start` started did not end in order; waits for its end."""
+        return self._process is not None and self._process.wait() != 0
+
     def states(self) -> list[ServiceState] | None:
         """The state of each service that was started, or None if supervisor is not running."""
         try:
             answers: Any = self._ask("getAllProcessInfo")
-        except (OSError, http.client.HTTPException):
+        # A fault is the answer of a supervisor that is shutting down.
+        except (OSError, http.client.HTTPException, xmlrpc.client.Fault):
             return None
         return [
             ServiceState(
@@ -118,9 +121,8 @@ class Supervisor:
         """Stop all services and supervisor, and kill what is left; returns whether anything was running."""
         with contextlib.suppress(OSError, http.client.HTTPException, xmlrpc.client.Fault):
             self._ask("shutdown")
-        deadline = time.monotonic() + GRACE + 10
         supervisors = marked(self.settings.home, SUPERVISOR)
-        psutil.wait_procs(supervisors, timeout=max(0.0, deadline - time.monotonic()))
+        wait(supervisors, GRACE + 10)
         left = marked(self.settings.home)
         end(left)
         shutil.rmtree(self._folder, ignore_errors=True)

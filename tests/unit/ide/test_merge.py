@@ -1,6 +1,8 @@
 import json
 import stat
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -117,3 +119,41 @@ def test_a_file_that_is_not_understood_is_left_alone(
     with pytest.raises(Failure, match="nothing was written"):
         merge.write(path, config, form, secret=False)
     assert path.read_text() == text and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "config", "form"),
+    [
+        ("# Sample\n## model: x\n\n#other: y\n", "a: 1\n", "yaml"),
+        ("# Sample", "a: 1\n", "yaml"),
+        ("---\n# Sample\n", "a: 1\n", "yaml"),
+        ("// Sample\n/* of\n settings */\n", '{"a": 1}', "json"),
+        ("# Sample\n", "a = 1\n", "toml"),
+    ],
+)
+def test_a_file_of_comments_keeps_them(text: str, config: str, form: str) -> None:
+    after = merged(text, config, form)
+    assert after.startswith(text.rstrip()) or form == "toml"
+    readers: dict[str, Any] = {"yaml": yaml.safe_load, "json": json5_loads, "toml": tomllib.loads}
+    read = readers[form]
+    assert read(after) == {"a": 1}
+    assert merged(after, config, form) == after
+
+
+@pytest.mark.parametrize(
+    ("text", "config", "form"),
+    [
+        ("# mine\r\nb: 2\r\n", "a: 1\n", "yaml"),
+        ('{\r\n  "b": 2 // mine\r\n}\r\n', '{"a": {"c": [1, 2]}}', "json"),
+        ("# mine\r\nb = 2\r\n", "a = 1\n", "toml"),
+        ("# only comments\r\n", "a: 1\n", "yaml"),
+    ],
+)
+def test_the_ends_of_lines_stay_as_they_are(tmp_path: Path, text: str, config: str, form: str) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(text.encode())
+    backup = merge.write(path, config, form, secret=False)
+    assert isinstance(backup, Path) and backup.read_bytes() == text.encode()
+    after = path.read_bytes()
+    assert b"a" in after and after.count(b"\n") == after.count(b"\r\n") > 1
+    assert merge.write(path, config, form, secret=False) is False

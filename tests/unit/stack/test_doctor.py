@@ -17,6 +17,12 @@ def test_a_port_in_use_is_named_with_its_setting(tmp_path: Path) -> None:
     assert any("ROUTER_PORT" in problem for problem in problems)
 
 
+def test_an_address_that_is_not_this_machines_is_named_with_its_setting(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("BIND_ADDRESS=2001:db8::1\n")
+    problems = [c.problem for c in doctor.machine(settings.load(tmp_path)) if c.problem]
+    assert any("change BIND_ADDRESS" in problem for problem in problems)
+
+
 def test_a_machine_without_gpu_is_refused_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,3 +43,27 @@ def test_a_failed_installation_is_not_taken_for_done(
     with pytest.raises(Failure, match="run the same command again"):
         environments.ensure("test", say=lambda _: None)
     assert not environment.up_to_date()
+
+
+def test_a_moved_checkout_gets_scripts_with_its_new_path(
+    environment: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environments.ensure("test", say=lambda _: None)
+    assert environment.up_to_date() and not environment.moved()
+    moved = tmp_path / "it's moved #1"
+    moved.mkdir()
+    environment.folder.rename(moved / "test")
+    monkeypatch.setattr(environments, "ENVIRONMENTS", moved)
+    assert environment.moved() and not environment.up_to_date()
+    environments.ensure("test", say=lambda _: None)
+    assert environment.up_to_date() and not environment.moved()
+
+
+def test_a_link_to_an_environment_is_not_a_move(
+    environment: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environments.ensure("test", say=lambda _: None)
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path, target_is_directory=True)
+    monkeypatch.setattr(environments, "ENVIRONMENTS", link)
+    assert environment.up_to_date()
