@@ -156,6 +156,18 @@ def _set(exchange: Exchange, name: str, value: float) -> None:
     exchange.headers["x-duoserve-set"] = f"{name}={value:g}"
 
 
+def _sequences(exchange: Exchange, model: Model) -> None:
+    """No more prompts in one request than the engine decodes at once, since it waits for one slot only."""
+    prompt, n = exchange.body["prompt"], exchange.body.get("n", 1)
+    prompts = len(prompt) if isinstance(prompt, list) and not all(isinstance(t, int) for t in prompt) else 1
+    if prompts > 1 and prompts * n > model.slots:
+        raise invalid(
+            "prompt",
+            f"asks for {prompts * n} answers ({prompts} prompts, 'n' {n}); at most {model.slots} are allowed "
+            "in one request, as many as the engine decodes at once",
+        )
+
+
 def _logprobs(exchange: Exchange, _: Model) -> None:
     """0 and 1 for false and true in chat, and the reverse in completions."""
     if "logprobs" in exchange.body:
@@ -254,7 +266,7 @@ Adaptation = Callable[[Exchange, Model], None]
 _COMMON: tuple[Adaptation, ...] = (_sampling, _stream_options, _thinking, _schemas)
 _BY_PATH: dict[str, tuple[Adaptation, ...]] = {
     CHAT: (_old_functions, _allowed_tools, _tools, _logprobs, *_COMMON),
-    COMPLETIONS: (_logprobs, *_COMMON),
+    COMPLETIONS: (_sequences, _logprobs, *_COMMON),
     RESPONSES: (_allowed_tools, _tools, *_COMMON),
     INPUT_TOKENS: (_allowed_tools, _tools),
     MESSAGES: (_output_format, _blocks, _tools, *_COMMON),

@@ -233,14 +233,8 @@ def test_nesting_up_to_the_limit_is_served(service: Service) -> None:
     assert service.post(
         "/v1/chat/completions", chat(messages=[{"role": "user", "content": [part]}])
     ).is_success
-    assert service.post(
-        "/v1/chat/completions",
-        chat(
-            "word " * 400,
-            max_tokens=900,
-            tools=[{"type": "function", "function": {"name": "f", "parameters": nested(225)}}],
-        ),
-    ).is_success
+    tools = [{"name": "f", "input_schema": nested(225)}]
+    assert service.post("/v1/messages/count_tokens", chat(tools=tools)).is_success
 
 
 def test_usage_that_was_not_asked_for_is_in_no_event(service: Service) -> None:

@@ -128,7 +128,10 @@ def test_no_tokens_are_counted_when_the_prompt_fits_anyway(service: Service) -> 
 
 
 def test_tools_count(service: Service) -> None:
-    tool = {"type": "function", "function": {"name": "f", "description": "word " * 500, "parameters": {}}}
+    tool = {
+        "type": "function",
+        "function": {"name": "f", "description": "word " * 500, "parameters": {"type": "object"}},
+    }
     answer = service.post(
         "/v1/chat/completions", {"model": "coder", "messages": conversation(15), "tools": [tool]}
     )

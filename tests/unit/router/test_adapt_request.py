@@ -123,6 +123,16 @@ def test_several_choices_are_never_greedy(given: Json, greedy: bool, got: float 
     )
 
 
+def test_prompts_are_no_way_around_the_slots() -> None:
+    body, _ = adapted(COMPLETIONS, {"prompt": ["x"] * 4})
+    assert len(body["prompt"]) == 4
+    adapted(COMPLETIONS, {"prompt": [1] * 100})
+    for many in ({"prompt": ["x"] * 5}, {"prompt": [[1, 2]] * 60}, {"prompt": ["x"] * 2, "n": 3}):
+        with pytest.raises(ApiError, match="at most 4") as caught:
+            adapted(COMPLETIONS, many)
+        assert caught.value.param == "prompt"
+
+
 def test_a_greedy_default_stays_for_one_choice() -> None:
     assert "temperature" not in chat(n=1)[0]
 

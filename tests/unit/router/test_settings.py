@@ -61,6 +61,7 @@ def test_a_weak_key_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch, ke
         ("REDIS_URL", "localhost:6379"),
         ("LIMITS_WITHOUT_REDIS", "ajar"),
         ("METRICS_OPEN_TO", "the office"),
+        ("CORS_ORIGINS", "notes.example"),
         ("PROFILE", "../../etc"),
         ("LOG_DAYS", "0"),
     ],
