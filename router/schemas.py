@@ -53,6 +53,34 @@ class StreamOptions(BaseModel):
     continuous_usage_stats: bool | None = None
 
 
+class TemplateKwargs(BaseModel):
+    """What the chat templates and vLLM's parsers of the models served here and their relatives read.
+
+    Everything else in `chat_template_kwargs` is refused: the tokenizer takes it as arguments, and
+    `padding: max_length` with a large `max_length` costs gigabytes.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    enable_thinking: bool | None = None  # Qwen3, GLM, Hermes, Nemotron
+    thinking: bool | None = None  # DeepSeek, Granite, Kimi
+    thinking_mode: Text | None = None
+    thinking_budget: Annotated[int, Field(ge=-1, le=10_000_000)] | None = None  # Seed-OSS
+    reasoning_effort: Text | Annotated[int, Field(ge=0, le=100)] | None = None  # gpt-oss, Mistral, DeepSeek
+    preserve_thinking: bool | None = None  # Qwen3.5
+    clear_thinking: bool | None = None  # GLM
+    drop_thinking: bool | None = None  # DeepSeek
+    truncate_history_thinking: bool | None = None  # Nemotron
+    low_effort: bool | None = None  # Nemotron
+    force_nonempty_content: bool | None = None  # Nemotron
+    tool_call_format: Text | None = None  # K2
+    keep_cot: bool | None = None  # Hermes
+    model_identity: Annotated[str, Field(max_length=1024)] | None = None  # gpt-oss
+    date_string: Text | None = None  # Llama
+    tools_in_user_message: bool | None = None  # Llama
+    add_vision_id: bool | None = None  # Qwen's vision models
+
+
 class _Sampled(Parameters):
     """What chat and text completions have in common."""
 
@@ -102,7 +130,7 @@ class Chat(_Sampled):
     echo: bool | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
-    chat_template_kwargs: dict[str, bool | int | float | Text] | None = None
+    chat_template_kwargs: TemplateKwargs | None = None
     # OpenAI's bookkeeping
     modalities: list[Literal["text"]] | None = None
     prediction: Json | None = None
