@@ -28,6 +28,7 @@ from router.litellm.config import load_app
 from router.litellm.pass_through import PassThrough
 from router.metrics import Metrics
 from router.models import models_list, published_names, read_models
+from router.quarantine import Quarantine
 from router.readiness import Readiness
 from router.relay import Relay
 from router.replicas import Replicas
@@ -63,6 +64,7 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
 
     readiness = Readiness(models)
     replicas = Replicas(readiness)
+    quarantine = Quarantine(readiness)
     tokenizer = Tokenizer()
     admission = Admission({alias: model.slots for alias, model in models.items()}, settings.queue_max)
     log = RequestLog(settings.log_folder, settings.log_days, settings.log_total_gb * 1e9)
@@ -101,6 +103,7 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
             partial(check_parameters, tolerated=tolerated, max_n=settings.max_n, max_stop=max_stop),
             check_structured,
             partial(resolve_model, names=names),
+            quarantine.refuse,
             RecogniseFim(models, families, max_stop),
             partial(check_ready, readiness=readiness),
             partial(identify_client, ring=ring),
@@ -108,7 +111,7 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
         Middleware(RateLimit, storage(settings.redis_url), ring, settings.limits_without_redis),
         Middleware(Cancel, settings.request_timeout, stopping),
         Middleware(Admit, admission, readiness, settings.max_wait),
-        Middleware(ChooseReplica, replicas),
+        Middleware(ChooseReplica, replicas, quarantine),
         Middleware(
             Steps,
             FitPrompt(models, tokenizer, settings.context_ratio, settings.truncate),

@@ -36,6 +36,8 @@ class Exchange:
     queue_wait: float | None = None
     queue_position: int | None = None
     in_flight: int | None = None
+    # Identifies what is asked, in the quarantine.
+    digest: str = ""
     # The engine that answers, once it is chosen.
     replica: Replica | None = None
     # Left out of the prompt so that it fits.
