@@ -26,6 +26,8 @@ class Exchange:
     # Who asks: the name of the key, and the client as the queue and the rate limits know it.
     key_name: str = ""
     client: str = ""
+    # Whose turn in the queue it takes: one that cannot be changed at will.
+    group: str = ""
     alias: str = ""
     body: dict[str, Any] = field(default_factory=dict)
     stream: bool = False

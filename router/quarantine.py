@@ -99,8 +99,13 @@ class Quarantine:
                         self._suspect(replica, suspect)
 
     def _suspect(self, replica: Replica, suspect: str) -> None:
-        deaths = self._suspects.pop(suspect, (0, 0.0))[0] + 1
-        self._suspects[suspect] = deaths, self._clock()
+        died = self._died[replica]
+        deaths, latest = self._suspects.pop(suspect, (0, -SECONDS))
+        if latest == died:  # the same request was running more than once
+            self._suspects[suspect] = deaths, latest
+            return
+        deaths += 1
+        self._suspects[suspect] = deaths, died
         if len(self._suspects) > _MOST:
             del self._suspects[next(iter(self._suspects))]
         if deaths >= _DEATHS:

@@ -66,6 +66,13 @@ def test_what_is_answered_meanwhile_is_innocent() -> None:
     assert service.refuses("poison") and not service.refuses("ann's")
 
 
+@pytest.mark.parametrize("seen_first", [False, True])
+def test_a_death_counts_once_however_often_the_request_was_running(seen_first: bool) -> None:
+    service = Service()
+    service.die("poison", "poison", "poison", seen_first=seen_first)
+    assert not service.refuses("poison")
+
+
 def test_a_failure_without_a_death_is_nobodys_fault() -> None:
     service = Service()
     for _ in range(3):
