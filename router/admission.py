@@ -29,6 +29,7 @@ class Ticket:
 
     alias: str
     client: str
+    group: str
     urgent: bool
     granted: Callable[[], None]
     entered: float  # on the clock of `Admission`
@@ -37,8 +38,8 @@ class Ticket:
     position: int = 0
 
 
-class _FairQueue:
-    """Tickets that wait for one model: first come, first served within a client; clients take turns."""
+class _Turns:
+    """Tickets of one group: first come, first served within a client; clients take turns."""
 
     def __init__(self) -> None:
         self._clients: OrderedDict[str, deque[Ticket]] = OrderedDict()
@@ -65,6 +66,36 @@ class _FairQueue:
         ticket = tickets.popleft()
         if tickets:
             self._clients[client] = tickets  # at the end: every other client comes first
+        return ticket
+
+
+class _FairQueue:
+    """Tickets that wait for one model: groups take turns, and within a group its clients do."""
+
+    def __init__(self) -> None:
+        self._groups: OrderedDict[str, _Turns] = OrderedDict()
+
+    def __len__(self) -> int:
+        return sum(map(len, self._groups.values()))
+
+    def add(self, ticket: Ticket) -> None:
+        self._groups.setdefault(ticket.group, _Turns()).add(ticket)
+
+    def remove(self, ticket: Ticket) -> None:
+        self._groups[ticket.group].remove(ticket)
+        if not self._groups[ticket.group]:
+            del self._groups[ticket.group]
+
+    @property
+    def first(self) -> Ticket:
+        """Whose turn it is. The queue must not be empty."""
+        return next(iter(self._groups.values())).first
+
+    def pop(self) -> Ticket:
+        group, turns = self._groups.popitem(last=False)
+        ticket = turns.pop()
+        if turns:
+            self._groups[group] = turns  # at the end: every other group comes first
         return ticket
 
 
@@ -121,15 +152,17 @@ class Admission:
         """Requests in the queue."""
         return sum(map(self.waiting, self._slots))
 
-    def enter(self, alias: str, client: str, urgent: bool, granted: Callable[[], None]) -> Ticket:
+    def enter(
+        self, alias: str, client: str, urgent: bool, granted: Callable[[], None], group: str = ""
+    ) -> Ticket:
         """A ticket that runs at once if a slot is free, and waits otherwise. `granted` is called when it
-        runs.
+        runs. Clients of one `group` share its turn.
 
         Raises:
             QueueFull: no slot is free and the queue is full.
         """
         slots = self._slots[alias]
-        ticket = Ticket(alias, client, urgent, granted, self._clock())
+        ticket = Ticket(alias, client, group or client, urgent, granted, self._clock())
         if slots.running < slots.count:
             self._run(ticket)
             return ticket

@@ -31,6 +31,7 @@ from router.litellm.config import load_app
 from router.litellm.pass_through import PassThrough
 from router.metrics import Metrics
 from router.models import engine_device, models_list, published_names, read_models
+from router.quarantine import Quarantine
 from router.readiness import Readiness
 from router.relay import Relay
 from router.replicas import Replicas
@@ -42,6 +43,7 @@ from router.steps.check_key import check_key
 from router.steps.check_parameters import Tolerated, check_parameters
 from router.steps.check_ready import check_ready
 from router.steps.check_route import check_route
+from router.steps.check_structured import check_structured
 from router.steps.fill_in_the_middle import RecogniseFim, render_fim
 from router.steps.fit_prompt import FitPrompt
 from router.steps.identify_client import identify_client
@@ -94,6 +96,7 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
 
     readiness = Readiness(models)
     replicas = Replicas(readiness)
+    quarantine = Quarantine(readiness)
     tokenizer = Tokenizer()
     fit_prompt = FitPrompt(models, tokenizer, settings.context_ratio, settings.truncate)
     admission = Admission({alias: model.slots for alias, model in models.items()}, settings.queue_max)
@@ -136,8 +139,10 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
         Middleware(
             Steps,
             partial(check_parameters, tolerated=tolerated, max_n=settings.max_n, max_stop=max_stop),
+            check_structured,
             partial(resolve_model, names=names),
             partial(adapt_request, models=models),
+            quarantine.refuse,
             RecogniseFim(models, families, max_stop),
             partial(check_ready, readiness=readiness),
             partial(identify_client, ring=ring),
@@ -145,7 +150,7 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
         Middleware(RateLimit, storage(settings.redis_url), ring, settings.limits_without_redis),
         Middleware(Cancel, settings.request_timeout, stopping),
         Middleware(Admit, admission, readiness, settings.max_wait),
-        Middleware(ChooseReplica, replicas),
+        Middleware(ChooseReplica, replicas, quarantine),
         Middleware(Steps, fit_prompt, render_fim),
         Middleware(CountInput, fit_prompt),
         Middleware(CountUsage),

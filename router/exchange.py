@@ -33,6 +33,8 @@ class Exchange:
     # Who asks: the name of the key, and the client as the queue and the rate limits know it.
     key_name: str = ""
     client: str = ""
+    # Whose turn in the queue it takes: one that cannot be changed at will.
+    group: str = ""
     alias: str = ""
     body: dict[str, Any] = field(default_factory=dict)
     stream: bool = False
@@ -43,6 +45,8 @@ class Exchange:
     queue_wait: float | None = None
     queue_position: int | None = None
     in_flight: int | None = None
+    # Identifies what is asked, in the quarantine.
+    digest: str = ""
     # The engine that answers, once it is chosen.
     replica: Replica | None = None
     # Left out of the prompt so that it fits.

@@ -24,7 +24,6 @@ TopK = Annotated[int, Field(ge=-1, le=2**31 - 1)]
 Logprobs = Annotated[int, Field(ge=0, le=20)]
 Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 Stop = str | list[Annotated[str, Field(min_length=1)]]
-TemplateArguments = dict[str, bool | int | float | Text]
 
 
 class Parameters(BaseModel):
@@ -67,6 +66,34 @@ class StreamOptions(BaseModel):
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
     continuous_usage_stats: bool | None = None
+
+
+class TemplateKwargs(BaseModel):
+    """What the chat templates and vLLM's parsers of the models served here and their relatives read.
+
+    Everything else in `chat_template_kwargs` is refused: the tokenizer takes it as arguments, and
+    `padding: max_length` with a large `max_length` costs gigabytes.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    enable_thinking: bool | None = None  # Qwen3, GLM, Hermes, Nemotron
+    thinking: bool | None = None  # DeepSeek, Granite, Kimi
+    thinking_mode: Text | None = None
+    thinking_budget: Annotated[int, Field(ge=-1, le=10_000_000)] | None = None  # Seed-OSS
+    reasoning_effort: Text | Annotated[int, Field(ge=0, le=100)] | None = None  # gpt-oss, Mistral, DeepSeek
+    preserve_thinking: bool | None = None  # Qwen3.5
+    clear_thinking: bool | None = None  # GLM
+    drop_thinking: bool | None = None  # DeepSeek
+    truncate_history_thinking: bool | None = None  # Nemotron
+    low_effort: bool | None = None  # Nemotron
+    force_nonempty_content: bool | None = None  # Nemotron
+    tool_call_format: Text | None = None  # K2
+    keep_cot: bool | None = None  # Hermes
+    model_identity: Annotated[str, Field(max_length=1024)] | None = None  # gpt-oss
+    date_string: Text | None = None  # Llama
+    tools_in_user_message: bool | None = None  # Llama
+    add_vision_id: bool | None = None  # Qwen's vision models
 
 
 class _Sampled(_OpenAI):
@@ -123,7 +150,7 @@ class Chat(_Sampled):
     echo: bool | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
-    chat_template_kwargs: TemplateArguments | None = None
+    chat_template_kwargs: TemplateKwargs | None = None
     documents: list[dict[str, str]] | None = None
     return_prompt_text: bool | None = None
 
@@ -151,7 +178,7 @@ class InputTokens(_OpenAI):
     parallel_tool_calls: bool | None = None
     reasoning: Json | None = None
     truncation: Literal["auto", "disabled"] | None = None
-    chat_template_kwargs: TemplateArguments | None = None
+    chat_template_kwargs: TemplateKwargs | None = None
 
 
 class Responses(InputTokens):
@@ -195,7 +222,7 @@ class _Anthropic(Parameters):
     thinking: Json | None = None
     output_config: Json | None = None
     output_format: Json | None = Field(default=None, description="The former name of `output_config.format`.")
-    chat_template_kwargs: TemplateArguments | None = None
+    chat_template_kwargs: TemplateKwargs | None = None
 
 
 class Messages(_Anthropic):

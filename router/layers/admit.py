@@ -32,7 +32,9 @@ class Admit:
         entered = time.monotonic()
         slot = asyncio.Event()
         try:
-            ticket = self._admission.enter(exchange.alias, exchange.client, exchange.urgent, slot.set)
+            ticket = self._admission.enter(
+                exchange.alias, exchange.client, exchange.urgent, slot.set, exchange.group
+            )
         except QueueFull:
             raise self._refusal("The queue is full", "queue_full") from None
         try:

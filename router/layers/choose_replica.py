@@ -5,15 +5,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from router.errors import ApiError
 from router.exchange import Exchange
 from router.models import Replica
+from router.quarantine import Quarantine
 from router.replicas import Replicas
 
 
 class ChooseReplica:
     """Sets the exchange's `replica`: the least busy engine of the model; 503 if none is ready."""
 
-    def __init__(self, app: ASGIApp, replicas: Replicas) -> None:
+    def __init__(self, app: ASGIApp, replicas: Replicas, quarantine: Quarantine) -> None:
         self._app = app
         self._replicas = replicas
+        self._quarantine = quarantine
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange.of(scope)
@@ -26,7 +28,10 @@ class ChooseReplica:
                 raise
             finally:
                 if exchange.reason == "engine_failed":
+                    self._quarantine.failed(exchange, replica)
                     self._suspend(replica)
+            if not exchange.reason:
+                self._quarantine.served(exchange)
 
     def _suspend(self, replica: Replica) -> None:
         # A failing engine is soon the least busy, and may accept connections for a while. It gets no more

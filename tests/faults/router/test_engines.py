@@ -155,3 +155,28 @@ def test_bad_settings_are_one_line_and_status_78(own_service: Make) -> None:
         assert service.router.child.returncode == 78
         assert service.log().startswith(f"router: {next(iter(setting)).upper()} ")
         assert len(service.log().splitlines()) == 1
+
+
+async def test_a_request_that_kills_its_engine_twice_is_not_sent_again(own_service: Make) -> None:
+    service = own_service().start()
+    engine = service.engines["coder"]
+    engine.set(ttft_ms=600_000)
+    poison = chat("the end", structured_outputs={"regex": "(a|b)+"})
+    for _ in range(2):
+        async with service.client() as client:
+            asking = asyncio.create_task(client.post("/v1/chat/completions", json=poison))
+            await until(lambda: engine.state()["running"] == 1, "the engine works on it")
+            engine.stop(signal.SIGKILL)
+            assert (await asking).status_code == 503
+        wait_for(lambda: service.ready()["coder"] == "down", "the engine is seen to be down")
+        engine.start(ttft_ms=600_000)
+        service.wait_ready()
+    answer = service.post("/v1/chat/completions", poison | {"user": "another"})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "request_quarantined"
+    assert engine.requests() == []
+    engine.set(ttft_ms=0)
+    assert service.post("/v1/chat/completions", chat("hello")).status_code == 200
+    metrics = ASK.get(f"{service.url}/metrics", headers=service.headers).text
+    assert 'duoserve_rejections_total{reason="quarantined"} 1.0' in metrics
+    assert "died of request" in service.log()

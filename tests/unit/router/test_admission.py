@@ -165,3 +165,17 @@ def test_drain_rate_is_that_of_the_latest_releases() -> None:
         admission.leave(ticket)
         now[0] += 2.0
     assert admission.drain_seconds() == pytest.approx(3 * 2.0)  # three wait, one leaves every two seconds
+
+
+def test_a_client_with_many_names_has_the_turns_of_one() -> None:
+    admission = Admission({"coder": 1}, 100)
+    order: list[str] = []
+    (running,) = [admission.enter("coder", "filler", False, nothing)]
+    tickets = [
+        admission.enter("coder", name, False, lambda name=name: order.append(name), group)  # type: ignore[misc]
+        for group, name in [*(("greedy", f"name-{i}") for i in range(6)), ("fair", "ann"), ("fair", "bob")]
+    ]
+    admission.leave(running)
+    for _ in tickets:
+        admission.leave(next(ticket for ticket in tickets if ticket.state == "running"))
+    assert order == ["name-0", "ann", "name-1", "bob", *(f"name-{i}" for i in range(2, 6))]

@@ -118,6 +118,15 @@ def test_nothing_is_generated_only_where_the_prompt_is_scored() -> None:
     assert refused({**TEXT, "max_tokens": 0}, "/v1/completions").param == "max_tokens"
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("padding", "max_length"), ("max_length", 8_000_000), ("enable_thinking", "yes")]
+)
+def test_only_known_template_arguments_pass(name: str, value: Any) -> None:
+    error = refused({**CHAT, "chat_template_kwargs": {name: value}})
+    assert "chat_template_kwargs" in error.message
+    accepted({**CHAT, "chat_template_kwargs": {"thinking": True, "reasoning_effort": "high"}})
+
+
 def test_what_good_clients_send_is_accepted() -> None:
     accepted(
         {

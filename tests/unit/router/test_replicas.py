@@ -7,6 +7,7 @@ from router.errors import ApiError, engine_failed
 from router.exchange import Exchange
 from router.layers.choose_replica import ChooseReplica
 from router.models import Model, Replica
+from router.quarantine import Quarantine
 from router.readiness import Readiness
 from router.relay import ENGINE_ERROR
 from router.replicas import Replicas
@@ -37,7 +38,7 @@ class Router:
         for replica in ready:
             self.readiness.observe(replica, True, "serving")
         self.replicas = Replicas(self.readiness)
-        self._layer = ChooseReplica(app, self.replicas)
+        self._layer = ChooseReplica(app, self.replicas, Quarantine(self.readiness))
 
     async def ask(self) -> Exchange:
         exchange = Exchange("/v1/completions", alias="coder", client="ann")
