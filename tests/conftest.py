@@ -17,8 +17,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
     """The real service, both engines ready: started once for all tests that only use it."""
     stack = Stack(tmp_path_factory.mktemp("stack"))
     request.config.stash[_STACK] = stack
-    up = stack.run("up", "--detach")
     try:
+        up = stack.run("up", "--detach")
         assert up.returncode == 0, f"{up.stdout}\n{up.stderr}\n{stack.logs()}"
         yield stack
     finally:
