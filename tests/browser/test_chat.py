@@ -180,8 +180,9 @@ def test_code_is_drawn_and_copied_as_it_is(chat: Chat, context: BrowserContext) 
     expect(drawn).to_have_count(3)
     for number in range(3):
         assert (drawn.nth(number).text_content() or "").replace(JOINER, "").strip("\n") == blocks
-        answer.locator("pre").nth(number).hover()
-        answer.get_by_test_id("stCodeCopyButton").nth(number).click()
+        code = answer.get_by_test_id("stCode").nth(number)
+        code.hover()
+        code.get_by_role("button").click()
         wait_for(
             lambda: chat.page.evaluate("navigator.clipboard.readText()").strip("\n") == blocks, "altered"
         )
