@@ -180,8 +180,9 @@ def test_code_is_drawn_and_copied_as_it_is(chat: Chat, context: BrowserContext) 
     expect(drawn).to_have_count(3)
     for number in range(3):
         assert (drawn.nth(number).text_content() or "").replace(JOINER, "").strip("\n") == blocks
-        answer.locator("pre").nth(number).hover()
-        answer.get_by_test_id("stCodeCopyButton").nth(number).click()
+        code = answer.get_by_test_id("stCode").nth(number)
+        code.hover()
+        code.get_by_role("button").click()
         wait_for(
             lambda: chat.page.evaluate("navigator.clipboard.readText()").strip("\n") == blocks, "altered"
         )
@@ -495,7 +496,9 @@ def test_any_text_is_attached_and_what_is_none_keeps_the_question(
     picker = chat.page.locator('[data-testid="stChatInput"] input[type=file]')
     picker.set_input_files([tmp_path / name for name in files])
     expect(chat.page.get_by_test_id("stChatInput").get_by_text("large.log")).to_be_visible()
-    chat.ask("Explain these")
+    chat.input.fill("Explain these")
+    expect(chat.page.get_by_test_id("stChatInputSubmitButton")).to_be_enabled()  # all are uploaded
+    chat.input.press("Enter")
     alert = chat.page.get_by_role("alert")
     expect(alert).to_contain_text("“picture.png” is not a text file.")
     expect(alert).to_contain_text("“large.log” is too large (1,953 KB); at most 256 KB are allowed.")

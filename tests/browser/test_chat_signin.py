@@ -100,11 +100,12 @@ def test_everything_can_be_copied_on_plain_http(
     chat.messages.last.get_by_role("button", name="Copy the answer").click()
     expect(chat.messages.last.get_by_text("Copied")).to_be_visible()
     assert pasted() == conversation.messages[1].text
-    chat.messages.last.locator("pre").hover()
-    chat.messages.last.get_by_test_id("stCodeCopyButton").click()
+    code = chat.messages.last.get_by_test_id("stCode")
+    code.hover()
+    code.get_by_role("button").click()
     wait_for(lambda: pasted() == "x = ':material/home:'", "the code was not copied")
     page.goto(f"{url}/about")
     address = page.get_by_test_id("stCode").first
     address.hover()
-    address.get_by_test_id("stCodeCopyButton").click()
+    address.get_by_role("button").click()
     wait_for(lambda: re.fullmatch(r"http://.*/v1", pasted()), "the address was not copied")

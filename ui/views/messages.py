@@ -126,6 +126,9 @@ def _question(chat: ChatSession, index: int, message: Message) -> None:
                 _markdown(message.text)
             elif message.text:
                 st.text(message.text)
+            # Where the editor was, its other parts are replaced too.
+            st.empty()
+            st.empty()
         with files.container():
             for attached in message.attachments:
                 read_as = f" · read as {attached.encoding}" if attached.encoding else ""
