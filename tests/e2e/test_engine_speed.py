@@ -16,6 +16,9 @@ from services.stack.environments import BY_NAME
 from tests.support import ROOT
 from tests.support.stack import Stack
 
+# Prompts of 3,600 tokens, of which a CPU without AVX-512 reads 80 in a second.
+pytestmark = pytest.mark.timeout(1200)
+
 
 def prompt(tokens: int) -> list[int]:
     """Token ids that no prefix cache knows."""
@@ -26,7 +29,7 @@ def complete(stack: Stack, length: int, tokens: int, **more: object) -> float:
     """Seconds for exactly `tokens` tokens from the coder's engine itself."""
     body = {"model": "coder", "prompt": prompt(length), "max_tokens": tokens, "ignore_eos": True, **more}
     began = time.monotonic()
-    httpx.post(f"{stack.engines['coder']}/v1/completions", json=body, timeout=120).raise_for_status()
+    httpx.post(f"{stack.engines['coder']}/v1/completions", json=body, timeout=600).raise_for_status()
     return time.monotonic() - began
 
 
@@ -70,7 +73,6 @@ def served(stack: Stack) -> Variant:
     return variant
 
 
-@pytest.mark.timeout(900)
 def test_no_other_precision_has_a_much_quicker_step_on_this_cpu(stack: Stack) -> None:
     # Measured with the wrong one on a CPU without AVX-512: 2 and more.
     threads = max(1, len(os.sched_getaffinity(0)) // len(stack.engines))

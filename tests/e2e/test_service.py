@@ -81,7 +81,7 @@ def test_refuses_strangers_and_unknown_models(stack: Stack) -> None:
 def test_the_curl_line_that_up_prints_works(stack: Stack) -> None:
     printed = stack.run("up").stdout
     line = next(line for line in printed.splitlines() if "curl" in line)
-    answer = subprocess.run(line, shell=True, capture_output=True, text=True, timeout=60)
+    answer = subprocess.run(line, shell=True, capture_output=True, text=True, timeout=300)
     assert '"content":' in answer.stdout.replace('" :', '":'), answer.stderr
 
 
