@@ -99,7 +99,8 @@ class Service:
     def records(self) -> list[Json]:
         path = self.folder / "data" / "logs" / "requests.jsonl"
         path.touch()
-        return [json.loads(line) for line in path.read_text().splitlines()]
+        lines = path.read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]  # the last may be half written
 
     def record(self, answer: httpx.Response) -> Json:
         """The log's line for an answer, which is written when all of it has been sent."""
