@@ -60,7 +60,7 @@ def plan(body: Json, path: str, knobs: Knobs, serial: int, model: str) -> Answer
         ),
         None,
     )
-    _refuse_what_vllm_refuses(body)
+    _refuse_what_vllm_refuses(body, knobs.reasons)
     least = 0 if body.get("echo") else 1  # 0 scores the prompt
     if asked is not None and (not isinstance(asked, int) or asked < least):
         raise ValueError(f"max_tokens must be at least 1, got {asked}.")
@@ -90,7 +90,7 @@ def plan(body: Json, path: str, knobs: Knobs, serial: int, model: str) -> Answer
     return Answer(body, reasoning, pieces, knobs.tool_call, finish, count, knobs, serial, model)
 
 
-def _refuse_what_vllm_refuses(body: Json) -> None:
+def _refuse_what_vllm_refuses(body: Json, reasons: bool) -> None:
     """ValueError for the parameters that vLLM 0.32 answers with 400 although OpenAI takes them."""
     if body.get("tools") == [] and "messages" in body:
         raise ValueError("`tools` must not be an empty array.")
@@ -98,7 +98,14 @@ def _refuse_what_vllm_refuses(body: Json) -> None:
         raise ValueError("top_p must be in (0, 1], got 0.0. (parameter=top_p, value=0.0)")
     if (body.get("n") or 1) > 1 and not body.get("temperature", 1):
         raise ValueError("n must be 1 when using greedy sampling, got 2.")
-    if isinstance(body.get("thinking"), dict) and body["thinking"].get("type") == "enabled":
+    if (body.get("min_tokens") or 0) > (body.get("max_tokens") or body.get("min_tokens") or 0):
+        raise ValueError("min_tokens must be less than or equal to max_tokens.")
+    thinking = body.get("thinking")
+    if isinstance(thinking, dict) and thinking.get("type") == "enabled":
+        if reasons:
+            if not 1024 <= thinking["budget_tokens"] < body["max_tokens"]:
+                raise ValueError("thinking.budget_tokens must be less than max_tokens")
+            return
         raise ValueError(
             "thinking_token_budget is set but reasoning_config is not configured. Please set "
             "--reasoning-parser and/or --reasoning-config to use thinking_token_budget."

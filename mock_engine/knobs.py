@@ -16,6 +16,7 @@ class Knobs:
     text: str = ""  # answer with this text, one token a word
     echo: bool = False  # answer with {"path", "body"} of the request as JSON text; max_tokens is ignored
     reasoning_tokens: int = 0  # so many tokens of `reasoning` come before the content
+    reasons: bool = False  # whether it takes a budget for reasoning
     cached_tokens: int = 0  # so many tokens of the prompt are said to come from the cache
     tool_call: dict[str, Any] | None = None  # {"name", "arguments"}: a tool call instead of content
     garbage: bool = False  # answer with text no model should give

@@ -1,7 +1,8 @@
 """Which requests run now, which wait, and which are refused.
 
-Each engine decodes as many requests at once as it has slots; more would slow down everyone's tokens. The
-rest wait in one bounded queue. This is the bookkeeping, without tasks; the layer is in `layers/admit.py`.
+Each engine decodes as many answers at once as it has slots; more would slow down everyone's tokens. A request
+takes a slot for each of its answers, and the rest wait in one bounded queue. This is the bookkeeping, without
+tasks; the layer is in `layers/admit.py`.
 """
 
 import time
@@ -25,7 +26,7 @@ class QueueFull(Exception):
 
 @dataclass(eq=False)
 class Ticket:
-    """One request's place: waiting for a slot of `alias`, running in one, or gone."""
+    """One request's place: waiting for `sequences` slots of `alias`, running in them, or gone."""
 
     alias: str
     client: str
@@ -33,6 +34,7 @@ class Ticket:
     urgent: bool
     granted: Callable[[], None]
     entered: float  # on the clock of `Admission`
+    sequences: int = 1
     state: Literal["waiting", "running", "gone"] = "waiting"
     # Its place in the queue for `alias` when it came, from 1; 0 if it got a slot at once.
     position: int = 0
@@ -113,11 +115,16 @@ class _Slots:
         return self.urgent if ticket.urgent else self.normal
 
     def pop(self, now: float) -> Ticket | None:
+        """Whose turn it is, if it fits. Who needs several slots holds up the others until these are free."""
         if not self.urgent and not self.normal:
             return None
         owed = self.urgent_last and bool(self.normal) and now - self.normal.first.entered > CHAT_PATIENCE
-        self.urgent_last = bool(self.urgent) and not owed
-        return (self.urgent if self.urgent_last else self.normal).pop()
+        urgent = bool(self.urgent) and not owed
+        queue = self.urgent if urgent else self.normal
+        if self.running and self.running + queue.first.sequences > self.count:
+            return None
+        self.urgent_last = urgent
+        return queue.pop()
 
 
 class Admission:
@@ -132,7 +139,7 @@ class Admission:
         self._released: deque[float] = deque(maxlen=_RELEASES)
 
     def running(self, alias: str) -> int:
-        """Requests in a slot of `alias`."""
+        """Slots of `alias` that are taken."""
         return self._slots[alias].running
 
     def slots(self, alias: str) -> int:
@@ -145,7 +152,7 @@ class Admission:
         return len(slots.urgent) + len(slots.normal)
 
     def all_running(self) -> int:
-        """Requests in a slot of any model."""
+        """Slots of all models that are taken."""
         return sum(slots.running for slots in self._slots.values())
 
     def all_waiting(self) -> int:
@@ -153,23 +160,29 @@ class Admission:
         return sum(map(self.waiting, self._slots))
 
     def enter(
-        self, alias: str, client: str, urgent: bool, granted: Callable[[], None], group: str = ""
+        self,
+        alias: str,
+        client: str,
+        urgent: bool,
+        granted: Callable[[], None],
+        group: str = "",
+        sequences: int = 1,
     ) -> Ticket:
-        """A ticket that runs at once if a slot is free, and waits otherwise. `granted` is called when it
-        runs. Clients of one `group` share its turn.
+        """A ticket that runs at once if enough slots are free and nobody is before it, and waits otherwise.
+        `granted` is called when it runs. Clients of one `group` share its turn.
 
         Raises:
-            QueueFull: no slot is free and the queue is full.
+            QueueFull: it would have to wait, and the queue is full.
         """
         slots = self._slots[alias]
-        ticket = Ticket(alias, client, group or client, urgent, granted, self._clock())
-        if slots.running < slots.count:
-            self._run(ticket)
-            return ticket
-        if self.all_waiting() >= self._queue_max:
-            raise QueueFull
-        ticket.position = self.waiting(alias) + 1
+        ticket = Ticket(alias, client, group or client, urgent, granted, self._clock(), sequences)
         slots.queue(ticket).add(ticket)
+        self._fill(slots)
+        if ticket.state == "waiting":
+            if self.all_waiting() > self._queue_max:
+                slots.queue(ticket).remove(ticket)
+                raise QueueFull
+            ticket.position = self.waiting(alias)
         return ticket
 
     def leave(self, ticket: Ticket) -> None:
@@ -178,7 +191,7 @@ class Admission:
         if ticket.state == "waiting":
             slots.queue(ticket).remove(ticket)
         elif ticket.state == "running":
-            slots.running -= 1
+            slots.running -= ticket.sequences
             self._released.append(self._clock())
         ticket.state = "gone"
         self._fill(slots)
@@ -198,9 +211,6 @@ class Admission:
 
     def _fill(self, slots: _Slots) -> None:
         while slots.running < slots.count and (ticket := slots.pop(self._clock())):
-            self._run(ticket)
-
-    def _run(self, ticket: Ticket) -> None:
-        ticket.state = "running"
-        self._slots[ticket.alias].running += 1
-        ticket.granted()
+            ticket.state = "running"
+            slots.running += ticket.sequences
+            ticket.granted()

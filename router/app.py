@@ -22,6 +22,7 @@ from router.layers.choose_replica import ChooseReplica
 from router.layers.complete_response import CompleteResponse
 from router.layers.count_input import CountInput
 from router.layers.count_usage import CountUsage
+from router.layers.function_call import FunctionCall
 from router.layers.http_only import HttpOnly
 from router.layers.rate_limit import RateLimit, storage
 from router.layers.read_body import ReadBody
@@ -155,6 +156,7 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
         Middleware(CountInput, fit_prompt),
         Middleware(CountUsage),
         Middleware(CompleteResponse),
+        Middleware(FunctionCall),
     ]
     app: ASGIApp = Relay(pass_through)
     for layer, positional, named in reversed(layers):

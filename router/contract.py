@@ -45,7 +45,7 @@ _HEADERS = {
     ),
     "x-duoserve-in-flight": (
         "integer",
-        "Requests in a slot of any model when this one got its slot, including itself.",
+        "Slots of all models that were taken when this request got its own, including these.",
     ),
     "x-duoserve-truncated-messages": ("integer", "Messages left out so that the prompt fits; absent: none."),
     "x-duoserve-truncated-tokens": ("integer", "Tokens left out so that the prompt fits; absent: none."),
@@ -59,7 +59,8 @@ _HEADERS = {
     ),
     "x-duoserve-set": (
         "string",
-        "A parameter that the router set, as in temperature=1: several choices cannot be greedy.",
+        "Parameters that the router set or lowered: several choices cannot be greedy (temperature=1), and an "
+        "answer ends with the context (max_tokens=900).",
     ),
     "x-ratelimit-limit-requests": (
         "integer",

@@ -14,6 +14,7 @@ from router.models import Replica
 from router.paths import canonical
 
 _LONGEST_NAME = 100
+_LONGEST_HEADER = 2000  # proxies refuse responses whose headers are longer than a few thousand bytes
 
 
 def _printable(name: str) -> str:
@@ -38,6 +39,10 @@ class Exchange:
     alias: str = ""
     body: dict[str, Any] = field(default_factory=dict)
     stream: bool = False
+    # Asked with `functions`, so that it is answered with `function_call`.
+    old_functions: bool = False
+    # What it asks the engine to decode together: prompts times choices. It takes as many slots.
+    sequences: int = 1
     # Autocompletion: goes before chat.
     urgent: bool = False
     # How `prompt` and `suffix` become one prompt, in a fill-in-the-middle request.
@@ -83,7 +88,14 @@ class Exchange:
     def ignore(self, name: str) -> None:
         """Say in the response that the parameter `name` was left out."""
         names = [*filter(None, self.headers.get("x-duoserve-ignored", "").split(", ")), _printable(name)]
-        self.headers["x-duoserve-ignored"] = ", ".join(dict.fromkeys(names))
+        told = ", ".join(dict.fromkeys(names))
+        if len(told) <= _LONGEST_HEADER:
+            self.headers["x-duoserve-ignored"] = told
+
+    def note_set(self, name: str, value: float) -> None:
+        """Say in the response that the parameter `name` was set to `value`."""
+        told = filter(None, (self.headers.get("x-duoserve-set"), f"{name}={value}"))
+        self.headers["x-duoserve-set"] = ", ".join(told)
 
     @property
     def chosen(self) -> Replica:

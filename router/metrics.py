@@ -173,13 +173,13 @@ class _Gauges(Collector):
         self._clients = clients
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        running = GaugeMetricFamily("duoserve_in_flight", "Requests in a slot", labels=["alias"])
+        running = GaugeMetricFamily("duoserve_in_flight", "Slots that are taken", labels=["alias"])
         waiting = GaugeMetricFamily("duoserve_waiting", "Requests waiting for a slot", labels=["alias"])
-        slots = GaugeMetricFamily("duoserve_slots", "Requests that may run at once", labels=["alias"])
+        slots = GaugeMetricFamily("duoserve_slots", "Answers that may be decoded at once", labels=["alias"])
         ready = GaugeMetricFamily("duoserve_ready", "Whether the model is ready", labels=["alias"])
         each = ["alias", "engine"]
         engines = GaugeMetricFamily("duoserve_engine_ready", "Whether an engine is ready", labels=each)
-        loads = GaugeMetricFamily("duoserve_engine_in_flight", "Requests in an engine", labels=each)
+        loads = GaugeMetricFamily("duoserve_engine_in_flight", "Answers that an engine decodes", labels=each)
         for alias in self._readiness.status:
             running.add_metric([alias], self._admission.running(alias))
             waiting.add_metric([alias], self._admission.waiting(alias))

@@ -8,12 +8,13 @@ import orjson
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
-from router.errors import engine_failed, engine_refused
+from router.errors import engine_failed
 from router.exchange import Exchange
 from router.litellm.pass_through import PassThrough
+from router.refusals import engine_broke_off, engine_refused
 
-# An engine's error inside a stream, in OpenAI's and in Anthropic's shape. Text never contains such a line.
-ENGINE_ERROR = re.compile(rb'(?:^|\n)(?:data: \{"error":.*"code":\s*5\d\d|event: error)')
+# Where an engine's error begins inside a stream, in OpenAI's and in Anthropic's shape. No text looks like it.
+ENGINE_ERROR = re.compile(rb'(?:^|(?<=\n))(?:data: \{"error":|event: error\n)')
 # The headers of the engine's response that a client may see.
 _PASSED_HEADERS = (b"content-type", b"content-length", b"cache-control")
 _log = logging.getLogger(__name__)
@@ -22,7 +23,8 @@ _log = logging.getLogger(__name__)
 class Relay:
     """Sends the exchange's body to its replica.
 
-    Raises ApiError with the engine's refusal, or 503 if the response breaks off.
+    Raises ApiError with the engine's refusal or failure, also where a stream ends with it, and 503 if the
+    response breaks off.
     """
 
     def __init__(self, pass_through: PassThrough) -> None:
@@ -40,17 +42,24 @@ class Relay:
             _log.warning("the response of %s broke off: %s", exchange.alias, type(error).__name__)
             raise engine_failed(exchange.alias) from None
         if response.error_status is not None:
-            raise engine_refused(response.error_status, response.error_body, exchange.alias)
+            raise engine_refused(response.error_status, response.error_body, exchange.alias, exchange.body)
+        if response.error_body:
+            raise engine_broke_off(response.error_body, exchange.alias, exchange.body)
         if not response.complete:
             raise engine_failed(exchange.alias)
 
 
 class _Response:
-    """Sends a response on without the headers that reveal LiteLLM and the engine; keeps an error back."""
+    """Sends a response on without the headers that reveal LiteLLM and the engine; keeps an error back.
+
+    Its head goes with the first part of its body: vLLM begins a stream before it has looked at all of the
+    request, and a refusal should still have its own status.
+    """
 
     def __init__(self, exchange: Exchange, send: Send) -> None:
         self._exchange = exchange
         self._send = send
+        self._start: Message | None = None
         self.error_status: int | None = None
         self.error_body = b""
         self.complete = False
@@ -74,12 +83,18 @@ class _Response:
                 self.error_status = message["status"]
                 return
             headers = [pair for pair in message["headers"] if pair[0].lower() in _PASSED_HEADERS]
-            await self._send({**message, "headers": headers})
-        elif self.error_status is not None:
+            self._start = {**message, "headers": headers}
+        elif self.error_status is not None or self.error_body:
             self.error_body += message.get("body", b"")
         else:
             part = message.get("body", b"")
-            if b"error" in part and ENGINE_ERROR.search(part):
-                self._exchange.reason = "engine_failed"
+            if b"error" in part and self._exchange.stream and (found := ENGINE_ERROR.search(part)):
+                self.error_body, part = part[found.start() :], part[: found.start()]
+                message = {**message, "body": part, "more_body": True}
+                if not part:
+                    return
+            if self._start:
+                start, self._start = self._start, None
+                await self._send(start)
             await self._send(message)
             self.complete = not message.get("more_body", False)

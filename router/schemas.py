@@ -32,16 +32,15 @@ class Parameters(BaseModel):
     # Strict: "1" is not a number and 1 is not true, as in the APIs that these describe.
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    model: str = Field(min_length=1, description="An alias or another published name; see /v1/models.")
-    stream: bool | None = None
-
-
-class _OpenAI(Parameters):
-    model: str | None = Field(  # type: ignore[assignment]  # a request without one is valid, as in vLLM
+    model: str | None = Field(
         default=None,
         min_length=1,
         description="An alias or another published name; see /v1/models. Missing: the first of them.",
     )
+    stream: bool | None = None
+
+
+class _OpenAI(Parameters):
     user: str | None = None
     cache_salt: Annotated[str, Field(min_length=1, max_length=128)] | None = None
 
@@ -229,9 +228,9 @@ class Messages(_Anthropic):
     """Body of /v1/messages."""
 
     max_tokens: Tokens
-    temperature: Probability | None = None
+    temperature: Temperature | None = None
     top_p: Probability | None = None
-    top_k: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+    top_k: TopK | None = None
     stop_sequences: list[Annotated[str, Field(min_length=1)]] | None = None
     cache_salt: Annotated[str, Field(min_length=1, max_length=128)] | None = None
 

@@ -5,9 +5,10 @@ from typing import Any
 import aiohttp
 import orjson
 
-from router.errors import engine_failed, engine_refused
+from router.errors import engine_failed
 from router.models import Replica
 from router.paths import COUNT_TOKENS
+from router.refusals import engine_refused
 
 Json = dict[str, Any]
 _TIMEOUT_SECONDS = 10.0
@@ -54,7 +55,7 @@ class Tokenizer:
             ) as response:
                 answer = await response.read()
                 if response.status != 200:
-                    raise engine_refused(response.status, answer, replica.alias)
+                    raise engine_refused(response.status, answer, replica.alias, body)
                 return int(orjson.loads(answer)[key])
         except (aiohttp.ClientError, TimeoutError, orjson.JSONDecodeError, KeyError):
             raise engine_failed(replica.alias) from None

@@ -1,4 +1,4 @@
-"""A slot for every request, or a place in the queue."""
+"""Slots for every request, or a place in the queue."""
 
 import asyncio
 import math
@@ -14,8 +14,8 @@ from router.readiness import Readiness, not_ready
 
 
 class Admit:
-    """Holds a slot while the inner app answers. 429 if the queue is full or the wait longer than `max_wait`
-    seconds; 503 to all that wait as soon as their model is down.
+    """Holds a request's slots while the inner app answers. 429 if the queue is full or the wait longer than
+    `max_wait` seconds; 503 to all that wait as soon as their model is down.
     """
 
     def __init__(self, app: ASGIApp, admission: Admission, readiness: Readiness, max_wait: float) -> None:
@@ -33,7 +33,12 @@ class Admit:
         slot = asyncio.Event()
         try:
             ticket = self._admission.enter(
-                exchange.alias, exchange.client, exchange.urgent, slot.set, exchange.group
+                exchange.alias,
+                exchange.client,
+                exchange.urgent,
+                slot.set,
+                exchange.group,
+                exchange.sequences,
             )
         except QueueFull:
             raise self._refusal("The queue is full", "queue_full") from None

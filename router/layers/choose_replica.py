@@ -19,7 +19,7 @@ class ChooseReplica:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange.of(scope)
-        async with self._replicas.lease(exchange.alias, exchange.client) as replica:
+        async with self._replicas.lease(exchange.alias, exchange.client, exchange.sequences) as replica:
             exchange.replica = replica
             try:
                 await self._app(scope, receive, send)

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import orjson
+
 from router.errors import invalid
 from router.exchange import Exchange
 from router.json_schema import relaxed
@@ -31,6 +33,32 @@ _HOSTED_BLOCKS = frozenset(
         "compaction",
     )
 )
+# Items of a conversation that are no text for the model: tools that ran at OpenAI or in an agent's own way.
+_HOSTED_ITEMS = frozenset(
+    (
+        "additional_tools",
+        "apply_patch_call",
+        "apply_patch_call_output",
+        "code_interpreter_call",
+        "compaction",
+        "compaction_trigger",
+        "computer_call",
+        "computer_call_output",
+        "file_search_call",
+        "image_generation_call",
+        "local_shell_call",
+        "local_shell_call_output",
+        "mcp_approval_request",
+        "mcp_approval_response",
+        "mcp_call",
+        "mcp_list_tools",
+        "shell_call",
+        "shell_call_output",
+        "tool_search_call",
+        "tool_search_output",
+        "web_search_call",
+    )
+)
 
 
 def adapt_request(exchange: Exchange, *, models: Mapping[str, Model]) -> None:
@@ -43,12 +71,66 @@ def adapt_request(exchange: Exchange, *, models: Mapping[str, Model]) -> None:
         adapt(exchange, models[exchange.alias])
 
 
+def _messages(exchange: Exchange, _: Model) -> None:
+    """Messages without nulls, and with the arguments of calls as text, as OpenAI has them."""
+    body = exchange.body
+    body["messages"] = [
+        {key: value for key, value in message.items() if value is not None} for message in body["messages"]
+    ]
+    for message in body["messages"]:
+        for call in message.get("tool_calls", []):
+            function = call.get("function")
+            if isinstance(function, dict) and isinstance(function.get("arguments"), dict):
+                call["function"] = function | {"arguments": orjson.dumps(function["arguments"]).decode()}
+        _refuse_files("messages", message.get("content"))
+
+
+def _items(exchange: Exchange, _: Model) -> None:
+    """Only items that the model can be shown."""
+    items = exchange.body["input"]
+    if isinstance(items, str):
+        return
+    shown = []
+    for item in items:
+        kind = item.get("type")
+        if kind == "item_reference":
+            raise invalid("input", "refers to an item, but no items are stored; send the item itself")
+        if kind in _HOSTED_ITEMS:
+            exchange.ignore(f"input.{kind}")
+            continue
+        _refuse_files("input", item.get("content"))
+        if isinstance(item.get("content"), list):
+            item = item | {"content": [_without_refusal(part) for part in item["content"]]}
+        shown.append(item)
+    exchange.body["input"] = shown
+
+
+def _without_refusal(part: Any) -> Any:
+    """`part` as text if it is a refusal, which vLLM does not know in the Responses API."""
+    if isinstance(part, dict) and part.get("type") == "refusal":
+        return {"type": "output_text", "text": part.get("refusal"), "annotations": []}
+    return part
+
+
+def _refuse_files(param: str, content: Any) -> None:
+    kinds = (
+        [part.get("type") for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    )
+    for kind in ("file", "input_file"):
+        if kind in kinds:
+            raise invalid(param, f"has a part of type '{kind}'; only text can be read, so send its text")
+
+
 def _old_functions(exchange: Exchange, _: Model) -> None:
-    """`functions` and `function_call`, which became `tools` and `tool_choice` in 2023."""
+    """`functions` and `function_call`, which became `tools` and `tool_choice` in 2023: one call at a time."""
     body = exchange.body
     functions, choice = body.pop("functions", None), body.pop("function_call", None)
     if functions and "tools" not in body:
         body["tools"] = [{"type": "function", "function": function} for function in functions]
+        body["parallel_tool_calls"] = False
+        exchange.old_functions = True
+    elif "tools" not in body and not _is_free(choice):
+        raise invalid("function_call", "asks for a function, but 'functions' has none")
     if choice is not None and "tool_choice" not in body:
         body["tool_choice"] = choice if isinstance(choice, str) else {"type": "function", "function": choice}
     call_id = ""
@@ -80,9 +162,7 @@ def _tools(exchange: Exchange, _: Model) -> None:
     """Only tools that the model can be shown. An empty list is as if none had been sent."""
     body = exchange.body
     if "tools" not in body:
-        if body.get("tool_choice") in ("none", "auto", {"type": "none"}, {"type": "auto"}):
-            del body["tool_choice"]
-        return
+        body["tools"] = []
     shown = [tool for tool in body["tools"] if _is_ours(tool, exchange.path)]
     left_out = [tool for tool in body["tools"] if not _is_ours(tool, exchange.path)]
     for tool in left_out:
@@ -95,11 +175,16 @@ def _tools(exchange: Exchange, _: Model) -> None:
         del body["tool_choice"]
     if not shown:
         del body["tools"]
-        forced = body.get("tool_choice") not in (None, "none", "auto", {"type": "none"}, {"type": "auto"})
-        if left_out and forced:
+        if not _is_free(body.pop("tool_choice", None)):
+            if not left_out:
+                raise invalid("tool_choice", "asks for a tool, but 'tools' has none")
             exchange.ignore("tool_choice")
-        if left_out or not forced:
-            body.pop("tool_choice", None)
+
+
+def _is_free(choice: Any) -> bool:
+    """Whether the model may answer without a tool."""
+    kind = choice.get("type", "function") if isinstance(choice, dict) else choice
+    return kind in (None, "none", "auto")
 
 
 def _is_ours(tool: Json, path: str) -> bool:
@@ -128,6 +213,12 @@ def _with_object(function: Json, key: str) -> Json:
     schema = function.get(key)
     if schema is None or (isinstance(schema, dict) and "type" not in schema):
         return function | {key: {"type": "object"} | (schema or {})}
+    if isinstance(schema, dict) and schema["type"] != "object":
+        if not isinstance(schema["type"], list) or "object" not in schema["type"]:
+            raise invalid(
+                "tools", f"has a function whose '{key}' are of type '{schema['type']}', not 'object'"
+            )
+        return function | {key: schema | {"type": "object"}}
     return function
 
 
@@ -146,25 +237,24 @@ def _sampling(exchange: Exchange, model: Model) -> None:
         body["temperature"] = 0
     if body.get("n", 1) > 1:
         if "temperature" not in body and model.greedy:
-            _set(exchange, "temperature", _OPENAI_TEMPERATURE)
+            body["temperature"] = _OPENAI_TEMPERATURE
+            exchange.note_set("temperature", 1)
         elif "temperature" in body and body["temperature"] < _NEARLY_GREEDY:
-            _set(exchange, "temperature", _NEARLY_GREEDY)
-
-
-def _set(exchange: Exchange, name: str, value: float) -> None:
-    exchange.body[name] = value
-    exchange.headers["x-duoserve-set"] = f"{name}={value:g}"
+            body["temperature"] = _NEARLY_GREEDY
+            exchange.note_set("temperature", _NEARLY_GREEDY)
 
 
 def _sequences(exchange: Exchange, model: Model) -> None:
-    """No more prompts in one request than the engine decodes at once, since it waits for one slot only."""
-    prompt, n = exchange.body["prompt"], exchange.body.get("n", 1)
+    """Counts what one request makes the engine decode, which is bounded by its slots."""
+    prompt, n = exchange.body.get("prompt"), exchange.body.get("n", 1)
     prompts = len(prompt) if isinstance(prompt, list) and not all(isinstance(t, int) for t in prompt) else 1
-    if prompts > 1 and prompts * n > model.slots:
+    exchange.sequences = prompts * n
+    if exchange.sequences > model.slots:
+        asked = f"{prompts} prompts, 'n' {n}" if prompts > 1 else f"'n' is {n}"
         raise invalid(
-            "prompt",
-            f"asks for {prompts * n} answers ({prompts} prompts, 'n' {n}); at most {model.slots} are allowed "
-            "in one request, as many as the engine decodes at once",
+            "prompt" if prompts > 1 else "n",
+            f"asks for {exchange.sequences} answers ({asked}); at most {model.slots} are allowed in one "
+            "request, as many as the engine decodes at once",
         )
 
 
@@ -181,11 +271,17 @@ def _stream_options(exchange: Exchange, _: Model) -> None:
 
 
 def _thinking(exchange: Exchange, model: Model) -> None:
-    """A budget for reasoning means nothing to a model that does not reason."""
-    for name in ("thinking", "thinking_token_budget"):
-        if name in exchange.body and not model.reasons:
-            del exchange.body[name]
+    """How much to reason means nothing to a model that does not reason."""
+    if model.reasons:
+        return
+    body = exchange.body
+    for name in ("thinking", "thinking_token_budget", "reasoning_effort"):
+        if body.pop(name, None) is not None:
             exchange.ignore(name)
+    if isinstance(body.get("reasoning"), dict) and body["reasoning"].get("effort"):
+        exchange.ignore("reasoning.effort")  # it stays, since the response repeats it
+    if body.get("output_config", {}).pop("effort", None):
+        exchange.ignore("output_config.effort")
 
 
 def _output_format(exchange: Exchange, _: Model) -> None:
@@ -247,6 +343,10 @@ def _joined(content: Any) -> str:
 def _schemas(exchange: Exchange, _: Model) -> None:
     """Schemas for the answer, without what cannot constrain it."""
     body = exchange.body
+    form = body.get("response_format", {})
+    inner = form.get("json_schema")
+    if form.get("type") == "json_schema" and isinstance(inner, dict) and inner.get("schema") is None:
+        body["response_format"] = {"type": "json_object"}  # in OpenAI's reference the schema is optional
     for place, key in (
         (("response_format", "json_schema"), "schema"),
         (("structured_outputs",), "json"),
@@ -265,10 +365,10 @@ def _schemas(exchange: Exchange, _: Model) -> None:
 Adaptation = Callable[[Exchange, Model], None]
 _COMMON: tuple[Adaptation, ...] = (_sampling, _stream_options, _thinking, _schemas)
 _BY_PATH: dict[str, tuple[Adaptation, ...]] = {
-    CHAT: (_old_functions, _allowed_tools, _tools, _logprobs, *_COMMON),
+    CHAT: (_messages, _old_functions, _sequences, _allowed_tools, _tools, _logprobs, *_COMMON),
     COMPLETIONS: (_sequences, _logprobs, *_COMMON),
-    RESPONSES: (_allowed_tools, _tools, *_COMMON),
-    INPUT_TOKENS: (_allowed_tools, _tools),
+    RESPONSES: (_items, _allowed_tools, _tools, *_COMMON),
+    INPUT_TOKENS: (_items, _allowed_tools, _tools),
     MESSAGES: (_output_format, _blocks, _tools, *_COMMON),
     COUNT_TOKENS: (_output_format, _blocks, _tools, _thinking),
 }

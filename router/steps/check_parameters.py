@@ -145,7 +145,11 @@ def _whole(value: Any) -> bool:
 
 
 def _refusal(error: ValidationError) -> ApiError:
-    first = error.errors(include_url=False, include_input=False)[0]
+    # Of a union's branches the one that got furthest, and had the right type, is the one that was meant.
+    first = max(
+        error.errors(include_url=False, include_input=False),
+        key=lambda found: (len(found["loc"]), not found["type"].endswith("_type")),
+    )
     # After the parameter, the location also names the branches of a union; only the path into the body helps.
     names = [str(part) for part in first["loc"]]
     param = names[0] if names else "body"
@@ -168,6 +172,6 @@ def _refusal(error: ValidationError) -> ApiError:
             code="unknown_parameter",
         )
     where = ".".join(names[:3]) if param == "messages" else param
-    problem = first["msg"][0].lower() + first["msg"][1:]
+    problem = (first["msg"][0].lower() + first["msg"][1:]).replace("dictionary", "object")
     code = "invalid_type" if "type" in first["type"] else "invalid_value"
     return invalid(where, f"is not valid: {problem}", code)

@@ -42,7 +42,7 @@ class FitPrompt:
     async def __call__(self, exchange: Exchange) -> None:
         if exchange.path not in COUNTING:
             await self._fit(exchange)
-            _fit_thinking(exchange)
+            fit_thinking(exchange)
         if exchange.truncated_tokens:
             exchange.headers["x-duoserve-truncated-messages"] = str(exchange.truncated_messages)
             exchange.headers["x-duoserve-truncated-tokens"] = str(exchange.truncated_tokens)
@@ -65,9 +65,8 @@ class FitPrompt:
         for key in _ANSWER_KEYS:
             if key in body:
                 # 0 asks for the prompt's own log probabilities only.
-                body[key] = min(body[key], max(1, window - tokens))
-                if "min_tokens" in body:
-                    body["min_tokens"] = min(body["min_tokens"], body[key])
+                _lower(exchange, key, max(1, window - tokens))
+                _lower(exchange, "min_tokens", body[key])
 
     async def _fit_messages(self, exchange: Exchange, budget: int) -> int:
         body = exchange.body
@@ -224,14 +223,20 @@ def _function(tool: Json) -> Json:
     return {"type": "function", "function": {key: value for key, value in tool.items() if key != "type"}}
 
 
-def _fit_thinking(exchange: Exchange) -> None:
+def _lower(exchange: Exchange, name: str, most: int) -> None:
+    if exchange.body.get(name, 0) > most:
+        exchange.body[name] = most
+        exchange.note_set(name, most)
+
+
+def fit_thinking(exchange: Exchange) -> None:
     """Keeps the budget for reasoning below the answer's own limit, as vLLM and Anthropic demand."""
     thinking, limit = exchange.body.get("thinking"), exchange.body.get("max_tokens", 0)
-    if not thinking or not isinstance(budget := thinking.get("budget_tokens"), int) or budget < limit:
+    if not thinking or not isinstance(budget := thinking.get("budget_tokens"), int | float) or budget < limit:
         return
     if limit > _LEAST_THINKING:
         exchange.body["thinking"] = thinking | {"budget_tokens": limit - 1}
-        exchange.headers["x-duoserve-set"] = f"thinking.budget_tokens={limit - 1}"
+        exchange.note_set("thinking.budget_tokens", limit - 1)
     else:
         del exchange.body["thinking"]
         exchange.ignore("thinking")

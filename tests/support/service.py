@@ -31,9 +31,12 @@ ASK = httpx.Client(verify=False, timeout=PATIENCE)
 class Service:
     """A router and its two engines."""
 
-    def __init__(self, folder: Path, window: int = WINDOW, **settings: Any) -> None:
+    def __init__(
+        self, folder: Path, window: int = WINDOW, engine_config: Json | None = None, **settings: Any
+    ) -> None:
         self.folder = folder
         self.window = window
+        self.reasons = "reasoning-parser" in (engine_config or {})
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.engines = {alias: self.engine(alias) for alias in MODELS}
@@ -41,7 +44,7 @@ class Service:
         profile = folder / "profile"
         profile.mkdir(exist_ok=True)
         for alias, model in MODELS.items():
-            content = {"model": model, "max-num-seqs": SLOTS, "max-model-len": window}
+            content = {"model": model, "max-num-seqs": SLOTS, "max-model-len": window} | (engine_config or {})
             (profile / f"{alias}.yaml").write_text(yaml.safe_dump(content))
         example = {name: value or "" for name, value in dotenv_values(ROOT / ".env.example").items()}
         self.environment = (
@@ -62,7 +65,7 @@ class Service:
     def engine(self, alias: str) -> MockEngine:
         """A mock engine that is not started, with the service's window."""
         log = self.folder / f"engine-{alias}.log"
-        return MockEngine(alias, port=free_port(), log=log, max_model_len=self.window)
+        return MockEngine(alias, port=free_port(), log=log, max_model_len=self.window, reasons=self.reasons)
 
     def start_router(self) -> None:
         self.router = Process([sys.executable, "-m", "router"], self.folder / "router.log", self.environment)

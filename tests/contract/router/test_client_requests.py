@@ -6,15 +6,29 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import pytest
 
 from tests.support.service import ASK, Json, Service, chat
+from tests.support.waiting import wait_for
 
 TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
 HI = chat()["messages"]
+
+
+@pytest.fixture(scope="module")
+def reasoning(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Models with a reasoning parser."""
+    service = Service(
+        tmp_path_factory.mktemp("reasoning"), window=8192, engine_config={"reasoning-parser": "x"}
+    )
+    try:
+        yield service.start()
+    finally:
+        service.stop()
 
 
 def seen(service: Service) -> Json:
@@ -101,9 +115,83 @@ def test_a_mixed_list_of_tools_is_the_same_whether_the_prompt_is_short_or_long(
     assert [tool["type"] for tool in seen(service)["tools"]] == ["function", "custom", "namespace"]
 
 
+def test_answers_that_one_request_asks_for_take_a_slot_each(service: Service) -> None:
+    service.engines["coder"].set(ttft_ms=60_000)
+    body = {"model": "coder", "prompt": ["a", "b", "c"], "max_tokens": 4, "stream": True}
+    with ThreadPoolExecutor() as pool:
+        leaving = [
+            pool.submit(httpx.post, f"{service.url}{path}", json=json, headers=service.headers, timeout=5)
+            for path, json in (("/v1/completions", body), ("/v1/chat/completions", chat(n=2)))
+        ]
+        wait_for(lambda: service.gauge("duoserve_waiting") == 1, "the second waits for a second slot")
+        assert service.gauge("duoserve_in_flight") in (2, 3)
+        for future in leaving:
+            assert isinstance(future.exception(), httpx.ReadTimeout)
+    wait_for(lambda: service.gauge("duoserve_in_flight") == 0, "all slots are given back")
+    many = service.post("/v1/completions", {"model": "coder", "prompt": ["a"] * 100})
+    assert (many.status_code, many.json()["error"]["param"]) == (400, "prompt")
+    assert "asks for 100 answers" in many.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_functions_are_answered_with_a_function_call(service: Service, stream: bool) -> None:
+    service.engines["coder"].set(tool_call={"name": "look_up", "arguments": {"word": "tree"}})
+    function = {"name": "look_up", "parameters": {"type": "object"}}
+    answer = service.post("/v1/chat/completions", chat(functions=[function], stream=stream))
+    if stream:
+        events = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
+        choices = [choice for event in events for choice in event["choices"]]
+        calls = [choice["delta"].get("function_call", {}) for choice in choices]
+        call = {key: "".join(part.get(key, "") for part in calls) for key in ("name", "arguments")}
+        assert answer.text.endswith("data: [DONE]\n\n")
+    else:
+        choices = answer.json()["choices"]
+        call = choices[0]["message"]["function_call"]
+    assert (call["name"], json.loads(call["arguments"])) == ("look_up", {"word": "tree"})
+    assert choices[-1]["finish_reason"] == "function_call"
+    assert "tool_calls" not in answer.text
+    assert seen(service)["tools"] == [{"type": "function", "function": function}]
+
+
+THINKING = {"type": "enabled", "budget_tokens": 31999}
+
+
+@pytest.mark.parametrize(
+    ("words", "more", "got"),
+    [
+        (1, {"max_tokens": 32000, "thinking": THINKING}, "lowered"),
+        (1, {"max_tokens": 2000.0, "thinking": THINKING}, "lowered"),
+        (1, {"max_tokens": 3000, "thinking": THINKING | {"budget_tokens": 1024}}, 1024),
+        (1, {"max_tokens": 1024, "thinking": THINKING | {"budget_tokens": 1024}}, None),
+        (5900, {"max_tokens": 32000, "thinking": THINKING}, "lowered"),
+        (5900, {"max_tokens": 32000, "thinking": THINKING | {"budget_tokens": 16000.0}}, "lowered"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_budget_for_reasoning_stays_below_the_answers_limit(
+    reasoning: Service, words: int, more: Json, got: Any, stream: bool
+) -> None:
+    body = chat("word " * words, **more, stream=stream)
+    answer = reasoning.post("/v1/messages", body)
+    assert answer.status_code == 200, answer.text
+    sent = seen(reasoning)
+    if got is None:
+        assert "thinking" not in sent
+        assert answer.headers["x-duoserve-ignored"] == "thinking"
+        return
+    budget = sent["thinking"]["budget_tokens"]
+    assert 1024 <= budget < sent["max_tokens"]
+    assert budget == (sent["max_tokens"] - 1 if got == "lowered" else got)
+    told = answer.headers.get("x-duoserve-set", "")
+    assert (f"thinking.budget_tokens={budget}" in told) == (got == "lowered")
+    assert (f"max_tokens={sent['max_tokens']}" in told) == (sent["max_tokens"] != more["max_tokens"])
+
+
 def test_min_tokens_is_lowered_with_max_tokens(service: Service) -> None:
-    service.post("/v1/chat/completions", chat("word " * 400, max_tokens=5000, min_tokens=4000))
-    assert seen(service)["min_tokens"] == seen(service)["max_tokens"] < 1000
+    answer = service.post("/v1/chat/completions", chat("word " * 400, max_tokens=5000, min_tokens=4000))
+    most = seen(service)["max_tokens"]
+    assert seen(service)["min_tokens"] == most < 1000
+    assert answer.headers["x-duoserve-set"] == f"max_tokens={most}, min_tokens={most}"
 
 
 def test_a_response_has_the_fields_of_openais(service: Service) -> None:
@@ -118,8 +206,9 @@ def test_a_response_has_the_fields_of_openais(service: Service) -> None:
     assert [type(response["completed_at"]) for response in objects] == [type(None), type(None), int]
 
 
-def test_the_error_at_the_end_of_a_stream_of_events_is_numbered(service: Service) -> None:
-    answer = service.post("/v1/responses", {"input": 'mock:{"drop_at": 3}', "stream": True})
+@pytest.mark.parametrize("fault", ["drop_at", "error_at"])
+def test_the_error_at_the_end_of_a_stream_of_events_is_numbered(service: Service, fault: str) -> None:
+    answer = service.post("/v1/responses", {"input": f'mock:{{"{fault}": 3}}', "stream": True})
     events = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: ")]
     assert events[-1]["type"] == "error"
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
@@ -296,6 +385,21 @@ def test_a_long_conversation_of_parts_and_calls_is_cut(service: Service) -> None
     )
     assert answer.status_code == 200
     assert int(answer.headers["x-duoserve-truncated-messages"]) % 4 == 0
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/messages", "/v1/responses"])
+def test_a_stream_that_begins_with_an_error_has_its_status(service: Service, path: str) -> None:
+    body = {"prompt": "x"} if path == "/v1/completions" else {"input": "x"} if "resp" in path else chat()
+    service.engines["coder"].set(error_at=0, error_message="EngineCore failed", times=1)
+    answer = service.post(
+        path,
+        body | {"model": "coder", "max_output_tokens" if "resp" in path else "max_tokens": 4, "stream": True},
+    )
+    if path in ("/v1/chat/completions", "/v1/completions"):
+        assert answer.status_code == 503
+    assert "EngineCore" not in answer.text
+    assert "failed to answer" in answer.text
+    assert service.record(answer)["error"] == "engine_failed"
 
 
 PREFLIGHT = {

@@ -38,8 +38,53 @@ def test_an_empty_list_of_tools_is_as_if_none_was_sent(choice: Json) -> None:
     assert chat(**choice)[0] == {"messages": HI}
 
 
-def test_a_choice_that_forces_a_tool_stays_for_the_engine_to_refuse() -> None:
-    assert chat(tools=[], tool_choice="required")[0]["tool_choice"] == "required"
+@pytest.mark.parametrize(
+    ("path", "more", "param"),
+    [
+        (CHAT, {"tools": [], "tool_choice": "required"}, "tool_choice"),
+        (CHAT, {"tool_choice": {"type": "function", "function": {"name": "add"}}}, "tool_choice"),
+        (CHAT, {"functions": [], "function_call": {"name": "add"}}, "function_call"),
+        (RESPONSES, {"tool_choice": "required"}, "tool_choice"),
+        (MESSAGES, {"tool_choice": {"type": "any"}}, "tool_choice"),
+    ],
+)
+def test_a_tool_that_is_not_there_cannot_be_asked_for(path: str, more: Json, param: str) -> None:
+    with pytest.raises(ApiError, match="has none") as caught:
+        adapted(path, {"input": "hi"} | more if path == RESPONSES else {"messages": list(HI)} | more)
+    assert caught.value.param == param
+
+
+def test_messages_lose_their_nulls() -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
+    said = {"role": "assistant", "content": None, "refusal": None, "tool_calls": [call], "name": None}
+    asked = {"role": "user", "content": "hi", "tool_calls": None, "function_call": None, "name": None}
+    body, _ = adapted(CHAT, {"messages": [asked, said]})
+    as_text = {**call, "function": {"name": "add", "arguments": '{"a":1}'}}
+    assert body["messages"] == [*HI, {"role": "assistant", "tool_calls": [as_text]}]
+
+
+def test_items_of_tools_that_ran_elsewhere_are_left_out_and_named() -> None:
+    refusal = {"role": "assistant", "type": "message", "content": [{"type": "refusal", "refusal": "no"}]}
+    items = [*HI, {"type": "web_search_call", "id": "w"}, {"type": "compaction", "id": "c"}, refusal]
+    body, exchange = adapted(RESPONSES, {"input": items})
+    told = [{"type": "output_text", "text": "no", "annotations": []}]
+    assert body["input"] == [*HI, refusal | {"content": told}]
+    assert ignored(exchange) == ["input.web_search_call", "input.compaction"]
+    with pytest.raises(ApiError, match="send the item itself"):
+        adapted(RESPONSES, {"input": [{"type": "item_reference", "id": "m"}]})
+
+
+@pytest.mark.parametrize(("path", "kind"), [(CHAT, "file"), (RESPONSES, "input_file")])
+def test_files_are_refused_with_the_remedy(path: str, kind: str) -> None:
+    message = {"role": "user", "content": [{"type": kind}]}
+    with pytest.raises(ApiError, match=f"'{kind}'; only text can be read"):
+        adapted(path, {"input" if path == RESPONSES else "messages": [message]})
+
+
+def test_what_is_left_out_is_told_in_a_header_that_proxies_pass() -> None:
+    tools = [{"type": "custom", "name": f"patch_{i}" * 9, "format": {"type": "grammar"}} for i in range(128)]
+    _, exchange = adapted(RESPONSES, {"input": "hi", "tools": tools})
+    assert 1000 < len(exchange.headers["x-duoserve-ignored"]) < 3000
 
 
 def test_functions_are_tools() -> None:
@@ -58,6 +103,7 @@ def test_functions_are_tools() -> None:
     assert call["tool_calls"][0]["function"] == {"name": "add", "arguments": "{}"}
     assert (result["role"], result["tool_call_id"]) == ("tool", call["tool_calls"][0]["id"])
     assert not {"functions", "function_call"} & (body.keys() | call.keys())
+    assert body["parallel_tool_calls"] is False  # the old form has room for one
 
 
 def test_only_the_allowed_tools_are_offered() -> None:
@@ -77,6 +123,19 @@ def test_arguments_are_an_object_whatever_the_schema_leaves_open(schema: Json) -
     assert body["tools"][0]["function"]["parameters"] == {"type": "object"}
     body, _ = adapted(MESSAGES, {"messages": HI, "tools": [{"name": "f", "input_schema": {}}]})
     assert body["tools"][0]["input_schema"] == {"type": "object"}
+
+
+@pytest.mark.parametrize("kind", ["string", ["string", "null"]])
+def test_arguments_that_are_no_object_are_refused(kind: Any) -> None:
+    with pytest.raises(ApiError, match="not 'object'"):
+        chat(tools=[{"type": "function", "function": {"name": "f", "parameters": {"type": kind}}}])
+    nullable = {"type": "function", "function": {"name": "f", "parameters": {"type": ["object", "null"]}}}
+    assert chat(tools=[nullable])[0]["tools"][0]["function"]["parameters"] == {"type": "object"}
+
+
+def test_a_shape_without_a_schema_is_any_object() -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": None}}
+    assert chat(response_format=form)[0]["response_format"] == {"type": "json_object"}
 
 
 def test_tools_that_run_elsewhere_are_left_out_and_named() -> None:
@@ -124,13 +183,16 @@ def test_several_choices_are_never_greedy(given: Json, greedy: bool, got: float 
 
 
 def test_prompts_are_no_way_around_the_slots() -> None:
-    body, _ = adapted(COMPLETIONS, {"prompt": ["x"] * 4})
-    assert len(body["prompt"]) == 4
-    adapted(COMPLETIONS, {"prompt": [1] * 100})
+    for prompt, n, sequences in ((["x"] * 4, 1, 4), (["x"] * 2, 2, 4), ([1] * 100, 3, 3), ([[1], [2]], 1, 2)):
+        _, exchange = adapted(COMPLETIONS, {"prompt": prompt, "n": n})
+        assert exchange.sequences == sequences
+    assert chat(n=3)[1].sequences == 3
     for many in ({"prompt": ["x"] * 5}, {"prompt": [[1, 2]] * 60}, {"prompt": ["x"] * 2, "n": 3}):
         with pytest.raises(ApiError, match="at most 4") as caught:
             adapted(COMPLETIONS, many)
         assert caught.value.param == "prompt"
+    with pytest.raises(ApiError, match="at most 4"):
+        chat(n=5)
 
 
 def test_a_greedy_default_stays_for_one_choice() -> None:
@@ -143,11 +205,19 @@ def test_a_budget_for_reasoning_is_for_models_that_reason() -> None:
     assert "thinking" not in got
     assert ignored(exchange) == ["thinking"]
     assert adapted(MESSAGES, dict(body), reasons=True)[0] == body
+    got, exchange = chat(reasoning_effort="high")
+    assert "reasoning_effort" not in got
+    assert ignored(exchange) == ["reasoning_effort"]
+    _, exchange = adapted(RESPONSES, {"input": "hi", "reasoning": {"effort": "high"}})
+    assert ignored(exchange) == ["reasoning.effort"]
+    _, exchange = adapted(MESSAGES, {"messages": HI, "output_config": {"effort": "high"}})
+    assert ignored(exchange) == ["output_config.effort"]
 
 
 def test_the_shape_of_a_message_is_passed_on() -> None:
     shape = {"type": "json_schema", "schema": SCHEMA}
-    got, _ = adapted(MESSAGES, {"messages": HI, "output_config": {"format": shape, "effort": "low"}})
+    config = {"format": shape, "effort": "low"}
+    got, _ = adapted(MESSAGES, {"messages": HI, "output_config": dict(config)}, reasons=True)
     assert got["output_config"] == {"format": shape, "effort": "low"}
     got, exchange = adapted(MESSAGES, {"messages": HI, "output_format": shape, "output_config": {"x": 1}})
     assert got["output_config"] == {"format": shape}

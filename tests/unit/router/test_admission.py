@@ -28,14 +28,23 @@ class Life(RuleBasedStateMachine):
         self.tickets: list[Ticket] = []
         self.granted: Counter[int] = Counter()
 
-    @rule(alias=st.sampled_from(list(SLOTS)), client=st.sampled_from("abc"), urgent=st.booleans())
-    def arrive(self, alias: str, client: str, urgent: bool) -> None:
+    @rule(
+        alias=st.sampled_from(list(SLOTS)),
+        client=st.sampled_from("abc"),
+        urgent=st.booleans(),
+        sequences=st.integers(1, 2),
+    )
+    def arrive(self, alias: str, client: str, urgent: bool, sequences: int) -> None:
         number = len(self.tickets)
-        room = self.admission.running(alias) < SLOTS[alias] or self.admission.all_waiting() < QUEUE_MAX
+        first = urgent or not self.admission.waiting(alias)
+        room = first and self.admission.running(alias) + sequences <= SLOTS[alias]
+        room |= self.admission.all_waiting() < QUEUE_MAX
         try:
-            ticket = self.admission.enter(alias, client, urgent, lambda: self.granted.update([number]))
+            ticket = self.admission.enter(
+                alias, client, urgent, lambda: self.granted.update([number]), sequences=sequences
+            )
         except QueueFull:
-            assert not room
+            assert self.admission.all_waiting() == QUEUE_MAX
             return
         assert room
         self.tickets.append(ticket)
@@ -52,9 +61,11 @@ class Life(RuleBasedStateMachine):
         states = Counter((ticket.alias, ticket.state) for ticket in self.tickets)
         for alias, slots in SLOTS.items():
             running, waiting = self.admission.running(alias), self.admission.waiting(alias)
-            assert running == states[alias, "running"] <= slots
+            mine = [ticket for ticket in self.tickets if ticket.alias == alias]
+            assert running == sum(t.sequences for t in mine if t.state == "running") <= slots
             assert waiting == states[alias, "waiting"]
-            assert not (waiting and running < slots), "someone waits beside a free slot"
+            most = max((ticket.sequences for ticket in mine if ticket.state == "waiting"), default=0)
+            assert not (waiting and running + most <= slots), "someone waits beside enough free slots"
         assert self.admission.all_waiting() <= QUEUE_MAX
 
     @invariant()
@@ -179,3 +190,17 @@ def test_a_client_with_many_names_has_the_turns_of_one() -> None:
     for _ in tickets:
         admission.leave(next(ticket for ticket in tickets if ticket.state == "running"))
     assert order == ["name-0", "ann", "name-1", "bob", *(f"name-{i}" for i in range(2, 6))]
+
+
+def test_a_request_waits_for_as_many_slots_as_it_asks_for_answers() -> None:
+    admission = Admission({"general": 3}, QUEUE_MAX)
+    one, other = (admission.enter("general", "a", False, nothing) for _ in range(2))
+    wide = admission.enter("general", "b", False, nothing, sequences=3)
+    narrow = admission.enter("general", "c", False, nothing)
+    assert (wide.state, narrow.state, narrow.position) == ("waiting", "waiting", 2), "nobody overtakes it"
+    admission.leave(one)
+    assert wide.state == "waiting"
+    admission.leave(other)
+    assert (wide.state, narrow.state, admission.running("general")) == ("running", "waiting", 3)
+    admission.leave(wide)
+    assert (narrow.state, admission.running("general")) == ("running", 1)

@@ -85,7 +85,7 @@ def test_a_wrong_role_is_named_with_its_place() -> None:
     accepted({**CHAT, "messages": messages})  # what a chat template makes of it is its own matter
 
 
-@pytest.mark.parametrize("missing", ["model", "messages", "max_tokens"])
+@pytest.mark.parametrize("missing", ["messages", "max_tokens"])
 def test_what_is_missing_is_named(missing: str) -> None:
     whole = {**CHAT, "max_tokens": 5}
     error = refused({name: value for name, value in whole.items() if name != missing}, MESSAGES)
