@@ -128,7 +128,7 @@ def _size(value: Any) -> int:
 
 
 async def fit(
-    messages: Sequence[Message], total: int, budget: int, count: Count
+    messages: Sequence[Message], total: int, budget: int, count: Count, param: str = "messages"
 ) -> tuple[list[Message], int]:
     """The first cut of `messages` whose prompt has at most `budget` tokens.
 
@@ -137,6 +137,7 @@ async def fit(
         total: tokens of the whole prompt, more than `budget`.
         budget: the most tokens that the prompt may have.
         count: returns the tokens of the prompt with other messages.
+        param: the parameter that holds the messages.
 
     Returns:
         The messages, and the tokens of their prompt.
@@ -161,7 +162,7 @@ async def fit(
     while not await fits(guess):
         guess += 1
         if guess == len(steps):
-            raise too_long(counted[guess - 1], budget)
+            raise too_long(counted[guess - 1], budget, param)
     return steps[guess], counted[guess]
 
 

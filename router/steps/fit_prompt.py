@@ -84,7 +84,7 @@ class FitPrompt:
             return total
         if not self._truncate:
             raise too_long(total, budget, key)
-        body[key], tokens = await fit(messages, total, budget, count)
+        body[key], tokens = await fit(messages, total, budget, count, key)
         exchange.truncated_messages = len(messages) - len(body[key])
         exchange.truncated_tokens = total - tokens
         return tokens

@@ -27,7 +27,7 @@ def post(stack: Stack, path: str, body: dict[str, Any]) -> httpx.Response:
 
 
 def chat(content: str, **more: Any) -> dict[str, Any]:
-    return {"model": "coder", "messages": [{"role": "user", "content": content}], **more}
+    return {"model": "coder", "messages": [{"role": "user", "content": content}]} | more
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -164,6 +164,7 @@ def test_a_long_conversation_stays_within_its_share_and_keeps_its_prefix(stack: 
         assert int(answer.headers["x-duoserve-truncated-messages"]) > 20
         prompts.append(answer.json()["usage"]["prompt_tokens"])
         hits = metric(stack, "vllm:prefix_cache_hits_total") - before
+        assert answer.json()["usage"]["prompt_tokens_details"]["cached_tokens"] == hits
         messages.append({"role": "assistant", "content": "Fine."})
     assert all(WINDOW * 0.4 < prompt <= WINDOW * 0.75 for prompt in prompts)
     assert hits > 0.9 * prompts[-1], "the start of the prompt changed from one turn to the next"
@@ -196,9 +197,44 @@ def test_a_prompt_that_cannot_fit_is_refused_before_vllm_sees_it(stack: Stack) -
     assert answer.json()["error"]["code"] == "context_length_exceeded"
 
 
-def test_what_vllm_refuses_is_said_in_its_words_without_its_name(stack: Stack) -> None:
-    body = {"model": "coder", "messages": [{"role": "user", "content": [{"type": "hologram"}]}]}
-    answer = post(stack, "/v1/chat/completions", body)
-    assert answer.status_code == 400
-    assert answer.json()["error"]["message"]
-    assert "vllm" not in answer.text.lower()
+WRONG_SHAPE = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "banana"}}}
+
+
+@pytest.mark.parametrize(
+    ("param", "value"),
+    [
+        ("messages", [{"role": "user", "content": [{"type": "hologram"}]}]),
+        ("structured_outputs", {"grammar": "root ::= ("}),
+        (
+            "response_format",
+            {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "banana"}}},
+        ),
+        ("logit_bias", {"1000000": 1}),
+        ("bad_words", [""]),
+    ],
+)
+def test_what_vllm_refuses_is_said_in_its_words_without_its_name(
+    stack: Stack, param: str, value: Any
+) -> None:
+    """Streamed or not: vLLM finds some of it only when the stream has begun."""
+    for stream in (False, True):
+        answer = post(stack, "/v1/chat/completions", chat("hi", max_tokens=4, stream=stream) | {param: value})
+        assert answer.status_code == 400, answer.text
+        assert answer.json()["error"]["param"].startswith(param)
+        assert param in answer.json()["error"]["message"]
+        assert not re.search("vllm|pydantic|errors for", answer.text, re.IGNORECASE)
+
+
+def test_a_schema_that_xgrammar_cannot_take_changes_nothing_for_the_next(stack: Stack) -> None:
+    """Without a backend named in the profile, vLLM would fail on every forced tool from then on."""
+    schema = {"type": "object", "properties": {"n": {"type": "integer", "multipleOf": 5}}, "required": ["n"]}
+    shape = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    direct = f"{stack.engines['general']}/v1/chat/completions"
+    body = chat("Five.", model="general", max_tokens=20)
+    httpx.post(direct, json=body | {"response_format": shape}, timeout=600)
+    tool = {"type": "function", "function": {"name": "say", "parameters": schema}}
+    answer = post(stack, "/v1/chat/completions", body | {"tools": [tool], "tool_choice": "required"})
+    assert answer.status_code == 200, answer.text
+    relaxed = post(stack, "/v1/chat/completions", body | {"response_format": shape})
+    assert relaxed.status_code == 200
+    assert relaxed.headers["x-duoserve-ignored"] == "response_format.multipleOf"
