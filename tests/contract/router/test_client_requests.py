@@ -2,18 +2,18 @@
 refuses.
 """
 
+import asyncio
 import gzip
 import json
 import zlib
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import pytest
 
 from tests.support.service import ASK, Json, Service, chat
-from tests.support.waiting import wait_for
+from tests.support.waiting import until
 
 TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
 HI = chat()["messages"]
@@ -115,19 +115,19 @@ def test_a_mixed_list_of_tools_is_the_same_whether_the_prompt_is_short_or_long(
     assert [tool["type"] for tool in seen(service)["tools"]] == ["function", "custom", "namespace"]
 
 
-def test_answers_that_one_request_asks_for_take_a_slot_each(service: Service) -> None:
-    service.engines["coder"].set(ttft_ms=60_000)
-    body = {"model": "coder", "prompt": ["a", "b", "c"], "max_tokens": 4, "stream": True}
-    with ThreadPoolExecutor() as pool:
-        leaving = [
-            pool.submit(httpx.post, f"{service.url}{path}", json=json, headers=service.headers, timeout=5)
-            for path, json in (("/v1/completions", body), ("/v1/chat/completions", chat(n=2)))
-        ]
-        wait_for(lambda: service.gauge("duoserve_waiting") == 1, "the second waits for a second slot")
-        assert service.gauge("duoserve_in_flight") in (2, 3)
-        for future in leaving:
-            assert isinstance(future.exception(), httpx.ReadTimeout)
-    wait_for(lambda: service.gauge("duoserve_in_flight") == 0, "all slots are given back")
+async def test_answers_that_one_request_asks_for_take_a_slot_each(service: Service) -> None:
+    service.engines["coder"].set(ttft_ms=600_000)
+    prompts = {"model": "coder", "prompt": ["a", "b", "c"], "max_tokens": 4}
+    async with service.client() as client:
+        first = asyncio.create_task(client.post("/v1/completions", json=prompts))
+        await until(lambda: service.gauge("duoserve_in_flight") == 3, "one request has three slots")
+        second = asyncio.create_task(client.post("/v1/chat/completions", json=chat(n=2)))
+        await until(lambda: service.gauge("duoserve_waiting") == 1, "the other waits for two")
+        first.cancel()
+        await until(lambda: service.gauge("duoserve_in_flight") == 2, "it has them")
+        second.cancel()
+        await until(lambda: service.gauge("duoserve_in_flight") == 0, "all are given back")
+    service.engines["coder"].set(ttft_ms=0)
     many = service.post("/v1/completions", {"model": "coder", "prompt": ["a"] * 100})
     assert (many.status_code, many.json()["error"]["param"]) == (400, "prompt")
     assert "asks for 100 answers" in many.json()["error"]["message"]
