@@ -335,7 +335,7 @@ def main() -> int:
         nargs="*",
         choices=VARIANTS,
         metavar="NAME",
-        help="print new figures of these variants as JSON, keep nothing; default: of all that need no compiler",
+        help="print new figures as JSON, keep nothing; default: all that need no compiler",
     )
     parser.add_argument("--in-process", nargs="+", choices=VARIANTS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
