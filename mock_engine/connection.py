@@ -260,7 +260,7 @@ class Connection(asyncio.Protocol):
                 self.transport.abort()
                 return "dropped"
             if index == knobs.error_at:
-                self._write_chunk(prefix + dialect.error(), knobs)
+                self._write_chunk(dialect.error(), knobs)  # alone, if it comes before the first token
                 self._write(self.http.send(h11.EndOfMessage()))
                 return "finished"
             if prefix:

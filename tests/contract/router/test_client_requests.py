@@ -389,14 +389,14 @@ def test_a_long_conversation_of_parts_and_calls_is_cut(service: Service) -> None
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/messages", "/v1/responses"])
 def test_a_stream_that_begins_with_an_error_has_its_status(service: Service, path: str) -> None:
-    body = {"prompt": "x"} if path == "/v1/completions" else {"input": "x"} if "resp" in path else chat()
+    content: Json = {"max_tokens": 4, "messages": HI}
+    if path == "/v1/completions":
+        content = {"prompt": "hi"}
+    elif path == "/v1/responses":
+        content = {"input": "hi"}
     service.engines["coder"].set(error_at=0, error_message="EngineCore failed", times=1)
-    answer = service.post(
-        path,
-        body | {"model": "coder", "max_output_tokens" if "resp" in path else "max_tokens": 4, "stream": True},
-    )
-    if path in ("/v1/chat/completions", "/v1/completions"):
-        assert answer.status_code == 503
+    answer = service.post(path, content | {"model": "coder", "stream": True})
+    assert answer.status_code == 503
     assert "EngineCore" not in answer.text
     assert "failed to answer" in answer.text
     assert service.record(answer)["error"] == "engine_failed"
