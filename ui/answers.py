@@ -10,8 +10,9 @@ from typing import Literal
 from ui.conversation import Message, new_id
 from ui.router_client import ChatRequest, Ended, Piece, Readiness, RouterClient, RouterFailure, Started
 
-# Seconds. A reload takes one or two: a page that is gone for longer will not come back for its answer.
-ABANDONED_AFTER = 5.0
+# Seconds that an answer goes on while no page shows it: longer than a slow reload or a network cut takes.
+ABANDONED_AFTER = 300.0
+KEPT_FOR = 3600.0  # seconds that an answer which ended then waits for its page
 _POLL = 1.0
 _TICK = 0.1  # seconds after which the page looks for clicks while nothing arrives
 FRAME = 0.066  # seconds between two drawings of a growing answer: smooth, at half the CPU of every token

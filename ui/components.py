@@ -1,6 +1,7 @@
 """The app's own components: what Streamlit has no counterpart for. Their browser side is in `frontend/`."""
 
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
@@ -13,6 +14,7 @@ def _source(name: str) -> str:
 
 # `page_runs.py` mounts it, in a fragment.
 browser_storage = st.components.v2.component("duoserve_storage", js=_source("storage.js"))
+_partial = st.components.v2.component("duoserve_partial", js=_source("partial.js"))
 _page = st.components.v2.component("duoserve_page", js=_source("page.js"))
 _copy = st.components.v2.component(
     "duoserve_copy",
@@ -22,9 +24,19 @@ _copy = st.components.v2.component(
 )
 
 
+def enliven_page() -> None:
+    """Give a page without a chat input what all pages have, like a clipboard on plain HTTP."""
+    _page(key="page", data={})
+
+
 def focus_input(opened: str) -> None:
     """Put the cursor into the chat input, once for each `opened`: what the page shows now."""
     _page(key="page", data={"focus": opened})
+
+
+def keep_partial(key: str, conversation: str, answer: str, message: dict[str, Any]) -> None:
+    """Let the browser keep `message` as far as it has come; `key` has to be a new one each time."""
+    _partial(key=key, data={"conversation": conversation, "answer": answer, "message": message})
 
 
 def leave_for(address: str) -> None:

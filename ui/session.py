@@ -31,7 +31,9 @@ class ChatSession:
     current: Conversation = field(default_factory=Conversation)
     answers: dict[str, Answer] = field(default_factory=dict)  # by conversation
     editing: int | None = None
+    attached: list[Attachment] = field(default_factory=list)  # kept for the next question
     undoable: Undo | None = None
+    _missed: str = ""  # id of an answer that could not be found
     name: str = field(
         default_factory=lambda: f"chat-{new_id()}"
     )  # tells the router's fair queue the askers apart
@@ -55,17 +57,33 @@ class ChatSession:
         self.resume()
 
     def resume(self) -> None:
-        """Find the answer that was running in the open conversation when the page was reloaded."""
-        if self.answer or not self.current.answering:
+        """Find the answer that was running in the open conversation when its page was reloaded or closed.
+
+        If the service has lost it, what the browser has kept of it is the answer. Not at the first look: the
+        answer may have ended this moment in another tab.
+        """
+        answering = self.current.answering
+        if self.answer or not answering:
             return
-        if answer := self.backend.take_over(self.current.answering):
+        if answer := self.backend.take_over(answering):
             self.answers[self.current.id] = answer
+        elif self.backend.is_running(answering):
+            return
+        elif self._missed != answering:
+            self._missed = answering
+        elif partial := self.storage.partial(answering):
+            partial.ending, partial.failure_kind = "failed", "lost"
+            partial.failure = "The connection was lost. The partial answer is saved."
+            self.current.answering = ""
+            self.current.answered(partial)
+            self.storage.save(self.current)
 
     def ask(self, text: str, attachments: Sequence[Attachment] = ()) -> None:
         """Ask in the open conversation. A running answer is stopped, and kept."""
         self._end_running()
         self.undoable = None
-        self.current.ask(text, attachments)
+        self.current.ask(text, [*self.attached, *attachments])
+        self.attached = []
         self._send()
 
     def retry(self) -> None:

@@ -1,7 +1,9 @@
 """The chat app in a real browser, before the real router and mock engines that do what a test needs."""
 
+import contextlib
 import json
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +19,7 @@ from tests.browser.service import KEY, Service, fetch
 from tests.support import ROOT
 from tests.support.waiting import wait_for
 from ui.conversation import Conversation, Message, export
+from ui.markdown import JOINER
 
 Open = Callable[[BrowserContext], Chat]
 WORDS = "first case def item error token next write list name close map from value index stop test self"
@@ -82,6 +85,111 @@ def test_the_answer_grows_on_screen_while_it_is_made(chat: Chat, service: Servic
     )
 
 
+LINES = "\n\n".join(f"line {number}." for number in range(60))
+NEAR = 60  # pixels: a line or two, and what the page scrolls meanwhile
+
+
+def at_the_end(chat: Chat) -> None:
+    wait_for(lambda: chat.below() < NEAR, "the end is out of view", 10)
+
+
+def test_the_page_follows_a_growing_answer_unless_one_has_scrolled_up(chat: Chat) -> None:
+    jump = chat.page.get_by_role("button", name="Jump to latest")
+    chat.ask(mock(text=LINES, itl_ms=30, stall_at=100, stall_ms=3000))
+    for number in (20, 30, 40):
+        expect(chat.messages.last).to_contain_text(f"line {number}.")
+        at_the_end(chat)
+    chat.page.mouse.move(700, 300)
+    chat.page.mouse.wheel(0, -500)
+    expect(jump).to_be_visible()
+    above = chat.messages.first.bounding_box()
+    chat.answered()
+    assert chat.messages.first.bounding_box() == above, "what one reads moved"
+    jump.click()
+    at_the_end(chat)
+    expect(jump).to_be_hidden()
+    chat.page.wait_for_timeout(500)  # nothing tells that the page follows again
+    chat.ask(mock(text=LINES))
+    chat.answered(2)
+    at_the_end(chat)
+
+
+def test_a_conversation_opens_at_its_end(chat: Chat) -> None:
+    chat.ask(mock(text=LINES))
+    chat.answered()
+    chat.button("New chat").first.click()
+    expect(chat.messages).to_have_count(0)
+    chat.page.get_by_test_id("stSidebar").get_by_text("Please").click()
+    expect(chat.messages.last).to_contain_text("line 59.")
+    at_the_end(chat)
+    chat.page.reload()
+    expect(chat.messages.last).to_contain_text("line 59.")
+    at_the_end(chat)
+
+
+def test_nothing_but_the_conversation_is_there_while_an_answer_grows(chat: Chat) -> None:
+    def growing(answer: str) -> str:
+        return mock(text=f"{answer} answer " + "word " * 2000, itl_ms=50)
+
+    def stop() -> None:
+        assert chat.button("Stop").count(), "it has ended before it was looked at"
+        chat.button("Stop").click()
+        expect(chat.messages.last).to_contain_text("Stopped.")
+
+    chat.ask(growing("one first"))
+    expect(chat.messages.last).to_contain_text("one first answer")
+    expect(chat.page.get_by_text("What are you working on?")).to_have_count(0)
+    expect(chat.page.locator(".st-key-examples")).to_have_count(0)
+    stop()
+    chat.ask(growing("one second"))
+    expect(chat.messages.last).to_contain_text("one second answer")
+    expect(chat.page.get_by_text("first token")).to_have_count(1)
+    expect(chat.button("Regenerate")).to_have_count(0)
+    stop()
+    chat.messages.first.get_by_role("button", name="Edit").click()
+    chat.page.get_by_label("Edit the question").fill(growing("one edited"))
+    chat.button("Ask again").click()
+    expect(chat.messages.nth(1)).to_contain_text("one edited answer")
+    expect(chat.messages).to_have_count(2)
+    expect(chat.page.get_by_text("first token")).to_have_count(0)
+    expect(chat.button("Cancel")).to_have_count(0)
+    stop()
+    chat.button("Regenerate").click()
+    expect(chat.button("Stop")).to_be_visible()
+    expect(chat.button("Regenerate")).to_have_count(0)
+    stop()
+
+
+def test_code_is_drawn_and_copied_as_it_is(chat: Chat, context: BrowserContext) -> None:
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    samples = [r"\[(\w+)\] \((\d+)\)", "${f%.log} costs $5", "![x](y) :red[z] :smile: :material/home:"]
+    blocks = "\n".join(samples)
+    text = (
+        "    "
+        + blocks.replace("\n", "\n    ")
+        + "\n\n- a list\n\n  ```\n  "
+        + blocks.replace("\n", "\n  ")
+        + "\n  ```\n\n> ```\n> "
+        + blocks.replace("\n", "\n> ")
+        + "\n> ```\n\n:smile: and :material/home: are text"
+    )
+    chat.ask(mock(text=text))
+    chat.answered()
+    answer = chat.messages.last
+    drawn = answer.locator("pre code")
+    expect(drawn).to_have_count(3)
+    for number in range(3):
+        assert (drawn.nth(number).text_content() or "").replace(JOINER, "").strip("\n") == blocks
+        code = answer.get_by_test_id("stCode").nth(number)
+        code.hover()
+        code.get_by_role("button").click()
+        wait_for(
+            lambda: chat.page.evaluate("navigator.clipboard.readText()").strip("\n") == blocks, "altered"
+        )
+        chat.page.evaluate("navigator.clipboard.writeText('')")
+    assert ":smile: and :material/home: are text" in answer.inner_text().replace(JOINER, "")
+
+
 def test_stop_frees_the_engine_and_keeps_what_came(chat: Chat, service: Service) -> None:
     chat.ask(mock(completion_tokens=2000, itl_ms=20))
     expect(chat.messages.last).to_contain_text("error")
@@ -118,11 +226,84 @@ def test_stop_before_the_first_token_frees_the_engine_too(chat: Chat, service: S
     expect(chat.messages.last).to_contain_text("Stopped before the answer began.")
 
 
-def test_closing_the_tab_frees_the_engine(chat: Chat, service: Service) -> None:
-    chat.ask(mock(completion_tokens=5000, itl_ms=20))
-    wait_for(lambda: service.engines["coder"].state()["running"], "nothing was asked")
+def test_an_answer_outlives_its_tab(open_chat: Open, context: BrowserContext, service: Service) -> None:
+    chat = open_chat(context)
+    chat.ask(mock(completion_tokens=300, itl_ms=40))
+    expect(chat.messages.last).to_contain_text("error")
     chat.page.close()
-    wait_for(lambda: service.engines["coder"].state()["running"] == 0, "the engine works on for nobody", 10)
+    wait_for(lambda: service.engines["coder"].state()["running"] == 0, "it goes on for ever", 60)
+    assert service.engines["coder"].requests()[-1]["state"] == "finished"
+    later = open_chat(context)
+    later.page.get_by_test_id("stSidebar").get_by_text("Please").click()
+    later.answered()
+    expect(later.messages.last).to_contain_text("300 tokens")
+
+
+class Network:
+    """Between a browser and the app; it can be cut."""
+
+    def __init__(self, port: int) -> None:
+        self._to = port
+        self._open: list[socket.socket] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.down = False
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        """End all connections, and accept none until `down` is false again."""
+        self.down = True
+        for each in self._open:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self.cut()
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                browser, _ = self._listener.accept()
+                if self.down:
+                    browser.close()
+                    continue
+                app = socket.create_connection(("127.0.0.1", self._to))
+                self._open += [browser, app]
+                for pair in ((browser, app), (app, browser)):
+                    threading.Thread(target=self._pass_on, args=pair, daemon=True).start()
+
+    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+        for each in (source, target):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def network(service: Service) -> Iterator[Network]:
+    between = Network(service.ports["ui"])
+    yield between
+    between.close()
+
+
+@pytest.mark.parametrize("seconds", [2, 8])
+def test_a_cut_of_the_network_costs_nothing(
+    service: Service, context: BrowserContext, network: Network, seconds: int
+) -> None:
+    service.reset()
+    chat = Chat(context.new_page(), f"http://127.0.0.1:{network.port}").open()
+    chat.ask(mock(completion_tokens=400, itl_ms=40))
+    expect(chat.messages.last).to_contain_text("error")
+    network.cut()
+    chat.page.wait_for_timeout(seconds * 1000)
+    expect(chat.messages.last).to_contain_text("error")  # the chat can still be read
+    network.down = False
+    chat.answered(seconds=60)
+    expect(chat.messages.last).to_contain_text("400 tokens")
+    assert len(service.engines["coder"].requests()) == 1
 
 
 def test_regenerate_edit_delete_and_undo(chat: Chat, service: Service) -> None:
@@ -299,6 +480,53 @@ def test_files_are_attached_and_shown_folded(chat: Chat, service: Service, tmp_p
     expect(chat.messages.first.get_by_text("return a | b")).not_to_be_visible()
     fold.click()
     expect(chat.messages.first.get_by_text("return a | b")).to_be_visible()
+
+
+def test_any_text_is_attached_and_what_is_none_keeps_the_question(
+    chat: Chat, service: Service, tmp_path: Path
+) -> None:
+    files = {
+        "Dockerfile": b"FROM debian",
+        "latin.txt": "größe = 5  # Länge".encode("latin-1"),
+        "picture.png": b"\x89PNG\r\n\x1a\n\0\0",
+        "large.log": b"x" * 2_000_000,
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    picker = chat.page.locator('[data-testid="stChatInput"] input[type=file]')
+    picker.set_input_files([tmp_path / name for name in files])
+    expect(chat.page.get_by_test_id("stChatInput").get_by_text("large.log")).to_be_visible()
+    chat.input.fill("Explain these")
+    expect(chat.page.get_by_test_id("stChatInputSubmitButton")).to_be_enabled()  # all are uploaded
+    chat.input.press("Enter")
+    alert = chat.page.get_by_role("alert")
+    expect(alert).to_contain_text("“picture.png” is not a text file.")
+    expect(alert).to_contain_text("“large.log” is too large (1,953 KB); at most 256 KB are allowed.")
+    expect(chat.input).to_have_value("Explain these")
+    expect(chat.messages).to_have_count(0)
+    expect(chat.page.locator(".st-key-attached button")).to_have_count(2)
+    chat.input.press("Enter")
+    chat.answered()
+    content = last_body(service)["messages"][0]["content"]
+    assert "File `Dockerfile`" in content and "größe = 5  # Länge" in content and "picture.png" not in content
+    expect(chat.messages.first.get_by_text("latin.txt")).to_contain_text("read as windows-1252")
+    expect(alert).to_have_count(0)
+    expect(chat.page.locator(".st-key-attached button")).to_have_count(0)
+
+
+def test_a_file_that_the_browser_cannot_send_blocks_the_question(chat: Chat, tmp_path: Path) -> None:
+    (tmp_path / "huge.log").write_bytes(b"x" * 51_000_000)
+    picker = chat.page.locator('[data-testid="stChatInput"] input[type=file]')
+    picker.set_input_files(tmp_path / "huge.log")
+    expect(chat.page.get_by_test_id("stFileChip")).to_have_attribute("aria-invalid", "true")
+    chat.ask("Explain this")
+    expect(chat.page.locator("#unsent")).to_contain_text("Not sent: “huge.log” cannot be attached.")
+    expect(chat.input).to_have_value("Explain this")
+    expect(chat.messages).to_have_count(0)
+    chat.button("Remove huge.log").click()
+    chat.input.press("Enter")
+    chat.answered()
+    expect(chat.page.locator("#unsent")).to_be_hidden()
 
 
 def test_what_cannot_fit_is_refused_and_can_be_edited(chat: Chat, service: Service, tmp_path: Path) -> None:

@@ -1,27 +1,11 @@
-// Copies the Markdown source of a message. The clipboard API exists only on HTTPS and localhost; elsewhere the old
-// way, with a selection, still works.
-async function copy(text) {
-  if (navigator.clipboard && window.isSecureContext) return navigator.clipboard.writeText(text);
-  const area = document.createElement("textarea");
-  area.value = text;
-  area.style.cssText = "position:fixed;opacity:0";
-  document.body.append(area);
-  area.select();
-  document.execCommand("copy");
-  area.remove();
-}
-
+// Copies the Markdown source of a message. `page.js` provides the clipboard where the browser does not.
 export default function ({ data, parentElement }) {
   const button = parentElement.querySelector("button");
+  const say = (text) => {
+    button.querySelector("span").textContent = text;
+    setTimeout(() => (button.querySelector("span").textContent = "Copy"), 1500);
+  };
   button.setAttribute("aria-label", data.label);
   button.title = data.label;
-  button.onclick = async () => {
-    await copy(data.text);
-    button.classList.add("done");
-    button.querySelector("span").textContent = "Copied";
-    setTimeout(() => {
-      button.classList.remove("done");
-      button.querySelector("span").textContent = "Copy";
-    }, 1500);
-  };
+  button.onclick = () => navigator.clipboard.writeText(data.text).then(() => say("Copied"), () => say("Not copied"));
 }

@@ -33,8 +33,10 @@ def _page(chat: ChatSession, runs: PageRuns) -> None:
     chat.collect()
     models = _models(chat)
     with st.bottom:
+        above = st.empty()
         bar = st.container(horizontal=True, vertical_alignment="center", key="bar")
-        _input(chat)
+    # Not in st.bottom, where it goes anyway: the page follows a growing answer only for an input outside it.
+    _input(chat)
     # After the input, so that a question is stored and listed before its answer is there.
     runs.sync_storage()
     sidebar.draw(chat)
@@ -44,13 +46,19 @@ def _page(chat: ChatSession, runs: PageRuns) -> None:
         del st.query_params["c"]
     focus_input(chat.current.id)
     _header(chat, runs, models)
+    welcome = st.empty()
     if not chat.current.messages:
-        _welcome(chat)
-    messages.draw(chat)
+        with welcome.container():
+            _welcome(chat)
+    with above.container():
+        _attached(chat)
     with bar:
         _bar(chat)
+    with st.container(key="messages"):
+        messages.draw(chat)
+        if chat.answer:
+            messages.follow(chat, chat.answer)
     if chat.answer:
-        messages.follow(chat, chat.answer)
         chat.collect()
         runs.draw_end()
 
@@ -61,21 +69,45 @@ def _input(chat: ChatSession) -> None:
         if not given or not (given.text.strip() or given.files):
             return
         chat.collect()
-        try:
-            attached = attachments.read([(file.name, file.getvalue()) for file in given.files])
-        except attachments.AttachmentRefused as problem:
-            st.session_state.refused = str(problem), given.text
+        taken, refused = attachments.read([(file.name, file.getvalue()) for file in given.files])
+        if (many := len(chat.attached) + len(taken)) > attachments.MAX_FILES:
+            refused.append(
+                f"{many} files are too many; attach at most {attachments.MAX_FILES} to a question."
+            )
+        st.session_state.refused = refused
+        if refused:  # nothing is sent, and nothing lost
+            chat.attached += taken
+            st.session_state.question = given.text
         else:
-            chat.ask(given.text.strip(), attached)
+            chat.ask(given.text.strip(), taken)
 
     st.chat_input(
         f"Ask {chat.current.options.model or 'a model'}",
         key="question",
         accept_file="multiple",
-        file_type=attachments.TYPES,
-        max_upload_size=1,
+        max_upload_size=attachments.UPLOAD_MEGABYTES,
         on_submit=ask,  # called whatever else happens at the same moment
     )
+
+
+def _attached(chat: ChatSession) -> None:
+    """Above the bar: why a question was not sent, and the files that wait for the next one."""
+    if refused := st.session_state.get("refused"):
+        st.error(
+            f"Not sent. {plain(' '.join(refused))} Your text and the other files are kept.",
+            icon=":material/error:",
+        )
+    if not chat.attached:
+        return
+    with st.container(horizontal=True, gap="small", key="attached"):
+        for number, file in enumerate(chat.attached):
+            st.button(
+                plain(file.name),
+                icon=":material/close:",
+                key=f"detach-{number}",
+                on_click=chat.attached.remove,
+                args=(file,),
+            )
 
 
 def _models(chat: ChatSession) -> list[str]:
@@ -148,7 +180,7 @@ def _welcome(chat: ChatSession) -> None:
         ]
         st.markdown("\n".join(lines))
     st.caption(
-        f"Attach up to {attachments.MAX_FILES} text or code files of {attachments.MAX_KILOBYTES} KB with +. "
+        f"Attach up to {attachments.MAX_FILES} text files of {attachments.MAX_KILOBYTES} KB with +. "
         "Enter sends, Shift+Enter starts a new line, Esc stops an answer."
     )
 
@@ -172,16 +204,13 @@ def _welcome(chat: ChatSession) -> None:
 
 
 def _bar(chat: ChatSession) -> None:
-    """What goes above the input: a refused file, Stop, Undo, and how full the context is."""
-    if refused := st.session_state.get("refused"):
-        st.error(plain(refused[0]))
-        st.session_state.question = refused[1]
-        del st.session_state.refused
+    """What goes above the input: Stop, Undo, and how full the context is."""
+    stop, notice, undo = st.empty(), st.empty(), st.empty()
     if chat.answer:
-        st.button("Stop", icon=":material/stop_circle:", shortcut="Esc", on_click=chat.stop, key="stop")
+        stop.button("Stop", icon=":material/stop_circle:", shortcut="Esc", on_click=chat.stop, key="stop")
     if chat.undoable:
-        st.caption(plain(chat.undoable.notice))
-        st.button("Undo", icon=":material/undo:", type="tertiary", on_click=chat.undo, key="undo")
+        notice.caption(plain(chat.undoable.notice))
+        undo.button("Undo", icon=":material/undo:", type="tertiary", on_click=chat.undo, key="undo")
     limit, used = _prompt_limit(chat, chat.current), chat.current.context_tokens
     if limit and chat.current.messages:
         st.space("stretch")

@@ -1,17 +1,24 @@
-"""The messages of the open conversation, and the answer that is growing."""
+"""The messages of the open conversation, and the answer that is growing.
+
+While an answer grows, the run of the page goes on, and until it ends Streamlit keeps everything on screen
+that an earlier run drew and this one has not replaced. So every message has the same four places, filled or
+not, and `follow` clears what is left of a conversation that was longer.
+"""
 
 import time
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from ui.answers import Answer
-from ui.components import copy_button
+from ui.components import copy_button, keep_partial
 from ui.conversation import Message
-from ui.markdown import plain, presentable
+from ui.markdown import JOINER, plain, presentable
 from ui.page_runs import fragment_place, let_clicks_interrupt
 from ui.session import ChatSession
 
 _SILENT = 5  # seconds without output after which a growing answer says so
+_KEPT_EVERY = 2.0  # seconds after which the browser keeps what has come of a growing answer
 _SHOWN = 40  # messages of a long conversation that are drawn at first
 _PERSON, _MODEL, _WAIT = ":material/person:", ":material/smart_toy:", ":material/hourglass_top:"
 
@@ -19,14 +26,15 @@ _PERSON, _MODEL, _WAIT = ":material/person:", ":material/smart_toy:", ":material
 def draw(chat: ChatSession) -> None:
     """The messages, up to an answer that is being generated: `follow` draws that."""
     messages = chat.current.messages
-    first = 0
+    first, drawn = 0, 0
     if len(messages) > _SHOWN and not st.session_state.get(f"whole-{chat.current.id}"):
-        first = len(messages) - _SHOWN
+        first, drawn = len(messages) - _SHOWN, 1
         st.toggle(f"Show {first} earlier messages", key=f"whole-{chat.current.id}")
     kept = chat.current.first_kept()
     for index in range(first, len(messages)):
         message = messages[index]
         if index == kept:
+            drawn += 1
             st.markdown(
                 f":small[:gray[:material/content_cut: The {kept} messages above no longer fit: "
                 "the last answer was generated without them.]]",
@@ -34,34 +42,61 @@ def draw(chat: ChatSession) -> None:
             )
         if chat.answer and message.role == "assistant" and index == len(messages) - 1:
             break  # it is being continued
+        drawn += 1
         if message.role == "user":
             _question(chat, index, message)
         else:
             _answer(chat, index, message)
     if messages and messages[-1].role == "user" and not chat.answer:
+        drawn += 1
         _unanswered(chat)
+    before, st.session_state.drawn = st.session_state.get("drawn", 0), drawn
+    st.session_state.left_over = max(0, before - drawn)
 
 
 def follow(chat: ChatSession, answer: Answer) -> None:
     """Draw the running answer until it has ended. A click interrupts this; its run goes on with it."""
     with st.chat_message("assistant", avatar=_MODEL):
-        thoughts, text, note = st.container(), st.empty(), st.empty()
-        thought = None
-        noted = ""
-        for more in answer.updates():
-            let_clicks_interrupt()
-            if (now := _progress(chat, answer)) != noted:
-                noted = now
-                note.caption(f"{_WAIT} {now}") if now else note.empty()
-            if not more:
-                continue
-            message = answer.message
-            if message.reasoning and thought is None:
-                thought = thoughts.expander("Reasoning", icon=":material/psychology:", expanded=True).empty()
-            if thought is not None and not message.text:
-                thought.markdown(presentable(message.reasoning))
-            if message.text:
-                text.markdown(presentable(message.text))
+        thoughts, text, note, kept = st.empty(), st.empty(), st.empty(), st.empty()
+    for _ in range(st.session_state.left_over):
+        st.empty()
+    st.session_state.drawn += 1
+    thought = None
+    noted = ""
+    due = _KEPT_EVERY
+    for more in answer.updates():
+        let_clicks_interrupt()
+        if (now := _progress(chat, answer)) != noted:
+            noted = now
+            if now:
+                note.caption(f"{_WAIT} {now}")
+            else:
+                note.empty()
+        if not more:
+            continue
+        message = answer.message
+        if message.reasoning and thought is None:
+            thought = thoughts.expander("Reasoning", icon=":material/psychology:", expanded=True).empty()
+        if thought is not None and not message.text:
+            _markdown(message.reasoning, thought)
+        if message.text:
+            _markdown(message.text, text)
+        if answer.waited > due:
+            due = answer.waited + _KEPT_EVERY
+            with kept:
+                keep_partial(
+                    f"partial-{answer.id}-{due}",
+                    answer.conversation,
+                    answer.id,
+                    message.model_dump(mode="json"),
+                )
+
+
+def _markdown(text: str, place: DeltaGenerator | None = None) -> None:
+    """Draw what somebody wrote in Markdown."""
+    # Streamlit replaces this everywhere, even in code, where a word joiner is the only defence; what is
+    # copied comes without it (see frontend/page.js).
+    (place or st).markdown(presentable(text).replace(":material/", f":{JOINER}material/"))
 
 
 def _progress(chat: ChatSession, answer: Answer) -> str:
@@ -81,19 +116,27 @@ def _progress(chat: ChatSession, answer: Answer) -> str:
 
 def _question(chat: ChatSession, index: int, message: Message) -> None:
     with st.chat_message("user", avatar=_PERSON):
+        text, files, _ = st.empty(), st.empty(), st.empty()
         if chat.editing == index:
-            _editor(chat, index, message)
+            with text.container():
+                _editor(chat, index, message)
             return
-        if "```" in message.text:
-            st.markdown(presentable(message.text))
-        elif message.text:
-            st.text(message.text)
-        for attached in message.attachments:
-            with st.expander(
-                f"{plain(attached.name)} · {len(attached.text.encode()) / 1024:.1f} KB",
-                icon=":material/attach_file:",
-            ):
-                st.code(attached.text, language=None, line_numbers=True)
+        with text.container():
+            if "```" in message.text:
+                _markdown(message.text)
+            elif message.text:
+                st.text(message.text)
+            # Where the editor was, its other parts are replaced too.
+            st.empty()
+            st.empty()
+        with files.container():
+            for attached in message.attachments:
+                read_as = f" · read as {attached.encoding}" if attached.encoding else ""
+                with st.expander(
+                    f"{plain(attached.name)} · {len(attached.text.encode()) / 1024:.1f} KB{read_as}",
+                    icon=":material/attach_file:",
+                ):
+                    st.code(attached.text, language=None, line_numbers=True)
         _question_actions(chat, index, message)
 
 
@@ -133,24 +176,28 @@ def _answer(chat: ChatSession, index: int, message: Message) -> None:
     last = index == len(chat.current.messages) - 1
     this = f"{chat.current.id}-{index}"
     with st.chat_message("assistant", avatar=_MODEL):
+        thoughts, text, note = st.empty(), st.empty(), st.empty()
         if message.reasoning:
-            with st.expander("Reasoning", icon=":material/psychology:"):
-                st.markdown(presentable(message.reasoning))
+            with thoughts.expander("Reasoning", icon=":material/psychology:"):
+                _markdown(message.reasoning)
         if message.text:
-            st.markdown(presentable(message.text))
+            _markdown(message.text, text)
         if message.ending == "failed":
-            _failure(chat, message, last)
+            with note.container():
+                _failure(chat, message, last)
         elif message.ending == "stopped":
-            st.caption("Stopped." if message.text else "Stopped before the answer began.")
+            note.caption("Stopped." if message.text else "Stopped before the answer began.")
         elif message.ending == "length":
-            st.caption("Cut off at the max response length (see Options).")
+            note.caption("Cut off at the max response length (see Options).")
         with st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"actions-{this}"):
+            copy, again, go_on = st.empty(), st.empty(), st.empty()
             if message.text:
-                copy_button(message.text, f"copy-{this}", "Copy the answer")
+                with copy:
+                    copy_button(message.text, f"copy-{this}", "Copy the answer")
             if last and message.ending != "failed":
-                st.button(":gray[Regenerate]", key=f"again-{this}", type="tertiary", on_click=chat.retry)
+                again.button(":gray[Regenerate]", key=f"again-{this}", type="tertiary", on_click=chat.retry)
             if last and message.text and message.ending in ("length", "stopped", "failed"):
-                st.button(":gray[Continue]", key=f"go-on-{this}", type="tertiary", on_click=chat.go_on)
+                go_on.button(":gray[Continue]", key=f"go-on-{this}", type="tertiary", on_click=chat.go_on)
             st.markdown(f":small[:gray[{_figures(message)}]]", width="content")
 
 
