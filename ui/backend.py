@@ -1,6 +1,7 @@
 """Behind the pages: one event loop for all sessions, which asks the router and watches its state."""
 
 import asyncio
+import functools
 import logging
 import threading
 import time
@@ -8,6 +9,7 @@ from collections import deque
 from collections.abc import Coroutine
 from typing import Any
 
+from ui import settings
 from ui.answers import ABANDONED_AFTER, KEPT_FOR, Answer, give
 from ui.metrics import MetricsSample, parse
 from ui.router_client import ListedModel, Readiness, RouterClient, RouterFailure
@@ -43,6 +45,11 @@ class Backend:
     def stop(self, answer: Answer) -> None:
         """End `answer` at once and free the engine; what has arrived stays."""
         self._loop.call_soon_threadsafe(self._cancel, answer.id)
+
+    def find(self, answer_id: str) -> Answer | None:
+        """The answer with this id, if it is being generated, or has ended without anybody looking at it."""
+        entry = self._running.get(answer_id) or self._unseen.get(answer_id)
+        return entry[0] if entry else None
 
     def is_running(self, answer_id: str) -> bool:
         """Whether this answer is being generated, for whichever page."""
@@ -129,3 +136,9 @@ class Backend:
                 _log.error("cannot read /metrics: %s", type(error).__name__)
             busy = any(answer.phase == "sent" for answer, _ in list(self._running.values()))
             await asyncio.sleep(1.0 if busy else METRICS_EVERY)
+
+
+@functools.cache
+def shared() -> Backend:
+    """The backend of this process, which its pages and `streaming.py` share."""
+    return Backend(settings.load())

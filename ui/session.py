@@ -30,7 +30,6 @@ class ChatSession:
     storage: BrowserStorage = field(default_factory=BrowserStorage)
     current: Conversation = field(default_factory=Conversation)
     answers: dict[str, Answer] = field(default_factory=dict)  # by conversation
-    editing: int | None = None
     attached: list[Attachment] = field(default_factory=list)  # kept for the next question
     undoable: Undo | None = None
     _missed: str = ""  # id of an answer that could not be found
@@ -48,12 +47,10 @@ class ChatSession:
         if self.current.messages or self.current.id in self.storage.conversations:
             self.current = Conversation()
         self.current.options.model = self.storage.preferences.model
-        self.editing = None
 
     def open(self, conversation_id: str) -> None:
         """Open a stored conversation; an answer that was running when the page was reloaded goes on."""
         self.current = self.storage.conversations[conversation_id]
-        self.editing = None
         self.resume()
 
     def resume(self) -> None:
@@ -107,7 +104,6 @@ class ChatSession:
         before = self._snapshot()
         lost = len(self.current.messages) - index - 1
         self.current.edit(index, text, attached)
-        self.editing = None
         self._send()
         self.undoable = (
             self._restore("Question edited; later messages were removed.", before) if lost else None
@@ -118,7 +114,6 @@ class ChatSession:
         self._end_running()
         before = self._snapshot()
         self.current.delete_turn(index)
-        self.editing = None
         self.storage.save(self.current)
         self.undoable = self._restore("Question and answer deleted.", before)
 
@@ -165,12 +160,6 @@ class ChatSession:
             self.storage.preferences.model = self.current.options.model
             self.storage.save_preferences()
         if self.current.id in self.storage.conversations:
-            self.storage.save(self.current)
-
-    def stop(self) -> None:
-        """Stop the running answer of the open conversation and keep what has arrived."""
-        if self.answer:
-            self._end_running()
             self.storage.save(self.current)
 
     def collect(self) -> bool:
@@ -240,4 +229,4 @@ class ChatSession:
         before.revision = kept.revision if kept else ""
         before.answering = ""
         self.storage.save(before)
-        self.current, self.editing = before, None
+        self.current = before

@@ -4,46 +4,10 @@
 const OPEN = '[data-testid="stPopoverBody"], [role="dialog"]';
 let focused = null;
 
-// A way back to the end for those who have scrolled up.
-const jump = document.createElement("button");
-jump.id = "jump";
-jump.type = "button";
-jump.textContent = "↓ Jump to latest";
-jump.hidden = true;
-document.body.append(jump);
-const SCROLLED = '[data-testid="stAppScrollToBottomContainer"], [data-testid="stMain"]';
-const scrolled = () => document.querySelector(SCROLLED);
-jump.onclick = () => {
-  const main = scrolled();
-  main.scrollTo({ top: main.scrollHeight });
-  // Streamlit takes the first event after a change of height for the change's, and follows again after the next.
-  setTimeout(() => main.dispatchEvent(new Event("scroll")), 200);
-};
-
-let due = false;
-function look() {
-  if (due) return;
-  due = true;
-  requestAnimationFrame(() => {
-    due = false;
-    const main = scrolled();
-    const input = document.querySelector('[data-testid="stBottom"]');
-    const left = main && input ? main.scrollHeight - main.scrollTop - main.clientHeight : 0;
-    jump.hidden = left < 200;
-    if (jump.hidden) return;
-    const box = input.getBoundingClientRect();
-    jump.style.left = `${box.left + box.width / 2}px`;
-    jump.style.bottom = `${window.innerHeight - box.top + 8}px`;
-  });
-}
-
 new MutationObserver(() => {
   // Code that is wider than the page scrolls, and must be reachable without a mouse.
   for (const code of document.querySelectorAll("pre:not([tabindex])")) code.tabIndex = 0;
-  look();
 }).observe(document.body, { childList: true, subtree: true });
-document.addEventListener("scroll", look, true);
-window.addEventListener("resize", look);
 
 // What is copied has no invisible word joiners (see markdown.py). The clipboard API exists only on HTTPS and localhost;
 // elsewhere an older way, with a selection, still works, and Streamlit's own copy buttons find it here, too.

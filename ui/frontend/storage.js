@@ -1,8 +1,8 @@
 // Stores conversations in this browser: in IndexedDB ("device", shared by all tabs) or sessionStorage ("tab").
-// Python's side is storage.py. Input: {nonce, changes, moves, growing}. Output: `snapshot` (everything stored) at the
+// Python's side is storage.py. Input: {nonce, changes, moves}. Output: `snapshot` (everything stored) at the
 // start and when another tab has changed something, `acknowledged` (the last change made), `trouble` (an error).
 const DATABASE = "duoserve", STORE = "conversations", PREFERENCES = "duoserve.preferences";
-const TAB_PREFIX = "duoserve.conversation.", PARTIAL_PREFIX = "duoserve.partial."; // the latter from partial.js
+const TAB_PREFIX = "duoserve.conversation.", PARTIAL_PREFIX = "duoserve.partial."; // the latter from transcript.js
 
 const tabId = Math.random().toString(36).slice(2);
 const channel = "BroadcastChannel" in window ? new BroadcastChannel(DATABASE) : null;
@@ -132,8 +132,7 @@ async function work(nonce) {
     changed = true;
   }
   if (changed) channel?.postMessage(tabId);
-  // This makes Python draw the page again, which can wait while an answer grows.
-  if (session.done > session.acknowledged && !data.growing) {
+  if (session.done > session.acknowledged) {
     session.acknowledged = session.done;
     latest.setStateValue("acknowledged", { nonce, sequence: session.done });
   }

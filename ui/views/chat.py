@@ -3,10 +3,10 @@
 import streamlit as st
 
 from ui import attachments
-from ui.components import focus_input
+from ui.components import focus_input, stop_button
 from ui.conversation import Conversation
 from ui.markdown import plain
-from ui.page_runs import PageRuns, fragment_place
+from ui.page_runs import fragment_place, sync_storage
 from ui.session import ChatSession
 from ui.views import messages, options, sidebar
 
@@ -24,7 +24,7 @@ _EXAMPLES = {
 }
 
 
-def _page(chat: ChatSession, runs: PageRuns) -> None:
+def _page(chat: ChatSession) -> None:
     if chat.storage.loaded and "opened" not in st.session_state:
         st.session_state.opened = True
         # The address names the conversation, so that a reload opens it again.
@@ -33,34 +33,25 @@ def _page(chat: ChatSession, runs: PageRuns) -> None:
     chat.collect()
     models = _models(chat)
     with st.bottom:
-        above = st.empty()
+        above = st.container()
         bar = st.container(horizontal=True, vertical_alignment="center", key="bar")
-    # Not in st.bottom, where it goes anyway: the page follows a growing answer only for an input outside it.
-    _input(chat)
+        _input(chat)
     # After the input, so that a question is stored and listed before its answer is there.
-    runs.sync_storage()
+    sync_storage(chat)
     sidebar.draw(chat)
     if chat.current.messages:
         st.query_params["c"] = chat.current.id
     elif "c" in st.query_params and "opened" in st.session_state:
         del st.query_params["c"]
     focus_input(chat.current.id)
-    _header(chat, runs, models)
-    welcome = st.empty()
+    _header(chat, models)
     if not chat.current.messages:
-        with welcome.container():
-            _welcome(chat)
-    with above.container():
+        _welcome(chat)
+    with above:
         _attached(chat)
     with bar:
         _bar(chat)
-    with st.container(key="messages"):
-        messages.draw(chat)
-        if chat.answer:
-            messages.follow(chat, chat.answer)
-    if chat.answer:
-        chat.collect()
-        runs.draw_end()
+    messages.draw(chat)
 
 
 def _input(chat: ChatSession) -> None:
@@ -120,7 +111,7 @@ def _models(chat: ChatSession) -> list[str]:
     return models
 
 
-def _header(chat: ChatSession, runs: PageRuns, models: list[str]) -> None:
+def _header(chat: ChatSession, models: list[str]) -> None:
     conversation = chat.current
     key = f"model-{conversation.id}"
 
@@ -140,7 +131,7 @@ def _header(chat: ChatSession, runs: PageRuns, models: list[str]) -> None:
             help=" · ".join(f"**{name}**: {_PURPOSE[name]}" for name in models if name in _PURPOSE) or None,
         )
         with fragment_place():
-            _state(chat, runs)
+            _state(chat)
         st.space("stretch")
         options.draw(chat)
         if conversation.id in chat.storage.conversations:
@@ -148,9 +139,8 @@ def _header(chat: ChatSession, runs: PageRuns, models: list[str]) -> None:
 
 
 @st.fragment(run_every=2.0)
-def _state(chat: ChatSession, runs: PageRuns) -> None:
-    """Which models are ready. Asks for the page again when an answer elsewhere has ended."""
-    runs.draw_end_if_lost()
+def _state(chat: ChatSession) -> None:
+    """Which models are ready. Asks for the page again when an answer has ended."""
     readiness = chat.backend.readiness
     if readiness is None:
         st.markdown(
@@ -205,12 +195,11 @@ def _welcome(chat: ChatSession) -> None:
 
 def _bar(chat: ChatSession) -> None:
     """What goes above the input: Stop, Undo, and how full the context is."""
-    stop, notice, undo = st.empty(), st.empty(), st.empty()
     if chat.answer:
-        stop.button("Stop", icon=":material/stop_circle:", shortcut="Esc", on_click=chat.stop, key="stop")
+        stop_button(chat.answer.id)
     if chat.undoable:
-        notice.caption(plain(chat.undoable.notice))
-        undo.button("Undo", icon=":material/undo:", type="tertiary", on_click=chat.undo, key="undo")
+        st.caption(plain(chat.undoable.notice))
+        st.button("Undo", icon=":material/undo:", type="tertiary", on_click=chat.undo, key="undo")
     limit, used = _prompt_limit(chat, chat.current), chat.current.context_tokens
     if limit and chat.current.messages:
         st.space("stretch")
@@ -232,5 +221,4 @@ def _prompt_limit(chat: ChatSession, conversation: Conversation) -> int:
     return int(window * chat.backend.settings.context_ratio)
 
 
-with st.session_state.runs.page():
-    _page(st.session_state.chat, st.session_state.runs)
+_page(st.session_state.chat)
