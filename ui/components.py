@@ -20,9 +20,7 @@ transcript = st.components.v2.component(
     js=_source("transcript.js"),
     isolate_styles=False,
 )
-_stop = st.components.v2.component(
-    "duoserve_stop", html=_source("stop_button.html"), js=_source("stop_button.js"), isolate_styles=False
-)
+_stop = st.components.v2.component("duoserve_stop", js=_source("stop_button.js"), isolate_styles=False)
 _page = st.components.v2.component("duoserve_page", js=_source("page.js"))
 
 

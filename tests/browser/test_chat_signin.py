@@ -100,9 +100,7 @@ def test_everything_can_be_copied_on_plain_http(
     chat.messages.last.get_by_role("button", name="Copy the answer").click()
     expect(chat.messages.last.get_by_text("Copied")).to_be_visible()
     assert pasted() == conversation.messages[1].text
-    code = chat.messages.last.get_by_test_id("stCode")
-    code.hover()
-    code.get_by_role("button").click()
+    chat.messages.last.locator(".code").get_by_role("button", name="Copy").click()
     wait_for(lambda: pasted() == "x = ':material/home:'", "the code was not copied")
     page.goto(f"{url}/about")
     address = page.get_by_test_id("stCode").first

@@ -8,12 +8,21 @@ document.addEventListener("keydown", (event) => {
 });
 
 export default function ({ data, parentElement }) {
-  const button = parentElement.querySelector("button");
+  let button = parentElement.querySelector("button");
+  if (button?.dataset.answer !== data.answer) {
+    // Made here, not in HTML: what can be seen works at once.
+    button = document.createElement("button");
+    button.type = "button";
+    button.className = "stop";
+    button.title = "Esc";
+    button.textContent = "■ Stop";
+    button.dataset.answer = data.answer;
+    parentElement.replaceChildren(button);
+  }
   const mine = () => {
     button.disabled = true;
     fetch(`answers/${data.answer}/stop`, { method: "POST" }).catch(() => (button.disabled = false));
   };
-  button.disabled = false;
   button.onclick = stop = mine;
   return () => {
     if (stop === mine) stop = () => {};
