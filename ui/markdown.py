@@ -216,7 +216,7 @@ def _math_block(state: StateBlock, start: int, end: int, silent: bool) -> bool:
 
 
 def _directions(state: StateCore) -> None:
-    """Every block has the direction of its own first letters, so that Arabic or Hebrew reads right."""
+    """Every block runs in the direction of its first letters, so that Arabic and Hebrew read right."""
     for token in state.tokens:
         if token.type in _TEXT_BLOCKS:
             token.attrSet("dir", "auto")
