@@ -6,6 +6,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
 from router.errors import ApiError
+from router.exchange import Exchange
 from router.layers.cancel import Cancel
 
 
@@ -39,7 +40,9 @@ async def run(
                     raise
 
     try:
-        await Cancel(app, seconds, stopping or asyncio.Event())({}, receive, unused)
+        await Cancel(app, seconds, stopping or asyncio.Event())(
+            {"duoserve": Exchange("/v1/completions")}, receive, unused
+        )
     finally:
         assert cancelled > 0, "the inner app goes on"
     return cancelled
