@@ -36,6 +36,8 @@ SUPERVISOR = "supervisor"
 _PYTHON = "DUOSERVE_PYTHON"
 # Seconds after which a service has started; one that ends sooner is restarted with back-off.
 ENGINE_SECONDS, START_SECONDS = 120, 20
+# Seconds that the router may call an engine down; when it hangs, STALL_SECONDS have passed before.
+_ENGINE_SILENCE = 30.0
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,7 @@ class Supervisor:
             limits = Limits(
                 ready_url=f"{self.settings.url('router')}/ready",
                 engine=(engine.alias, engine.number),
+                silence=_ENGINE_SILENCE,
                 growth=float(self.settings.variables["ENGINE_GROWTH"]),
             )
         else:
