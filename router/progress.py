@@ -6,7 +6,7 @@ grows while a long prompt is read, stay as they are for `stall` seconds, the eng
 does not answer at all for so long, for example because it was stopped.
 
 An engine that hangs is down, and its requests end. It is ready again when it has made one token, or has been
-started anew: its guard does that when the router has called it down for a while.
+restarted: its guard does that when the router has called it down for a while.
 """
 
 import asyncio

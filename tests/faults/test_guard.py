@@ -197,7 +197,7 @@ def test_a_service_that_stops_answering_is_ended(guard: Start, tmp_path: Path) -
     (service,) = psutil.Process(process.pid).children()
     service.send_signal(signal.SIGSTOP)
     assert process.wait(60) == 128 + signal.SIGKILL
-    assert "started anew: it has hung for 1 s" in log.read_text()
+    assert "restarted: it has hung for 1 s" in log.read_text()
 
 
 def test_an_engine_that_the_router_calls_down_is_ended(guard: Start, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ class Service:
 
     With `ready_url`, the command starts only while no other service of the stack is starting, and until that
     URL answers no other one starts: engines load one after the other, each with the whole machine. A service
-    beyond its `limits` is killed; the supervisor starts it anew.
+    beyond its `limits` is killed; the supervisor restarts it.
     """
 
     command: Sequence[str]
@@ -110,7 +110,7 @@ class Guard:
         watch = Watch(psutil.Process(self._child.pid), limits)
         while self._child.poll() is None:
             if fault := watch.fault():
-                self.log.write(f"duoserve: {self.name} is started anew: {fault}\n".encode())
+                self.log.write(f"duoserve: {self.name} is restarted: {fault}\n".encode())
                 self._child.kill()
                 return
             with contextlib.suppress(subprocess.TimeoutExpired):

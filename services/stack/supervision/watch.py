@@ -1,4 +1,4 @@
-"""Whether a running service must be started anew, because it hangs or holds too much memory.
+"""Whether a running service must be restarted, because it hangs or holds too much memory.
 
 The router and the chat app must answer their health check. An engine's check says little: it answers
 although the process with the model hangs. Whether an engine should make tokens only the router knows, so an
@@ -22,7 +22,7 @@ CHECK_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Limits:
-    """What a service may do without being started anew.
+    """What a service may do without being restarted.
 
     Attributes:
         health_url: answers while the service is well; None for an engine.
@@ -49,7 +49,7 @@ class Watch:
         self._planned = 0
 
     def fault(self) -> str | None:
-        """Why the service must be started anew, after one more look at it; None if it need not."""
+        """Why the service must be restarted, after one more look at it; None if it need not."""
         limits, well, now = self._limits, self._is_well(), time.monotonic()
         if well and not self._planned:
             self._planned = self._memory()

@@ -79,5 +79,5 @@ async def test_the_answer_of_the_inner_app_is_waited_for() -> None:
         await asyncio.sleep(0)
         done.append(True)
 
-    await Cancel(app, 5, asyncio.Event())({}, stays, unused)
+    await Cancel(app, 5, asyncio.Event())({"duoserve": Exchange("/v1/completions")}, stays, unused)
     assert done
