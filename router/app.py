@@ -138,7 +138,11 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
             partial(resolve_path, names=names),
         ),
         Middleware(AnswerLocally, own),
-        Middleware(ReadBody, settings.max_body_mb * 1_000_000),
+        Middleware(
+            ReadBody,
+            settings.max_body_mb * 1_000_000,
+            max(model.window for model in models.values()),
+        ),
         Middleware(
             Steps,
             partial(check_parameters, tolerated=tolerated, max_n=settings.max_n, max_stop=max_stop),
