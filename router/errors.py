@@ -50,3 +50,15 @@ def engine_failed(alias: str) -> ApiError:
         code="engine_failed",
         headers={"retry-after": "2"},
     )
+
+
+def engine_hangs(alias: str) -> ApiError:
+    """503: the engine has stopped making tokens."""
+    return ApiError(
+        503,
+        f"The engine of '{alias}' has stopped making tokens. Try again soon; GET /ready shows its state.",
+        reason="engine_hangs",
+        kind="service_unavailable",
+        code="engine_hangs",
+        headers={"retry-after": "5"},
+    )
