@@ -1,29 +1,43 @@
-"""`vllm serve` with the embedded model, in the precision that suits this CPU.
+"""`vllm serve` in the precision that suits this CPU.
 
-`python -m services.engine OPTIONS`: the options are vLLM's. What precision.py chose is put before and after
-them, and the process becomes vLLM.
+`python -m services.engine --config FILE OPTIONS`: the options are vLLM's. What precision.py chose is put
+before and after them, and the process becomes vLLM. For the embedded model that includes one of its two kinds
+of weights; any other model has only its own, and is served in the quicker of the types that keep them whole.
 """
 
+import argparse
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
-from services.engine import precision
+import yaml
+
+from services.engine import embedded_model, precision
 
 
 def main() -> int:
     """Become `vllm serve`; returns an exit status only when that is impossible."""
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("--config", type=Path, required=True)
+    values: dict[str, Any] = yaml.safe_load(parser.parse_known_args()[0].config.read_text())
+    embedded = values["model"] in {str(embedded_model.folder(kind)) for kind in embedded_model.SHA256}
     try:
-        variant, figures = precision.choose(lambda line: print(line, flush=True))
+        variant, figures = precision.choose(lambda line: print(line, flush=True), rounded=embedded)
     except precision.UnknownPrecisionError as error:
         print(f"duoserve: {error}", file=sys.stderr)
         return precision.BAD_SETTING
     except (precision.MeasuringError, OSError) as error:
         print(f"duoserve: cannot measure this CPU: {error}", file=sys.stderr)
         return 1
-    print(f"duoserve: precision {variant.name}: {figures}", flush=True)
     vllm = str(Path(sys.executable).with_name("vllm"))
-    os.execv(vllm, [vllm, "serve", variant.model, *sys.argv[1:], *variant.arguments])  # noqa: S606 - no shell
+    if embedded:
+        print(f"duoserve: precision {variant.name}: {figures}", flush=True)
+        command = [vllm, "serve", variant.model, *sys.argv[1:], *variant.arguments]
+    else:
+        print(f"duoserve: precision {variant.name}, the quicker for the embedded model", flush=True)
+        command = [vllm, "serve", *sys.argv[1:], *variant.arguments_for(values)]
+    os.execv(vllm, command)  # noqa: S606 - no shell
 
 
 if __name__ == "__main__":

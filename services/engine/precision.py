@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -79,6 +79,19 @@ class Variant:
         """What to add to `vllm serve --config FILE`; the command line overrides the file."""
         return [part for name, value in self.settings.items() for part in (f"--{name}", value)]
 
+    def arguments_for(self, values: Mapping[str, Any]) -> list[str]:
+        """As `arguments`, for an engine's configuration with another model: a cache for as many tokens."""
+        arguments = ["--dtype", self.settings["dtype"]]
+        if self.settings["dtype"] == "float32":
+            arguments += ["--kv-cache-memory-bytes", _doubled(str(values["kv-cache-memory-bytes"]))]
+        return arguments
+
+
+def _doubled(size: str) -> str:
+    """Twice a size as vLLM writes it, such as 768M."""
+    number = size.rstrip("kKmMgGtT")
+    return f"{2 * int(number)}{size[len(number) :]}"
+
 
 # A token of context takes twice the memory in float32: twice the size, so that as many fit.
 _FLOAT32 = {"dtype": "float32", "kv-cache-memory-bytes": "1536M"}
@@ -132,8 +145,15 @@ def quickest(figures: dict[str, Figures]) -> str:
     return next(name for name in VARIANTS if name in figures and figures[name].cost <= limit)
 
 
-def choose(say: Callable[[str], None], record: Path = RECORD) -> tuple[Variant, Figures]:
+def choose(
+    say: Callable[[str], None], record: Path = RECORD, rounded: bool = True
+) -> tuple[Variant, Figures]:
     """The variant to serve on this machine, and what it does here; measures where that is not known yet.
+
+    Args:
+        say: is told what is being done.
+        record: where the figures are kept.
+        rounded: whether the variants with rounded weights are among those to choose from.
 
     Raises:
         UnknownPrecisionError: CPU_PRECISION names none.
@@ -159,8 +179,14 @@ def choose(say: Callable[[str], None], record: Path = RECORD) -> tuple[Variant, 
         partial = record.with_suffix(f".{os.getpid()}")
         partial.write_text(json.dumps(content, indent=1) + "\n")
         partial.rename(record)
+    if not rounded:
+        # The same type without rounded weights.
+        setting = setting.removeprefix("int8-")
+        figures = {
+            name: each for name, each in figures.items() if VARIANTS[name].weights == "bf16"
+        } or figures
     name = quickest(figures) if setting == "auto" else setting
-    return VARIANTS[name], figures[name]
+    return VARIANTS[name], figures.get(name, next(iter(figures.values())))
 
 
 def known(record: Path) -> dict[str, Figures]:
