@@ -1,8 +1,8 @@
 """`vllm serve` in the precision that suits this CPU.
 
-`python -m services.engine --config FILE OPTIONS`: the options are vLLM's. What precision.py chose is put
-before and after them, and the process becomes vLLM. For the embedded model that includes one of its two kinds
-of weights; any other model has only its own, and is served in the quicker of the types that keep them whole.
+`python -m services.engine --config FILE OPTIONS`: the options are vLLM's. What precision.py chose is put before
+and after them, and the process becomes vLLM. For the embedded model that includes one of its two kinds of weights;
+any other model has only its own, and is computed in the same type.
 """
 
 import argparse
@@ -21,9 +21,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("--config", type=Path, required=True)
     values: dict[str, Any] = yaml.safe_load(parser.parse_known_args()[0].config.read_text())
-    embedded = values["model"] in {str(embedded_model.folder(kind)) for kind in embedded_model.SHA256}
     try:
-        variant, figures = precision.choose(lambda line: print(line, flush=True), rounded=embedded)
+        variant, figures = precision.choose(lambda line: print(line, flush=True))
     except precision.UnknownPrecisionError as error:
         print(f"duoserve: {error}", file=sys.stderr)
         return precision.BAD_SETTING
@@ -31,11 +30,12 @@ def main() -> int:
         print(f"duoserve: cannot measure this CPU: {error}", file=sys.stderr)
         return 1
     vllm = str(Path(sys.executable).with_name("vllm"))
-    if embedded:
+    if values["model"] in {str(embedded_model.folder(weights)) for weights in embedded_model.SHA256}:
         print(f"duoserve: precision {variant.name}: {figures}", flush=True)
         command = [vllm, "serve", variant.model, *sys.argv[1:], *variant.arguments]
+        os.environ.update(precision.COMPILED)
     else:
-        print(f"duoserve: precision {variant.name}, the quicker for the embedded model", flush=True)
+        print(f"duoserve: {variant.settings['dtype']}, which suits this CPU", flush=True)
         command = [vllm, "serve", *sys.argv[1:], *variant.arguments_for(values)]
     os.execv(vllm, command)  # noqa: S606 - no shell
 
