@@ -1,8 +1,8 @@
 """`vllm serve` in the precision that suits this CPU.
 
-`python -m services.engine --config FILE OPTIONS`: the options are vLLM's. What precision.py chose is put before
-and after them, and the process becomes vLLM. For the embedded model that includes one of its two kinds of weights;
-any other model has only its own, and is computed in the same type.
+`python -m services.engine --config FILE OPTIONS`: the options are vLLM's. What precision.py chose is put
+before and after them, and the process becomes vLLM. For the embedded model that includes one of its two kinds
+of weights; any other model has only its own, and is computed in the same type.
 """
 
 import argparse
