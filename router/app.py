@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 
 from router.admission import Admission
 from router.background import background
+from router.chat_families import chat_family_of, read_chat_families
 from router.fim import read_families
 from router.keys import KeyRing, read_keys
 from router.layers.admit import Admit
@@ -33,6 +34,7 @@ from router.litellm.pass_through import PassThrough
 from router.metrics import Metrics
 from router.models import engine_device, models_list, published_names, read_models
 from router.progress import Progress
+from router.prefix import read_rules
 from router.quarantine import Quarantine
 from router.readiness import Readiness
 from router.relay import Relay
@@ -49,6 +51,7 @@ from router.steps.check_structured import check_structured
 from router.steps.fill_in_the_middle import RecogniseFim, render_fim
 from router.steps.fit_prompt import FitPrompt
 from router.steps.identify_client import identify_client
+from router.steps.keep_prefix import KeepPrefix
 from router.steps.resolve_model import resolve_model, resolve_path
 from router.tokenizer import Tokenizer
 
@@ -81,6 +84,8 @@ def check(settings: Settings) -> None:
     read_models(settings, read_families(_CONFIG / "fim.yaml"))
     read_keys(settings)
     Tolerated.read(_CONFIG / "parameters.yaml", engine_device(settings))
+    read_chat_families(_CONFIG / "chat_families.yaml")
+    read_rules(_CONFIG / "prefix.yaml")
 
 
 def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
@@ -94,6 +99,9 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
     names = published_names(models, settings.model_aliases)
     ring = KeyRing(partial(read_keys, settings), ROOT / settings.keys_file if settings.keys_file else None)
     tolerated = Tolerated.read(_CONFIG / "parameters.yaml", engine_device(settings))
+    chat_families = read_chat_families(_CONFIG / "chat_families.yaml")
+    chat_family = {alias: chat_family_of(model.name, chat_families) for alias, model in models.items()}
+    keep_prefix = KeepPrefix(chat_family, read_rules(_CONFIG / "prefix.yaml"))
     max_stop = settings.vllm_max_stop_strings
 
     readiness = Readiness(models)
@@ -154,6 +162,7 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
             RecogniseFim(models, families, max_stop),
             partial(check_ready, readiness=readiness),
             partial(identify_client, ring=ring),
+            keep_prefix,
         ),
         Middleware(RateLimit, storage(settings.redis_url), ring, settings.limits_without_redis),
         Middleware(Cancel, settings.request_timeout, stopping),

@@ -1,17 +1,21 @@
 """Shortens a conversation so that its prompt fits into its share of the model's context.
 
-The oldest whole turns go first. System messages, the last user message and what follows it stay, and a tool
-call is never separated from its results. The cut moves in steps: as long as a conversation grows within one
-step, the start of its prompt stays the same, and vLLM's prefix cache still holds it.
+Old reminders go first: the system messages between turns, and the texts in <system-reminder> of turns. Then
+the oldest whole turns go. The system prompt, the last user message with the system messages after it, and
+the last step stay, and a tool call is never separated from its results. The cut moves in steps: as long as
+a conversation grows within one step, the start of its prompt stays the same, and vLLM's prefix cache still
+holds it.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from router.errors import ApiError
+from router.prefix import edited
 
 Json = dict[str, Any]
 Message = Json
@@ -28,6 +32,7 @@ _TEMPLATE_ONCE = 256
 _TEMPLATE_TOOLS = 512
 # Bytes of text per token, roughly; only the size of a step depends on it.
 _BYTES_PER_TOKEN = 3.0
+_REMINDER = re.compile(r"\s*<system-reminder>.*?</system-reminder>\s*", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -46,11 +51,12 @@ def most_tokens(value: Any, messages: int, tools: bool) -> int:
     return _size(value) + messages * _TEMPLATE_MESSAGE + _TEMPLATE_ONCE + (_TEMPLATE_TOOLS if tools else 0)
 
 
-def _is_system(message: Message) -> bool:
+def is_system(message: Message) -> bool:
+    """A turn of the system's or, as OpenAI calls it now, the developer's."""
     return message.get("role") in ("system", "developer")
 
 
-def _is_result(message: Message) -> bool:
+def is_result(message: Message) -> bool:
     """A tool's result, which belongs to the call before it (OpenAI's `tool` role, Anthropic's blocks)."""
     if message.get("role") in ("tool", "function") or message.get("type") in RESULTS:
         return True
@@ -63,17 +69,21 @@ def _is_result(message: Message) -> bool:
 
 
 def _is_user(message: Message) -> bool:
-    return message.get("role") == "user" and not _is_result(message)
+    return message.get("role") == "user" and not is_result(message)
+
+
+def _last_user(messages: Sequence[Message]) -> int:
+    return max((i for i, message in enumerate(messages) if _is_user(message)), default=-1)
 
 
 def blocks(messages: Sequence[Message]) -> list[Block]:
-    """`messages` in order, as blocks that can only be left out as a whole.
+    """`messages` in order, as blocks that can only be left out as a whole, reminders apart.
 
     Up to the last user message a block is a turn: a user message and everything that answers it. After it,
     where an agent may have worked for a long time, a block is one step: a call with its results. System
     messages, the last user message and the last step are kept.
     """
-    last_user = max((i for i, message in enumerate(messages) if _is_user(message)), default=-1)
+    last_user = _last_user(messages)
     found: list[Block] = []
     current: list[int] = []
 
@@ -83,7 +93,7 @@ def blocks(messages: Sequence[Message]) -> list[Block]:
             current.clear()
 
     for i, message in enumerate(messages):
-        if _is_system(message):
+        if is_system(message):
             found.append(Block((i,), kept=True))
         elif i == last_user:
             close()
@@ -91,7 +101,7 @@ def blocks(messages: Sequence[Message]) -> list[Block]:
         else:
             # A step begins where a result is followed by something else. Calls made together, which are one
             # item each in the Responses API, stay together.
-            starts_step = i > last_user and not _is_result(message) and _after_result(messages, current)
+            starts_step = i > last_user and not is_result(message) and _after_result(messages, current)
             if _is_user(message) or starts_step:
                 close()
             current.append(i)
@@ -101,32 +111,79 @@ def blocks(messages: Sequence[Message]) -> list[Block]:
 
 
 def _after_result(messages: Sequence[Message], current: Sequence[int]) -> bool:
-    return bool(current) and _is_result(messages[current[-1]])
+    return bool(current) and is_result(messages[current[-1]])
 
 
 def cuts(messages: Sequence[Message], step_bytes: float) -> list[tuple[list[Message], int]]:
-    """The conversation with more and more of its oldest blocks left out, one entry per step, and its bytes.
+    """The conversation with more and more of its oldest reminders, then of its oldest blocks, left out, one
+    entry per step, and its bytes.
 
     The position of a cut depends only on what comes before it, so a growing conversation is cut at the same
     places as before. The first entry leaves nothing out, the last one everything that may go.
     """
-    droppable = [block for block in blocks(messages) if not block.kept]
-    sizes = [_size(message) for message in messages]
-    steps = [(list(messages), sum(sizes))]
-    dropped: set[int] = set()
-    passed, threshold = 0, step_bytes
-    for block in droppable:
-        dropped.update(block.indices)
-        passed += sum(sizes[i] for i in block.indices)
-        if passed >= threshold or block is droppable[-1]:
-            left = [message for i, message in enumerate(messages) if i not in dropped]
-            steps.append((left, sum(sizes) - passed))
-            threshold = (passed // step_bytes + 1) * step_bytes
+    sizes = {i: _size(message) for i, message in enumerate(messages)}
+    left: dict[int, Message | None] = dict(enumerate(messages))
+    steps = [(list(messages), sum(sizes.values()))]
+
+    def leave_out(parts: Sequence[Mapping[int, Message | None]]) -> None:
+        passed, threshold = 0, step_bytes
+        for part in parts:
+            for i, less in part.items():
+                passed += sizes[i] - (size := _size(less))
+                sizes[i] = size
+            left.update(part)
+            if passed >= threshold or part is parts[-1]:
+                rest = [message for message in left.values() if message is not None]
+                steps.append((rest, sum(sizes.values())))
+                threshold = (passed // step_bytes + 1) * step_bytes
+
+    leave_out([{i: less} for i, less in _without_reminders(messages).items()])
+    leave_out([dict.fromkeys(block.indices) for block in blocks(messages) if not block.kept])
     return steps
 
 
+def _without_reminders(messages: Sequence[Message]) -> dict[int, Message | None]:
+    """By index, the messages that hold old reminders: without them, or None if nothing else is in them."""
+    found: dict[int, Message | None] = {}
+    last_user, last_step = _last_user(messages), blocks(messages)[-1].indices[0]
+    stays = True  # at the front, and right after the last user message
+    for i, message in enumerate(messages[:last_step]):
+        stays = i == last_user or (stays and is_system(message))
+        if i == last_user:
+            continue
+        if is_system(message):
+            less = message if stays else None
+        elif is_result(message) or message.get("role") == "user":
+            less = _bare(message)
+        else:
+            continue
+        if less != message:
+            found[i] = less
+    return found
+
+
+def _bare(message: Message) -> Message | None:
+    """A user message or a result without its reminders, or None if nothing is left of a user message."""
+    bare = dict(message)
+    for key in ("content", "output"):
+        if key in bare:
+            bare[key] = edited(bare[key], _no_reminders)
+    if isinstance(bare.get("content"), list):
+        bare["content"] = [
+            part | {"content": edited(part["content"], _no_reminders)}
+            if isinstance(part, dict) and part.get("type") == "tool_result" and "content" in part
+            else part
+            for part in bare["content"]
+        ]
+    return bare if bare.get("content") or is_result(message) else None
+
+
+def _no_reminders(text: str) -> str:
+    return _REMINDER.sub("", text)
+
+
 def _size(value: Any) -> int:
-    return len(orjson.dumps(value))
+    return 0 if value is None else len(orjson.dumps(value))
 
 
 async def fit(

@@ -57,6 +57,11 @@ _HEADERS = {
         "string",
         "Parameters, tools and JSON schema keywords that were left out, because no engine here can use them.",
     ),
+    "x-duoserve-moved": (
+        "string",
+        "Texts that change from request to request and were moved to the end of the prompt, so that the rest "
+        "stays in the prefix cache (config/prefix.yaml).",
+    ),
     "x-duoserve-set": (
         "string",
         "Parameters that the router set or lowered: several choices cannot be greedy (temperature=1), and an "

@@ -14,7 +14,7 @@ Json = dict[str, Any]
 _TIMEOUT_SECONDS = 10.0
 # The fields of a request that change its prompt, besides the messages.
 _CHAT_KEYS = ("tools", "chat_template_kwargs", "add_generation_prompt", "continue_final_message")
-_ANTHROPIC_KEYS = ("system", "tools", "tool_choice")
+_ANTHROPIC_KEYS = ("system", "tools", "tool_choice", "chat_template_kwargs")
 
 
 class Tokenizer:

@@ -51,7 +51,7 @@ def test_what_is_kept(messages: list[Json], budget: int) -> None:
     if tokens(messages) <= budget:
         return
     last_user = max(i for i, message in enumerate(messages) if message["role"] == "user")
-    must_stay = [m for i, m in enumerate(messages) if m["role"] in ("system", "developer") or i == last_user]
+    must_stay = [messages[last_user], *([messages[0]] if messages[0]["role"] == "system" else [])]
     try:
         kept = shorten(messages, budget)
     except ApiError as error:
@@ -67,6 +67,42 @@ def test_what_is_kept(messages: list[Json], budget: int) -> None:
     called = {call["id"] for message in kept for call in message.get("tool_calls") or ()}
     answered = {message["tool_call_id"] for message in kept if message["role"] == "tool"}
     assert called == answered, "a call was parted from its result"
+
+
+def test_old_reminders_go_before_any_turn() -> None:
+    words = "word " * 30
+    messages: list[Json] = [{"role": "system", "content": "prompt"}]
+    for turn in range(6):
+        messages += [
+            {"role": "user", "content": f"<system-reminder>\nnote {turn} {words}</system-reminder>\nq{turn}"},
+            {"role": "assistant", "content": f"a{turn}"},
+            {"role": "system", "content": f"reminder {turn} {words}"},
+        ]
+    messages.append({"role": "user", "content": f"last <system-reminder>{words}</system-reminder>"})
+    kept = shorten(messages, tokens(messages) - 300)
+    text = json.dumps(kept)
+    assert kept[0] == messages[0] and kept[-1] == messages[-1]
+    assert all(f"q{turn}" in text and f"a{turn}" in text for turn in range(6)), (
+        "a turn went before a reminder"
+    )
+    assert "note 0" not in text and "reminder 0" not in text
+    assert "reminder 5" in text, "more went than had to"
+
+
+def test_reminders_do_not_pile_up_among_an_agents_steps() -> None:
+    messages: list[Json] = [
+        {"role": "user", "content": "do it"},
+        {"role": "system", "content": "environment"},
+    ]
+    for step in range(20):
+        call = {"id": f"c{step}", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+        messages.append({"role": "assistant", "tool_calls": [call]})
+        messages.append({"role": "tool", "tool_call_id": f"c{step}", "content": f"out {step}"})
+        messages.append({"role": "system", "content": "remember " * 40})
+    kept = shorten(messages, tokens(messages) // 2)
+    assert kept[:2] == messages[:2]
+    assert "out 0" in json.dumps(kept)
+    assert sum(message["role"] == "system" for message in kept) < 12
 
 
 def turns(number: int) -> list[Json]:
