@@ -33,8 +33,8 @@ from router.litellm.config import load_app
 from router.litellm.pass_through import PassThrough
 from router.metrics import Metrics
 from router.models import engine_device, models_list, published_names, read_models
-from router.progress import Progress
 from router.prefix import read_rules
+from router.progress import Progress
 from router.quarantine import Quarantine
 from router.readiness import Readiness
 from router.relay import Relay
