@@ -162,7 +162,8 @@ LARGE = {
 async def test_others_do_not_wait_for_what_is_far_too_long(service: Service, kind: str, path: str) -> None:
     """The time to another's first token, beside such requests, compared with the time without them."""
     service.engines["general"].set(ttft_ms=200, completion_tokens=1)
-    body = json.dumps({"model": "coder", "max_tokens": 5} | LARGE[kind]).encode()
+    body = json.dumps({"model": "coder"} | LARGE[kind]).encode()
+    fits = "turns" in kind or ("just" in kind and "count" in path)
 
     async with service.client() as client:
 
@@ -178,12 +179,12 @@ async def test_others_do_not_wait_for_what_is_far_too_long(service: Service, kin
         async def send() -> None:
             while True:
                 answer = await client.post(path, content=body)
-                answers.add((answer.status_code, answer.json().get("error", {}).get("code")))
+                answers.add(answer.status_code)
 
-        answers: set[tuple[int, str | None]] = set()
+        answers: set[int] = set()
         alone = await others()
         sending = asyncio.create_task(send())
         beside = await others()
         sending.cancel()
     assert beside < 1.5 * alone
-    assert {status for status, _ in answers} <= ({400} if "turns" not in kind else {200})
+    assert answers <= {200 if fits else 400}
