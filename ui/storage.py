@@ -46,6 +46,7 @@ class Preferences(BaseModel):
     """Settings of the browser rather than of one conversation."""
 
     keep: Literal["device", "tab"] = "device"
+    theme: Literal["System", "Light", "Dark"] = "System"  # as Streamlit's page names them
     model: str = ""
     presets: list[Preset] = PRESETS
 

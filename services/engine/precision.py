@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -84,6 +84,19 @@ class Variant:
         """What to add to `vllm serve --config FILE`; the command line overrides the file."""
         settings = [part for name, value in self.settings.items() for part in (f"--{name}", value)]
         return [*settings, "--no-enforce-eager"] if self.compiled else settings
+
+    def arguments_for(self, values: Mapping[str, Any]) -> list[str]:
+        """As `arguments`, for an engine's configuration with another model: the type, for as many tokens."""
+        arguments = ["--dtype", self.settings["dtype"]]
+        if self.settings["dtype"] == "float32":
+            arguments += ["--kv-cache-memory-bytes", _doubled(str(values["kv-cache-memory-bytes"]))]
+        return arguments
+
+
+def _doubled(size: str) -> str:
+    """Twice a size as vLLM writes it, such as 768M."""
+    number = size.rstrip("kKmMgGtT")
+    return f"{2 * int(number)}{size[len(number) :]}"
 
 
 # A token of context takes twice the memory in float32: twice the size, so that as many fit.

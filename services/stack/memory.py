@@ -1,33 +1,26 @@
 """How much memory both models need, known before anything is downloaded or started.
 
-The weights (from their safetensors metadata) and the KV cache are exact. Runtime, activations and CUDA graphs
-are estimated from vLLM's published figures; docs/gpu-sizing.md has the sources.
+The weights (from their safetensors metadata) and the KV cache (kv_cache.py) are exact. Runtime, activations
+and CUDA graphs are estimated from vLLM's published figures; docs/gpu-sizing.md has the sources.
 """
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
-from services.stack import models
+from services.stack import kv_cache, models
+from services.stack.data_types import size_of
 from services.stack.failure import Failure
+from services.stack.kv_cache import Cache, Platform
 from services.stack.models import Model
 from services.stack.settings import ALIASES, Settings
 
-Kind = Literal["cpu", "cuda"]
 GIB = 2**30
-BLOCK = 16  # tokens in a block of the KV cache; vLLM allocates whole blocks
-# Bytes of one parameter or cached value by the name of its type, as safetensors and vLLM spell it.
-_BYTES = {
-    **dict.fromkeys(("F64", "I64", "U64"), 8),
-    **dict.fromkeys(("F32", "I32", "U32", "float32", "float"), 4),
-    **dict.fromkeys(("F16", "BF16", "I16", "U16", "float16", "half", "bfloat16"), 2),
-    **dict.fromkeys(("F8_E4M3", "F8_E5M2", "F8_E8M0", "I8", "U8", "BOOL"), 1),
-    **dict.fromkeys(("fp8", "fp8_e4m3", "fp8_e5m2"), 1),
-}
 # On the GPU: CUDA context, NCCL and cuBLAS. On the CPU: an engine's three processes.
 RUNTIME = {"cuda": int(0.75 * GIB), "cpu": int(2.5e9)}
 GRAPHS = int(1.25 * GIB)
@@ -51,10 +44,10 @@ class EngineMemory:
     graphs: int
     runtime: int
     kv_cache: int
-    kv_per_token: int
+    cache: Cache
     slots: int
-    window: int
     utilization: float
+    offloaded: int = 0  # of the KV cache, in the machine's memory
 
     @property
     def fixed(self) -> int:
@@ -66,14 +59,19 @@ class EngineMemory:
         return self.fixed + self.kv_cache
 
     @property
+    def window(self) -> int:
+        """The longest context, in tokens."""
+        return self.cache.context
+
+    @property
     def tokens(self) -> int:
         """What vLLM reports as `GPU KV cache size`."""
-        return max(0, self.kv_cache // (self.kv_per_token * BLOCK)) * BLOCK
+        return self.cache.tokens(self.kv_cache)
 
     @property
     def contexts(self) -> float:
         """How many requests with the longest context fit into the KV cache."""
-        return self.tokens / self.window
+        return self.cache.contexts(self.kv_cache)
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ class Split:
 class Plan:
     """Both engines in `memory` bytes of a GPU, or of the machine for the CPU profile."""
 
-    def __init__(self, kind: Kind, memory: int, engines: Sequence[EngineMemory]) -> None:
+    def __init__(self, kind: Platform, memory: int, engines: Sequence[EngineMemory]) -> None:
         self.kind = kind
         self.memory = memory
         self.engines = engines
@@ -100,10 +98,15 @@ class Plan:
         """Why the engines would not start, or would run out of memory; empty when both fit."""
         found = []
         for engine in self.engines:
-            if engine.tokens < engine.window:
+            if engine.contexts < 1:
                 found.append(
                     f"the KV cache of {engine.alias} holds {engine.tokens:,} tokens, less than one context "
                     f"of {engine.window:,}; raise kv-cache-memory-bytes or lower max-model-len"
+                )
+            elif (states := engine.cache.states(engine.kv_cache)) < engine.slots:
+                found.append(
+                    f"the KV cache of {engine.alias} holds the states of {int(states)} requests, fewer than "
+                    f"its {engine.slots} slots; raise kv-cache-memory-bytes or lower max-num-seqs"
                 )
         if self.used > self.memory:
             found.append(
@@ -125,8 +128,8 @@ class Plan:
     def suggestion(self) -> dict[str, Split]:
         """The largest KV caches that fit, in proportion to what full slots with full contexts need."""
         free = int(self.memory * (1 - _MARGIN[self.kind])) - sum(engine.fixed for engine in self.engines)
-        wanted = {e.alias: e.slots * e.window * e.kv_per_token for e in self.engines}
-        share = max(0, free) / sum(wanted.values())
+        wanted = {e.alias: e.cache.bytes_for(e.slots) for e in self.engines}
+        share = max(0, free) / max(1, sum(wanted.values()))
         sizes = {
             alias: (math.ceil(size / _STEP) if share > 1 else math.floor(size * share / _STEP)) * _STEP
             for alias, size in wanted.items()
@@ -146,7 +149,7 @@ def plan(settings: Settings, memory: int) -> Plan:
     Raises:
         Failure: a model, or a value in the profile, is not known.
     """
-    kind: Kind = "cpu" if settings.engine == "cpu" else "cuda"
+    kind: Platform = "cpu" if settings.engine == "cpu" else "cuda"
     engines = []
     for alias in ALIASES:
         path = settings.profile / f"{alias}.yaml"
@@ -160,27 +163,38 @@ def plan(settings: Settings, memory: int) -> Plan:
 
 
 def engine_memory(
-    alias: str, values: Mapping[str, Any], model: Model, kind: Kind, memory: int
+    alias: str, values: Mapping[str, Any], model: Model, kind: Platform, memory: int
 ) -> EngineMemory:
     """What an engine needs that serves `model` with `values`, the content of its configuration file.
 
     Raises:
         KeyError, ValueError, TypeError: a value is missing or not known.
     """
-    config = model.config.get("text_config", model.config)
+    config = models.text_config(model)
     # Each GPU holds a part of every layer, each stage of the pipeline some of the layers.
     parts, stages = values.get("tensor-parallel-size", 1), values.get("pipeline-parallel-size", 1)
     dtype = values.get("dtype", "auto")
     if dtype == "auto":
         dtype = config.get("torch_dtype") or config.get("dtype") or "bfloat16"
-    weights = _weights(model, _size_of(dtype)) // (parts * stages)
-    slots, window = values["max-num-seqs"], values["max-model-len"]
+    layers = kv_cache.layers_of(config, values, dtype, kind, parts)
+    weights = _weights(model, size_of(dtype), values)
+    if name := kv_cache.speculative(values).get("model"):
+        draft = models.find(name, kv_cache.speculative(values).get("revision"))
+        layers += kv_cache.layers_of(
+            models.text_config(draft), {**values, "speculative-config": None}, dtype, parts
+        )
+        weights += _weights(draft, size_of(dtype), values)
+    weights //= parts * stages
+    slots = values["max-num-seqs"]
     default = _BATCHED_LARGE if kind == "cuda" and memory >= 70 * GIB else _BATCHED
-    activations = _activations(config, values.get("max-num-batched-tokens", default), slots)
+    batched = values.get("max-num-batched-tokens", default)
+    activations = _activations(config, batched, slots)
     graphs = 0 if kind == "cpu" or values.get("enforce-eager") else GRAPHS
     utilization = float(values.get("gpu-memory-utilization", _DEFAULT_UTILIZATION))
     fixed = weights + activations + graphs + RUNTIME[kind]
     asked = values.get("kv-cache-memory-bytes")
+    kept = int(utilization * memory) - fixed if asked is None else parse_size(asked)
+    cache = kv_cache.cache(layers, values, kind, batched, stages)
     return EngineMemory(
         alias=alias,
         model=model.name,
@@ -188,36 +202,24 @@ def engine_memory(
         activations=activations,
         graphs=graphs,
         runtime=RUNTIME[kind],
-        kv_cache=int(utilization * memory) - fixed if asked is None else parse_size(asked),
-        kv_per_token=_kv_per_token(config, values.get("kv-cache-dtype", "auto"), dtype, parts) // stages,
+        kv_cache=kept if cache.blocks else 0,
+        cache=cache,
         slots=slots,
-        window=window,
         utilization=utilization,
+        offloaded=int(values.get("kv-offloading-size", 0) * GIB),
     )
 
 
-def _weights(model: Model, width: int) -> int:
+def _weights(model: Model, width: int, values: Mapping[str, Any]) -> int:
+    """Bytes of what vLLM loads: without MTP heads and an image encoder that are not used, if known."""
+    parameters = Counter(model.parameters)
+    if kv_cache.speculative(values).get("method") == "mtp":
+        parameters.update(model.optional.get("mtp", {}))
+    if not values.get("language-model-only"):
+        parameters.update(model.optional.get("vision", {}))
     # vLLM converts a plain model to `dtype`, and loads a quantized one as it is.
-    plain = "quantization_config" not in model.config and {"F32", "F16", "BF16"} >= set(model.parameters)
-    return sum(count * (width if plain else _size_of(kind)) for kind, count in model.parameters.items())
-
-
-def _kv_per_token(config: Mapping[str, Any], cache_dtype: str, dtype: str, parts: int) -> int:
-    """Bytes of one token's keys and values in all layers, on one of `parts` GPUs that share the heads.
-
-    An upper bound: layers with a sliding window are counted in full, although their cache stops growing.
-
-    Raises:
-        ValueError: the model has another kind of attention, which caches something else.
-    """
-    kinds = set(config.get("layer_types") or ())
-    if kinds - {"full_attention", "sliding_attention"} or "kv_lora_rank" in config or "ssm_cfg" in config:
-        raise ValueError("the size of its kind of attention cache is not known here")
-    heads: int = config.get("num_key_value_heads") or config["num_attention_heads"]
-    head: int = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
-    layers: int = config["num_hidden_layers"]
-    width = _size_of(dtype if cache_dtype == "auto" else cache_dtype)
-    return 2 * layers * max(1, heads // parts) * head * width
+    plain = "quantization_config" not in model.config and {"F32", "F16", "BF16"} >= set(parameters)
+    return sum(count * (width if plain else size_of(kind)) for kind, count in parameters.items())
 
 
 def _activations(config: Mapping[str, Any], batched: int, slots: int) -> int:
@@ -226,18 +228,12 @@ def _activations(config: Mapping[str, Any], batched: int, slots: int) -> int:
     Fitted to vLLM's published figures: within 5 % of them, or above.
     """
     hidden = config["hidden_size"]
-    if "moe_intermediate_size" in config:
-        wide = config["num_experts_per_tok"] * (config["moe_intermediate_size"] + hidden)
+    chosen = config.get("num_experts_per_tok") or config.get("top_k_experts")
+    if chosen and config.get("moe_intermediate_size"):
+        wide = chosen * (config["moe_intermediate_size"] + hidden)
     else:
         wide = config["intermediate_size"]
     return int(batched * (8 * hidden + 3 * wide) * 2 + slots * config["vocab_size"] * 20)
-
-
-def _size_of(kind: str) -> int:
-    try:
-        return _BYTES[kind]
-    except KeyError:
-        raise ValueError(f"the size of the type {kind} is not known here") from None
 
 
 def parse_size(value: str | int) -> int:

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,17 @@ _TIMEOUT = 10.0  # seconds for the hub to answer
 
 @dataclass(frozen=True)
 class Model:
-    """A model's config.json, and its number of parameters by safetensors type (`BF16`, `I32` ...)."""
+    """A model's config.json, and its number of parameters by safetensors type (`BF16`, `I32` ...).
+
+    Attributes:
+        optional: the parameters of parts that are not always loaded: MTP heads (`mtp`) and an image encoder
+            (`vision`). Empty where they are not known; then `parameters` has all.
+    """
 
     name: str
     config: Mapping[str, Any]
     parameters: Mapping[str, int]
+    optional: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 def find(name: str, revision: str | None) -> Model:
@@ -39,10 +45,16 @@ def find(name: str, revision: str | None) -> Model:
         return _local(name, ROOT / name)
     known = yaml.safe_load(KNOWN.read_text()).get(name)
     if known and known["revision"] == revision:
-        return Model(name, known["config"], known["parameters"])
+        return Model(name, known["config"], known["parameters"], known.get("optional", {}))
     if (folder := snapshot(name, revision)) and is_whole(folder):
         return _local(name, folder)
     return _remote(name, revision)
+
+
+def text_config(model: Model) -> Mapping[str, Any]:
+    """The part of a model's config.json that describes how it works on text."""
+    config: Mapping[str, Any] = model.config.get("text_config", model.config)
+    return config
 
 
 def pinned(profile: Path) -> Iterator[tuple[str, str | None]]:

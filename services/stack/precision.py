@@ -15,6 +15,7 @@ from services.stack.failure import Failure
 from services.stack.settings import Settings
 
 SETTING = "CPU_PRECISION"
+EMBEDDED = "models/smollm2-135m-instruct"
 RECORD = ROOT / "data" / "cache" / "precision.json"
 
 
@@ -34,6 +35,12 @@ class Precision:
             f"{self.name}: about {one:.0f} tokens a second on this CPU, {five:.0f} for each of five users; "
             f"reads {self.prompt_tokens_per_s:.0f} tokens of prompt a second"
         )
+
+
+def embedded(settings: Settings) -> bool:
+    """Whether the settings' profile serves the embedded model, which is what the figures are about."""
+    files = [path.read_text() for path in settings.profile.glob("*.yaml")]
+    return settings.engine == "cpu" and any(EMBEDDED in text for text in files)
 
 
 def chosen(settings: Settings) -> Precision | None:

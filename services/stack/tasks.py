@@ -107,8 +107,18 @@ def _install_service(parser: ArgumentParser) -> None:
 
 
 def _eval(parser: ArgumentParser) -> None:
-    parser.add_argument("suite", choices=["fim", "code"], help="fill in the middle, or write functions")
-    parser.add_argument("--model", default="coder", help="name of the model in /v1/models (default: coder)")
+    parser.add_argument(
+        "suite",
+        choices=["fim", "code", "lossless"],
+        help="fill in the middle; write functions; or whether speculation leaves answers as they are",
+    )
+    parser.add_argument("--model", default="coder", help="name of the model or engine (default: coder)")
+    parser.add_argument("--profile", help="lossless: a folder under config/engines (default: PROFILE)")
+    parser.add_argument(
+        "--option",
+        metavar="NAME=VALUE",
+        help="lossless: vLLM's option to check (default: speculative-config)",
+    )
 
 
 def _docs(parser: ArgumentParser) -> None:

@@ -293,9 +293,12 @@ def test_a_cut_of_the_network_costs_nothing(
     expect(chat.messages.last).to_contain_text("error")
     network.cut()
     chat.page.wait_for_timeout(seconds * 1000)
-    expect(chat.messages.last).to_contain_text("error")  # the chat can still be read
+    expect(chat.page.get_by_text("Connection lost. Reconnecting")).to_be_visible()
+    expect(chat.page.get_by_role("dialog")).to_have_count(0)  # the chat can still be read
+    expect(chat.messages.last).to_contain_text("error")
     network.down = False
     chat.answered(seconds=60)
+    expect(chat.page.get_by_text("Connection lost. Reconnecting")).to_have_count(0)
     expect(chat.messages.last).to_contain_text("400 tokens")
     assert len(service.engines["coder"].requests()) == 1
 
@@ -521,6 +524,65 @@ def test_a_file_that_the_browser_cannot_send_blocks_the_question(chat: Chat, tmp
     chat.input.press("Enter")
     chat.answered()
     expect(chat.page.locator("#unsent")).to_be_hidden()
+
+
+def test_back_and_forward_change_the_conversation(chat: Chat) -> None:
+    for question in ("About apples", "About pears"):
+        chat.ask(question)
+        chat.answered()
+        chat.button("New chat").first.click()
+        expect(chat.messages).to_have_count(0)
+    sidebar = chat.page.get_by_test_id("stSidebar")
+    for title in ("About apples", "About pears"):
+        sidebar.get_by_text(title).click()
+        expect(chat.messages.first).to_contain_text(title)
+        expect(chat.page).to_have_url(re.compile("c="))
+    chat.page.go_back()
+    expect(chat.messages.first).to_contain_text("About apples")
+    chat.page.go_forward()
+    expect(chat.messages.first).to_contain_text("About pears")
+
+
+def test_an_unknown_conversation_is_named(open_chat: Open, context: BrowserContext) -> None:
+    chat = open_chat(context)
+    chat.open("/?c=0123456789abcdef")
+    expect(chat.page.get_by_text("This browser has no such conversation.")).to_be_visible()
+    chat.ask("Hello")
+    chat.answered()
+    expect(chat.page.get_by_text("This browser has no such conversation.")).to_have_count(0)
+
+
+def test_light_and_dark_can_be_chosen(chat: Chat) -> None:
+    background = "getComputedStyle(document.querySelector('[data-testid=stApp]')).backgroundColor"
+    assert chat.page.evaluate(background) == "rgb(255, 255, 255)"
+    chat.button("Settings").click()
+    chat.page.get_by_role("radio", name="Dark").or_(chat.button("Dark")).first.click()
+    wait_for(lambda: chat.page.evaluate(background) == "rgb(21, 25, 27)", "it stays light")
+    chat.page.reload()
+    wait_for(lambda: chat.page.evaluate(background) == "rgb(21, 25, 27)", "it is light again")
+
+
+def test_a_long_paste_becomes_a_folded_file(chat: Chat, service: Service, context: BrowserContext) -> None:
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    program = "".join(f"def f{number}(x):\n    return x * {number}\n" for number in range(150))
+    chat.page.evaluate("text => navigator.clipboard.writeText(text)", program)
+    chat.input.fill("Review this file:")
+    chat.page.keyboard.press("Control+V")
+    expect(chat.page.get_by_test_id("stChatInput").get_by_text("pasted.py")).to_be_visible()
+    expect(chat.input).to_have_value("Review this file:")
+    expect(chat.page.get_by_test_id("stChatInputSubmitButton")).to_be_enabled()
+    chat.input.press("Enter")
+    chat.answered()
+    assert last_body(service)["messages"][0]["content"] == (
+        f"File `pasted.py`:\n```\n{program.strip()}\n```\n\nReview this file:"
+    )
+    question = chat.messages.first.bounding_box()
+    assert question and question["height"] < 200
+    expect(chat.messages.first.get_by_text("return x * 149")).not_to_be_visible()
+    chat.page.evaluate("navigator.clipboard.writeText('short text')")
+    chat.input.focus()
+    chat.page.keyboard.press("Control+V")
+    expect(chat.input).to_have_value("short text")
 
 
 def test_what_cannot_fit_is_refused_and_can_be_edited(chat: Chat, service: Service, tmp_path: Path) -> None:

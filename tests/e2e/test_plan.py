@@ -4,9 +4,15 @@ import re
 
 import httpx
 import pytest
+import yaml
 
 from services.stack import memory, settings
+from services.stack.environments import BY_NAME, ROOT
+from services.stack.models import Model
+from tests.support import tiny_engine
 from tests.support.stack import Stack
+
+CACHES = ROOT / "tests" / "unit" / "stack" / "kv_cache.yaml"
 
 
 @pytest.mark.parametrize("number", [0, 1], ids=settings.ALIASES)
@@ -22,3 +28,14 @@ def test_the_planned_cache_is_the_one_that_vllm_reports(stack: Stack, number: in
     assert engine.tokens == pytest.approx(logged, rel=0.02)
     assert engine.tokens == pytest.approx(int(facts["num_gpu_blocks"]) * int(facts["block_size"]), rel=0.02)
     assert engine.contexts == pytest.approx(concurrency, rel=0.02)
+
+
+@pytest.mark.parametrize("name", ["gated-deltanet-mtp", "sliding-window"])
+def test_the_planned_cache_of_hybrid_models_is_the_one_that_vllm_reports(name: str) -> None:
+    # The others were loaded once, and are compared in tests/unit/stack/test_memory.py.
+    case = yaml.safe_load(CACHES.read_text())[name]
+    tokens, contexts = tiny_engine.kv_cache(BY_NAME["engine"].python, CACHES, name)
+    model = Model(name, case["config"], {"BF16": 0})
+    engine = memory.engine_memory("coder", case["settings"], model, "cpu", memory.GIB)
+    assert engine.tokens == pytest.approx(tokens, rel=0.02)
+    assert engine.contexts == pytest.approx(contexts, rel=0.02)

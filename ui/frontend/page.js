@@ -1,13 +1,80 @@
-// Goes to `leave`, the sign-in page, when the session has ended. Puts the cursor into the chat input when the page or
+// What all pages have beyond Streamlit. Goes to `leave`, the sign-in page, when the session has ended. Puts the cursor into the chat input when the page or
 // another conversation opens (not on touch screens, where that would open the keyboard, nor away from what somebody
 // has opened or is typing into). `focus` names what is open.
 const OPEN = '[data-testid="stPopoverBody"], [role="dialog"]';
 let focused = null;
 
-new MutationObserver(() => {
+// Without a connection, a line says so. Streamlit's own message would cover what one is reading.
+const offline = document.createElement("div");
+offline.id = "offline";
+offline.setAttribute("role", "status");
+document.body.append(offline);
+let lost = null;
+
+function look() {
   // Code that is wider than the page scrolls, and must be reachable without a mouse.
   for (const code of document.querySelectorAll("pre:not([tabindex])")) code.tabIndex = 0;
-}).observe(document.body, { childList: true, subtree: true });
+  const app = document.querySelector('[data-testid="stApp"]');
+  if (!app || app.dataset.testConnectionState === "CONNECTED") {
+    clearTimeout(lost);
+    lost = null;
+    offline.textContent = "";
+    return;
+  }
+  lost ??= setTimeout(() => (offline.textContent = "Connection lost. Reconnecting … Nothing is lost; you can go on reading."), 1000);
+  for (const dialog of document.querySelectorAll('[role="dialog"]')) {
+    if (dialog.textContent.includes("Connection error")) dialog.querySelector('button[aria-label="Close"]')?.click();
+  }
+}
+new MutationObserver(look).observe(document.body, {
+  childList: true, subtree: true, attributes: true, attributeFilter: ["data-test-connection-state"],
+});
+
+// A long text that is pasted becomes a file of the question: folded, and as it is.
+const LONG_LINES = 20, LONG_TEXT = 3000;
+const KINDS = [
+  ["diff", /^(diff --git |--- \S+\n\+\+\+ |@@ -\d)/m],
+  ["log", /^(Traceback \(most recent|\[?\d{4}-\d\d-\d\d[T ]\d\d:\d\d.*\n\[?\d{4}-)/m],
+  ["html", /^\s*<(!doctype html|html|head|body|div)\b/i],
+  ["xml", /^\s*<\?xml/],
+  ["sh", /^#!.*\b(ba|z)?sh\b/],
+  ["c", /^\s*#include\s*[<"]/m],
+  ["go", /^package \w+$/m],
+  ["rs", /^\s*(pub )?(fn \w+\(|use [\w:]+::|impl\b.*\{|struct \w+ \{)/m],
+  ["java", /^\s*(public|private|protected) (static |final |abstract )*(class|interface|void|\w+) /m],
+  ["py", /^\s*(async def|def|class) \w+.*:\s*$|^(from [\w.]+ )?import [\w., ]+$/m],
+  ["ts", /^\s*(export )?(interface|type) \w+|^\s*(const|let) \w+: \w+/m],
+  ["js", /^\s*(export |const |let |function |import .* from )/m],
+  ["sql", /^\s*(select|insert into|create table|update|with) .+/i],
+  ["css", /^[^{}\n]+\{\s*\n\s*[\w-]+:\s*[^;]+;/m],
+  ["md", /^#{1,4} \S.*$/m],
+];
+
+function kind(text) {
+  try {
+    JSON.parse(text);
+    return "json";
+  } catch {
+    return KINDS.find(([, pattern]) => pattern.test(text))?.[0] ?? "txt";
+  }
+}
+
+document.addEventListener("paste", (event) => {
+  const text = event.clipboardData?.getData("text/plain") ?? "";
+  const chat = event.target.closest?.('[data-testid="stChatInput"]');
+  const picker = chat?.querySelector("input[type=file]");
+  if (!picker || (text.length < LONG_TEXT && text.split("\n").length < LONG_LINES)) return;
+  event.preventDefault();
+  event.stopImmediatePropagation();
+  const names = [...chat.querySelectorAll('[data-testid="stFileChipName"]')].map((each) => each.textContent);
+  const ending = kind(text);
+  let name = `pasted.${ending}`;
+  for (let number = 2; names.includes(name); number++) name = `pasted-${number}.${ending}`;
+  const files = new DataTransfer();
+  files.items.add(new File([text], name, { type: "text/plain" }));
+  picker.files = files.files;
+  picker.dispatchEvent(new Event("change", { bubbles: true }));
+}, true);
 
 // What is copied has no invisible word joiners (see markdown.py). The clipboard API exists only on HTTPS and localhost;
 // elsewhere an older way, with a selection, still works, and Streamlit's own copy buttons find it here, too.

@@ -82,8 +82,23 @@ function forgetPartial(id) {
   for (const storage of [localStorage, sessionStorage]) storage.removeItem(PARTIAL_PREFIX + id);
 }
 
+// Streamlit draws the page as this says when it is loaded; each of the two pages looks for it under its path.
+function setTheme(theme) {
+  const root = window.location.pathname.replace(/about$/, "");
+  for (const path of [root, `${root}about`]) {
+    const key = `stActiveTheme-${path}-v2`;
+    if (theme === "System") localStorage.removeItem(key);
+    else localStorage.setItem(key, JSON.stringify(theme));
+  }
+}
+
 async function prefer(wanted) {
   const before = place();
+  const theme = wanted.theme ?? "System";
+  if (theme !== (preferences()?.theme ?? "System")) {
+    setTheme(theme);
+    reloadDue = true;
+  }
   localStorage.setItem(PREFERENCES, JSON.stringify(wanted));
   const after = place();
   if (before === after) return;
@@ -93,6 +108,7 @@ async function prefer(wanted) {
   }
 }
 
+let reloadDue = false;
 const sessions = new Map(); // by nonce: {done, acknowledged, moved, written, snapshotSent, queue}
 let latest = null; // the component as it was passed last
 
@@ -132,6 +148,7 @@ async function work(nonce) {
     changed = true;
   }
   if (changed) channel?.postMessage(tabId);
+  if (reloadDue) return window.location.reload();
   if (session.done > session.acknowledged) {
     session.acknowledged = session.done;
     latest.setStateValue("acknowledged", { nonce, sequence: session.done });

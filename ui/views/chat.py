@@ -25,11 +25,8 @@ _EXAMPLES = {
 
 
 def _page(chat: ChatSession) -> None:
-    if chat.storage.loaded and "opened" not in st.session_state:
-        st.session_state.opened = True
-        # The address names the conversation, so that a reload opens it again.
-        if (wanted := st.query_params.get("c", "")) in chat.storage.conversations:
-            chat.open(wanted)
+    if chat.storage.loaded:
+        _follow_address(chat)
     chat.collect()
     models = _models(chat)
     with st.bottom:
@@ -40,18 +37,38 @@ def _page(chat: ChatSession) -> None:
     sync_storage(chat)
     sidebar.draw(chat)
     if chat.current.messages:
-        st.query_params["c"] = chat.current.id
-    elif "c" in st.query_params and "opened" in st.session_state:
-        del st.query_params["c"]
+        st.query_params["c"] = st.session_state.address = chat.current.id
+    elif "address" in st.session_state:
+        st.session_state.address = ""
+        st.query_params.pop("c", None)
     focus_input(chat.current.id)
     _header(chat, models)
     if not chat.current.messages:
+        if st.session_state.get("unknown") == chat.current.id:
+            st.warning(
+                "This browser has no such conversation. It may have been deleted, or be in another browser.",
+                icon=":material/link_off:",
+            )
         _welcome(chat)
     with above:
         _attached(chat)
     with bar:
         _bar(chat)
     messages.draw(chat)
+
+
+def _follow_address(chat: ChatSession) -> None:
+    """Open the conversation that the address names: at first, and when somebody goes back or forward."""
+    wanted, before = st.query_params.get("c", ""), st.session_state.get("address")
+    if wanted == (before or ""):
+        st.session_state.address = wanted
+    elif wanted in chat.storage.conversations:
+        chat.open(wanted)
+    else:
+        chat.new()
+        st.session_state.address = ""
+        if wanted:
+            st.session_state.unknown = chat.current.id
 
 
 def _input(chat: ChatSession) -> None:

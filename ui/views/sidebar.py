@@ -125,4 +125,16 @@ def _preferences(chat: ChatSession) -> None:
             key="keep",
             on_change=keep,
         )
-        st.caption("Light or dark follows your system's setting.")
+
+        def choose_theme() -> None:
+            chat.storage.preferences.theme = st.session_state.theme
+            chat.storage.save_preferences()
+
+        st.segmented_control(
+            "Appearance",
+            ["System", "Light", "Dark"],
+            default=chat.storage.preferences.theme,
+            required=True,
+            key="theme",
+            on_change=choose_theme,
+        )

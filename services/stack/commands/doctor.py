@@ -57,7 +57,7 @@ def installation(settings: Settings) -> Iterator[Check]:
         if environment.moved():
             found = "of another path, as this folder was moved or copied; will be installed again by ./run up"
         yield Check(f"environment {name}", found)
-    if settings.engine == "cpu":
+    if precision.embedded(settings):
         chosen = precision.chosen(settings)
         yield Check("precision", str(chosen or "will be prepared and measured by ./run up"))
     else:

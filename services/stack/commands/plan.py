@@ -78,10 +78,12 @@ def _table(plan: Plan) -> Table:
         row("CUDA graphs", lambda e: gib(e.graphs))
     row("KV cache", lambda e: gib(e.kv_cache))
     row("total", lambda e: gib(e.total))
-    row("KV cache per token", lambda e: f"{e.kv_per_token / 1024:g} KiB")
+    row("KV cache for each context", lambda e: gib(e.cache.bytes_for(1)))
     row("tokens in the KV cache", lambda e: f"{e.tokens:,}")
     row("full contexts", lambda e: f"{e.contexts:.1f} x {e.window:,}")
-    row("users at once x context", lambda e: f"{e.slots} x {min(e.window, e.tokens // e.slots):,}")
+    row("users at once x context", lambda e: f"{e.slots} x {e.cache.context_for(e.kv_cache, e.slots):,}")
+    if any(engine.offloaded for engine in plan.engines):
+        row("KV cache in CPU memory", lambda e: gib(e.offloaded))
     if plan.kind == "cuda":
         row("gpu-memory-utilization", lambda e: f"{e.utilization:g}")
     return table
@@ -89,7 +91,7 @@ def _table(plan: Plan) -> Table:
 
 def _print_suggestion(settings: Settings, plan: Plan, vram: float | None) -> None:
     split = plan.suggestion()
-    if any(s.kv_cache < e.window * e.kv_per_token for e, s in zip(plan.engines, split.values(), strict=True)):
+    if any(s.kv_cache < e.cache.bytes_for(1) for e, s in zip(plan.engines, split.values(), strict=True)):
         console.print("No split of this memory gives both models a full context.")
         return
     caches = ", ".join(f"{alias} {_size(s.kv_cache)}" for alias, s in split.items())
@@ -101,12 +103,13 @@ def _write(profile: Path, plan: Plan) -> None:
     from ruamel.yaml import YAML  # keeps comments and order
 
     for engine, split in zip(plan.engines, plan.suggestion().values(), strict=True):
-        if split.kv_cache < engine.window * engine.kv_per_token:
+        if split.kv_cache < engine.cache.bytes_for(1):
             raise Failure(
                 f"no split of this memory gives {engine.alias} a full context; nothing was written."
             )
     yaml_files = YAML()
     yaml_files.width = 10_000
+    yaml_files.preserve_quotes = True
     for alias, split in plan.suggestion().items():
         path = profile / f"{alias}.yaml"
         values = yaml_files.load(path)

@@ -19,10 +19,24 @@ def prepare(settings: Settings) -> None:
     environments.ensure(engine, "router", "ui", say=console.print)
     if settings.engine == "cpu":
         precision.prepare(settings)
-        console.print(f"Precision {precision.chosen(settings)}")
+        if precision.embedded(settings):
+            console.print(f"Precision {precision.chosen(settings)}")
+    prepare_models(settings)
+    ensure_key(settings.home, say=console.print)
+
+
+def prepare_engine(settings: Settings) -> None:
+    """As `prepare`, for an engine that runs alone."""
+    environments.ensure("engine" if settings.engine == "cpu" else "engine-cuda", say=console.print)
+    if settings.engine == "cpu":
+        precision.prepare(settings)
+    prepare_models(settings)
+
+
+def prepare_models(settings: Settings) -> None:
+    """Fetch the models of the settings' profile, if one is missing."""
     if not all(models.here(name, revision) for name, revision in models.pinned(settings.profile)):
         # Imported where it is used: huggingface_hub takes half a second, and most commands do without.
         from services.stack.commands import fetch
 
         fetch.fetch(settings)
-    ensure_key(settings.home, say=console.print)

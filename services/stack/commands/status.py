@@ -19,7 +19,7 @@ def status(as_json: bool) -> int:
     settings = (Settings(home(), {}).recorded() if states else None) or load()
     services, models = _status(settings, states)
     if as_json:
-        chosen = precision.chosen(settings) if settings.engine == "cpu" else None
+        chosen = precision.chosen(settings) if precision.embedded(settings) else None
         measured = dataclasses.asdict(chosen) if chosen else None
         print(json.dumps({"services": services, "models": models, "precision": measured}, indent=2))
     else:
@@ -31,7 +31,7 @@ def status(as_json: bool) -> int:
             table.add_row(name, str(entry["state"]), str(entry["pid"] or "-"), uptime, str(entry["port"]))
         console.print(table)
         console.print("models: " + ", ".join(f"{name} {state}" for name, state in models.items()))
-        if settings.engine == "cpu":
+        if precision.embedded(settings):
             console.print(f"precision {precision.chosen(settings) or 'not measured yet'}")
     return 0 if all(entry["state"] == "ready" for entry in services.values()) else 1
 

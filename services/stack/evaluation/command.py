@@ -1,4 +1,7 @@
-"""`./run eval fim|code`: the share of small coding problems a model solves, by running its solutions."""
+"""`./run eval fim|code`: the share of small coding problems a model solves, by running its solutions.
+
+`./run eval lossless` is in lossless.py.
+"""
 
 import re
 import sys
@@ -13,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from services.stack.client import client
+from services.stack.evaluation.lossless import lossless
 from services.stack.evaluation.sandbox import passes
 from services.stack.failure import Failure
 from services.stack.settings import KEY, load
@@ -24,8 +28,21 @@ PROBLEMS = Path(__file__).with_name("problems.yaml")
 TIMEOUT = 300.0  # seconds
 
 
-def evaluate(suite: str, model: str) -> None:
-    """Print the share of the problems in `suite` that `model` solves.
+def evaluate(suite: str, model: str, profile: str | None, option: str | None) -> int:
+    """Carry out one of the suites; returns the exit status.
+
+    Raises:
+        Failure: an engine or the service does not answer, or refuses.
+    """
+    if suite == "lossless":
+        return lossless(model, profile, option)
+    if profile or option:
+        raise Failure(f"--profile and --option are for lossless; {suite} asks the running service.")
+    return solved(suite, model)
+
+
+def solved(suite: str, model: str) -> int:
+    """Print the share of the problems in `suite` that `model` solves; returns 0.
 
     Raises:
         Failure: the service does not answer, or refuses.
@@ -35,20 +52,21 @@ def evaluate(suite: str, model: str) -> None:
     table = Table("kind", "solved", "not solved", box=None, header_style="bold")
     solved_all = 0
     for kind, problems in groups.items():
-        solved = []
+        right = []
         try:
             for number, problem in enumerate(problems, 1):
                 print(f"\r{kind}: {number}/{len(problems)}", end="", file=sys.stderr, flush=True)
                 if passes(f"{solution(suite, problem, ask)}\n{problem['check']}\n"):
-                    solved.append(problem["name"])
+                    right.append(problem["name"])
         finally:
             print(file=sys.stderr)  # ends the line with the progress
-        missed = [problem["name"] for problem in problems if problem["name"] not in solved]
-        table.add_row(kind, f"{len(solved)} of {len(problems)}", ", ".join(missed))
-        solved_all += len(solved)
+        missed = [problem["name"] for problem in problems if problem["name"] not in right]
+        table.add_row(kind, f"{len(right)} of {len(problems)}", ", ".join(missed))
+        solved_all += len(right)
     Console().print(table)
     total = sum(len(problems) for problems in groups.values())
     print(f"{model}: {solved_all / total:.0%} of {total}")
+    return 0
 
 
 def solution(suite: str, problem: Problem, ask: Ask) -> str:

@@ -162,3 +162,14 @@ def test_the_profile_itself_is_the_first_variant() -> None:
         profile = yaml.safe_load((ROOT / f"config/engines/cpu/{alias}.yaml").read_text())
         first = next(iter(precision.VARIANTS.values()))
         assert (profile["model"], profile["dtype"]) == (first.model, first.settings["dtype"])
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("int8-bfloat16", ["--dtype", "bfloat16"]),
+        ("float32", ["--dtype", "float32", "--kv-cache-memory-bytes", "1792M"]),
+    ],
+)
+def test_another_model_gets_the_type_and_a_cache_for_as_many_tokens(name: str, arguments: list[str]) -> None:
+    assert precision.VARIANTS[name].arguments_for({"kv-cache-memory-bytes": "896M"}) == arguments

@@ -21,6 +21,10 @@ REVISIONS = {name: entry["revision"] for name, entry in yaml.safe_load(models.KN
 MODELS = {name: models.find(name, revision) for name, revision in REVISIONS.items()}
 
 
+def _engine(name: str, values: dict[str, Any]) -> EngineMemory:
+    return _planned(name, **values)
+
+
 def _planned(name: str, vram: float = 96, alias: str = "coder", **values: Any) -> EngineMemory:
     values = {"max-num-seqs": 16, "max-model-len": 32768, "kv-cache-memory-bytes": "8G"} | values
     return memory.engine_memory(alias, values, MODELS[name], "cuda", int(vram * GIB))
@@ -100,12 +104,102 @@ def test_sizes_are_read_as_vllm_reads_them(text: str | int, size: int) -> None:
     assert memory.parse_size(text) == size
 
 
-@pytest.mark.parametrize("more", [{"layer_types": ["linear_attention"]}, {"kv_lora_rank": 512}])
+@pytest.mark.parametrize(
+    "more",
+    [{"layer_types": ["linear_attention"]}, {"layer_types": ["chunked_attention"]}, {"kv_lora_rank": 512}],
+)
 def test_what_is_not_known_is_said_and_not_guessed(more: dict[str, Any]) -> None:
     known = MODELS["Qwen/Qwen2.5-14B-Instruct"]
     other = Model(known.name, {**known.config, **more}, known.parameters)
     with pytest.raises(ValueError, match="not known here"):
         memory.engine_memory("coder", {"max-num-seqs": 1, "max-model-len": 1}, other, "cuda", GIB)
+
+
+CACHES = yaml.safe_load(Path(__file__).with_name("kv_cache.yaml").read_text())
+
+
+@pytest.mark.parametrize("name", CACHES)
+def test_the_cache_of_each_architecture_is_the_one_that_vllm_logged(name: str) -> None:
+    case = CACHES[name]
+    model = Model(name, case["config"], {"BF16": 0})
+    engine = memory.engine_memory("coder", case["settings"], model, "cpu", GIB)
+    assert engine.tokens == pytest.approx(case["logged"]["tokens"], rel=0.02)
+    assert engine.contexts == pytest.approx(case["logged"]["contexts"], rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("model", "values", "block"),
+    [
+        # vllm#38182: two GPUs, MTP with three tokens, a cache in 16 bits
+        (
+            "Qwen/Qwen3.6-35B-A3B-FP8",
+            {
+                "tensor-parallel-size": 2,
+                "speculative-config": {"method": "mtp", "num_speculative_tokens": 3},
+            },
+            1072,
+        ),
+        # LMCache#4247: MTP with two tokens, a cache in 8 bits
+        (
+            "Qwen/Qwen3.8-27B-FP8",
+            {"kv-cache-dtype": "fp8", "speculative-config": {"method": "mtp", "num_speculative_tokens": 2}},
+            1600,
+        ),
+    ],
+)
+def test_blocks_of_hybrid_models_are_as_large_as_vllm_reported(
+    model: str, values: dict[str, Any], block: int
+) -> None:
+    # A context of one block more takes one block more of full attention.
+    short, long = (
+        _engine(model, {**values, "max-model-len": context}).cache.blocks for context in (block, block + 1)
+    )
+    assert long == short + 1
+
+
+def test_mtp_and_the_image_encoder_are_weights_where_they_are_used() -> None:
+    """30.9 GB is the whole file of Qwen3.8-27B-FP8; 14.28 GiB are a half of it (vLLM recipes #810)."""
+    name, mtp = "Qwen/Qwen3.8-27B-FP8", {"method": "mtp", "num_speculative_tokens": 3}
+    all_ = _engine(name, {"speculative-config": mtp}).weights
+    assert all_ == pytest.approx(30.9e9, rel=0.01)
+    half = _engine(name, {"speculative-config": mtp, "tensor-parallel-size": 2}).weights
+    assert half / GIB == pytest.approx(14.28, rel=0.01)
+    assert _planned(name).weights < all_
+    assert _engine(name, {"language-model-only": True}).weights < _planned(name).weights
+
+
+def test_a_draft_model_has_weights_and_a_cache() -> None:
+    values: dict[str, Any] = {
+        "speculative-config": {
+            "model": "Qwen/Qwen2.5-Coder-0.5B-Instruct",
+            "revision": REVISIONS["Qwen/Qwen2.5-Coder-0.5B-Instruct"],
+            "num_speculative_tokens": 4,
+        }
+    }
+    alone = _planned("Qwen/Qwen2.5-14B-Instruct")
+    drafted = _planned("Qwen/Qwen2.5-14B-Instruct", **values)
+    assert drafted.weights == alone.weights + 2 * 494_032_768
+    assert drafted.tokens < alone.tokens
+
+
+def test_fewer_states_than_slots_are_named() -> None:
+    engine = _engine("Qwen/Qwen3.8-27B-FP8", {"max-num-seqs": 1024, "gpu-memory-utilization": 0.9})
+    (problem,) = Plan("cuda", 96 * GIB, [engine]).problems()
+    assert "fewer than its 1024 slots" in problem
+
+
+def test_encoders_have_no_cache() -> None:
+    config = {"model_type": "bert", "hidden_size": 128, "intermediate_size": 128, "vocab_size": 512}
+    values = {"max-num-seqs": 8, "max-model-len": 512, "kv-cache-memory-bytes": "1G"}
+    engine = memory.engine_memory("embedding", values, Model("bert", config, {"F32": 10**6}), "cuda", GIB)
+    assert engine.kv_cache == 0
+    assert Plan("cuda", 24 * GIB, [engine]).problems() == []
+
+
+def test_an_offloaded_cache_takes_memory_of_the_machine() -> None:
+    engine = _engine("Qwen/Qwen2.5-14B-Instruct", {"kv-offloading-size": 32})
+    assert engine.offloaded == 32 * GIB
+    assert engine.total == _planned("Qwen/Qwen2.5-14B-Instruct").total
 
 
 def _profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> settings.Settings:
