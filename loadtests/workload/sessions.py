@@ -11,8 +11,8 @@ requests  in order. think: seconds since the request before it. answer: tokens o
           blocks of the request before it begin this one; add: the blocks that follow
 blocks    role: system, user, assistant, call (of a tool), result, or inline (a system turn in the middle).
           tokens: its length, at four bytes a token. joins: it is a further part of the turn before it. form:
-          text that clients change from request to request (`FORMS`). id: blocks with the same id have the same
-          text, in every session of the file; without one a block's text is its session's alone
+          text that clients change from request to request (`FORMS`). id: blocks with the same id have the
+          same text, in every session of the file; without one a block's text is its session's alone
 
 No text is in it: `Session.bodies` generates text of that length, the same for the same seed.
 """
@@ -155,7 +155,7 @@ def read_sessions(path: Path) -> list[Session]:
 def from_mooncake(lines: Iterable[str], block_tokens: int = 512) -> list[Json]:
     """Sessions from a trace in Mooncake's schema, which AIPerf and inference-perf read.
 
-    A line is a request: `input_length` and `output_length` in tokens, `hash_ids` of the prompt's blocks (equal
+    A line is a request: `input_length` and `output_length` in tokens, `hash_ids` of its blocks (equal
     ids are equal text), `timestamp` in milliseconds or `delay` since the answer before it, and `session_id`.
     Without `session_id` every line is a session.
     """
