@@ -206,6 +206,7 @@ class Connection(asyncio.Protocol):
             dialect = DIALECTS[path](plan(body, path, knobs, engine.serial, model))
             await engine.acquire(slots)
             held = True
+            await engine.progress()
             record["state"], record["started_at"] = "running", time.monotonic()
             if body.get("stream"):
                 record_state = await self._stream(dialect, knobs, record)
@@ -232,6 +233,7 @@ class Connection(asyncio.Protocol):
         if knobs.error_at >= 0:
             self._send_json(500, error_body(500, knobs.error_message))
         else:
+            self.engine.tokens += answer.completion_tokens
             self._send_json(200, dialect.whole())
         return "finished"
 
@@ -266,7 +268,10 @@ class Connection(asyncio.Protocol):
             if prefix:
                 self._write_chunk(prefix, knobs)
                 prefix = b""
+            if self.engine.knobs.hang:
+                await self.engine.progress()
             self._write_chunk(event, knobs)
+            self.engine.tokens += 1
             record["chunks"] = index + 1
             due += gap
         if not dialect.answer.completion_tokens:

@@ -21,6 +21,7 @@ class Knobs:
     garbage: bool = False  # answer with text no model should give
     stall_at: int = -1  # before this token ...
     stall_ms: float = 0.0  # ... pause so long, once; later tokens are delayed by as much
+    hang: bool = False  # no answer goes on, while /health and /metrics answer
     error_at: int = -1  # an error event in place of this token ends the stream, inside HTTP 200
     drop_at: int = -1  # the connection breaks off before this token
     no_done: bool = False  # the stream ends without its final event(s)

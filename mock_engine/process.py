@@ -64,6 +64,11 @@ class MockEngine:
                 process.send_signal(number)
             self._process = None
 
+    def send(self, number: int) -> None:
+        """Send it a signal, such as SIGSTOP, after which it goes on existing."""
+        if self._process:
+            self._process.send_signal(number)
+
     def __enter__(self) -> MockEngine:
         """Start it."""
         return self.start()

@@ -28,6 +28,7 @@ class State:
         self.requests: deque[Json] = deque(maxlen=MAX_RECORDED)
         self.serial = 0
         self.running = 0
+        self.tokens = 0  # sent so far
         self.queue: deque[asyncio.Future[None]] = deque()
 
     def healthy(self) -> bool:
@@ -46,6 +47,11 @@ class State:
         if match := _OVERRIDE.search(last):
             knobs = knobs.replaced(json.JSONDecoder().raw_decode(last, match.end())[0])
         return knobs
+
+    async def progress(self) -> None:
+        """Wait as long as the engine hangs."""
+        while self.knobs.hang:  # noqa: ASYNC110 - a knob is no event
+            await asyncio.sleep(0.01)
 
     async def acquire(self, slots: int) -> None:
         """Wait for a slot, in order of arrival."""
@@ -73,7 +79,7 @@ class State:
                 place.set_result(None)
 
     def metrics(self) -> str:
-        """The gauges that routers and dashboards read, in Prometheus' text format."""
+        """The figures that routers and dashboards read, in Prometheus' text format."""
         label = f'{{engine="0",model_name="{self.models[0]}"}}'
         lines = []
         for name, value, what in (
@@ -82,4 +88,7 @@ class State:
             ("vllm:kv_cache_usage_perc", 0, "KV-cache usage. 1 means 100 percent usage."),
         ):
             lines += [f"# HELP {name} {what}", f"# TYPE {name} gauge", f"{name}{label} {float(value)}"]
+        total = "vllm:generation_tokens_total"
+        lines += [f"# HELP {total} Number of generation tokens processed.", f"# TYPE {total} counter"]
+        lines.append(f"{total}{label} {float(self.tokens)}")
         return "\n".join(lines) + "\n"

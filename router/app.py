@@ -31,6 +31,7 @@ from router.litellm.config import load_app
 from router.litellm.pass_through import PassThrough
 from router.metrics import Metrics
 from router.models import engine_device, models_list, published_names, read_models
+from router.progress import Progress
 from router.quarantine import Quarantine
 from router.readiness import Readiness
 from router.relay import Relay
@@ -96,6 +97,7 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
 
     readiness = Readiness(models)
     replicas = Replicas(readiness)
+    progress = Progress(models, readiness, replicas, settings.stall_seconds)
     quarantine = Quarantine(readiness)
     tokenizer = Tokenizer()
     fit_prompt = FitPrompt(models, tokenizer, settings.context_ratio, settings.truncate)
@@ -117,6 +119,7 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
             pass_through.running(_CONFIG / "litellm.yaml"),
             tokenizer,
             readiness,
+            progress,
             background(ring.watch),
         ):
             yield
@@ -135,7 +138,11 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
             partial(resolve_path, names=names),
         ),
         Middleware(AnswerLocally, own),
-        Middleware(ReadBody, settings.max_body_mb * 1_000_000),
+        Middleware(
+            ReadBody,
+            settings.max_body_mb * 1_000_000,
+            max(model.window for model in models.values()),
+        ),
         Middleware(
             Steps,
             partial(check_parameters, tolerated=tolerated, max_n=settings.max_n, max_stop=max_stop),

@@ -104,21 +104,23 @@ def _after_result(messages: Sequence[Message], current: Sequence[int]) -> bool:
     return bool(current) and _is_result(messages[current[-1]])
 
 
-def cuts(messages: Sequence[Message], step_bytes: float) -> list[list[Message]]:
-    """The conversation with more and more of its oldest blocks left out, one entry per step.
+def cuts(messages: Sequence[Message], step_bytes: float) -> list[tuple[list[Message], int]]:
+    """The conversation with more and more of its oldest blocks left out, one entry per step, and its bytes.
 
     The position of a cut depends only on what comes before it, so a growing conversation is cut at the same
     places as before. The first entry leaves nothing out, the last one everything that may go.
     """
     droppable = [block for block in blocks(messages) if not block.kept]
-    steps = [list(messages)]
+    sizes = [_size(message) for message in messages]
+    steps = [(list(messages), sum(sizes))]
     dropped: set[int] = set()
     passed, threshold = 0, step_bytes
     for block in droppable:
         dropped.update(block.indices)
-        passed += sum(_size(messages[i]) for i in block.indices)
+        passed += sum(sizes[i] for i in block.indices)
         if passed >= threshold or block is droppable[-1]:
-            steps.append([message for i, message in enumerate(messages) if i not in dropped])
+            left = [message for i, message in enumerate(messages) if i not in dropped]
+            steps.append((left, sum(sizes) - passed))
             threshold = (passed // step_bytes + 1) * step_bytes
     return steps
 
@@ -144,8 +146,7 @@ async def fit(
     Raises:
         ApiError: 400 `context_length_exceeded`: what must stay is too long by itself.
     """
-    steps = cuts(messages, budget * STEP * _BYTES_PER_TOKEN)
-    sizes = [_size(step) for step in steps]
+    steps, sizes = zip(*cuts(messages, budget * STEP * _BYTES_PER_TOKEN), strict=True)
     counted = {0: total}
 
     async def fits(i: int) -> bool:

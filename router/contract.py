@@ -138,6 +138,11 @@ _MODELS: Json = {
         },
     },
 }
+_STATE: Json = {
+    "state": {"enum": ["ready", "loading", "down"]},
+    "since": {"type": "string", "format": "date-time"},
+    "reason": {"type": "string"},
+}
 _READY: Json = {
     "type": "object",
     "required": ["status", "models"],
@@ -148,11 +153,14 @@ _READY: Json = {
             "required": ["coder", "general"],
             "additionalProperties": {
                 "type": "object",
-                "required": ["state", "since", "reason"],
+                "required": [*_STATE, "engines"],
                 "properties": {
-                    "state": {"enum": ["ready", "loading", "down"]},
-                    "since": {"type": "string", "format": "date-time"},
-                    "reason": {"type": "string"},
+                    **_STATE,
+                    "engines": {
+                        "type": "array",
+                        "description": "Each of the model's engines, in the order of their URLs.",
+                        "items": {"type": "object", "required": list(_STATE), "properties": _STATE},
+                    },
                 },
             },
         },

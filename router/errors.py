@@ -91,6 +91,18 @@ def engine_failed(alias: str) -> ApiError:
     )
 
 
+def engine_hangs(alias: str) -> ApiError:
+    """503: the engine has stopped making tokens."""
+    return ApiError(
+        503,
+        f"The engine of '{alias}' has stopped making tokens. Try again soon; GET /ready shows its state.",
+        reason="engine_hangs",
+        kind="service_unavailable",
+        code="engine_hangs",
+        headers={"retry-after": "5"},
+    )
+
+
 def engine_refused(status: int, body: bytes, alias: str) -> ApiError:
     """The engine's error response as ours: its own words about the request, nothing about what is behind us.
 

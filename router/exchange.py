@@ -1,5 +1,6 @@
 """What the layers and steps know about one request, passed on in `scope["duoserve"]`."""
 
+import asyncio
 import time
 import uuid
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ def _printable(name: str) -> str:
     return "".join(c if c.isascii() and c.isprintable() and c != "," else "?" for c in name[:_LONGEST_NAME])
 
 
-@dataclass
+@dataclass(eq=False)
 class Exchange:
     """One request and its outcome. Times are seconds of `time.monotonic()`."""
 
@@ -49,6 +50,8 @@ class Exchange:
     digest: str = ""
     # The engine that answers, once it is chosen.
     replica: Replica | None = None
+    # Set when its engine hangs.
+    abandoned: asyncio.Event = field(default_factory=asyncio.Event)
     # Left out of the prompt so that it fits.
     truncated_messages: int = 0
     truncated_tokens: int = 0

@@ -30,7 +30,7 @@ class Status:
     reason: str
 
     def as_json(self) -> dict[str, str]:
-        """The entry of this model in the response of /ready."""
+        """Its entry in the response of /ready."""
         return {
             "state": self.state,
             "since": self.since.isoformat(timespec="milliseconds"),
@@ -42,8 +42,8 @@ class Readiness:
     """Polls every engine's /health and remembers the results, while it is entered.
 
     An engine that has never been ready is `loading`, since vLLM opens its port only when the model is loaded;
-    one that was ready and stopped answering is `down` until it answers again. A model is ready when at least
-    one of its engines is.
+    one that was ready and stopped answering is `down` until it answers again, and so is one that hangs
+    (progress.py), whatever it answers. A model is ready when at least one of its engines is.
     """
 
     def __init__(self, models: Mapping[str, Model]) -> None:
@@ -51,6 +51,8 @@ class Readiness:
         self._replicas = {alias: model.replicas for alias, model in models.items()}
         self.each = {replica: first for replicas in self._replicas.values() for replica in replicas}
         self._were_ready: set[Replica] = set()
+        # The engines that hang, and the reason.
+        self.hung: dict[Replica, str] = {}
         self._watchers: list[Callable[[str], None]] = []
         self.status = dict.fromkeys(models, first)
         self._lost = {alias: asyncio.Event() for alias in models}
@@ -80,7 +82,13 @@ class Readiness:
         ready = any(status.state == "ready" for status in self.status.values())
         return {
             "status": "ready" if ready else "unavailable",
-            "models": {alias: status.as_json() for alias, status in self.status.items()},
+            "models": {
+                alias: {
+                    **status.as_json(),
+                    "engines": [self.each[replica].as_json() for replica in self._replicas[alias]],
+                }
+                for alias, status in self.status.items()
+            },
         }
 
     def ready(self, alias: str) -> list[Replica]:
@@ -91,8 +99,15 @@ class Readiness:
         """Call `changed` with the alias whenever the state of one of its engines changes."""
         self._watchers.append(changed)
 
+    def hang(self, replica: Replica, reason: str) -> None:
+        """The engine is down, whatever its health check says, until it is no longer in `hung`."""
+        self.hung[replica] = reason
+        self.observe(replica, False, reason)
+
     def observe(self, replica: Replica, healthy: bool, reason: str) -> None:
         """Update the state of an engine after one health check."""
+        if replica in self.hung:
+            healthy, reason = False, self.hung[replica]
         state: State = "ready" if healthy else "down" if replica in self._were_ready else "loading"
         before = self.each[replica]
         if healthy:

@@ -19,7 +19,7 @@ class ChooseReplica:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange.of(scope)
-        async with self._replicas.lease(exchange.alias, exchange.client) as replica:
+        async with self._replicas.lease(exchange) as replica:
             exchange.replica = replica
             try:
                 await self._app(scope, receive, send)
@@ -27,10 +27,12 @@ class ChooseReplica:
                 exchange.reason = error.reason
                 raise
             finally:
-                if exchange.reason == "engine_failed":
+                if exchange.abandoned.is_set():
+                    self._quarantine.failed(exchange, replica)
+                elif exchange.reason == "engine_failed":
                     self._quarantine.failed(exchange, replica)
                     self._suspend(replica)
-            if not exchange.reason:
+            if not exchange.reason and not exchange.abandoned.is_set():
                 self._quarantine.served(exchange)
 
     def _suspend(self, replica: Replica) -> None:

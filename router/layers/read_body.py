@@ -1,5 +1,6 @@
 """The body of an inference request, read within its limit and parsed."""
 
+import asyncio
 import zlib
 from typing import Any
 
@@ -15,28 +16,49 @@ _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
 _ENCODINGS = ("gzip", "x-gzip", "deflate")
 # The serialiser takes 254 levels; on its way to the engine a request gets a few more around it.
 _LEVELS_AROUND = 14
+# A body may have this many bytes for each token of the longest context, and `_LEAST_BYTES` in any case.
+# English and code have 3 to 5 bytes a token, JSON writes some characters as six bytes, and a conversation
+# whose oldest turns will be left out may be several times too long.
+_BYTES_PER_TOKEN = 64
+_LEAST_BYTES = 1_000_000
 _MOST_LEVELS = 240
 
 
 class ReadBody:
     """Sets the exchange's `body`: 413 if it is larger than `max_bytes`, also once it is decompressed; 415 if
-    it is compressed otherwise than by gzip or deflate; 400 if it is not a JSON object or nested too deeply.
+    it is compressed otherwise than by gzip or deflate; 400 if it is not a JSON object, nested too deeply, or
+    far beyond `window`, the longest context of a model in tokens.
+
+    What is far beyond is refused before any work on it, which would hold up everybody else: parsing 15 MB,
+    or checking 300,000 messages, takes a second.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, window: int) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._window = window
+        self._most_bytes = max(_LEAST_BYTES, window * _BYTES_PER_TOKEN)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange.of(scope)
         announced = exchange.request_headers.get("content-length", "")
         if announced.isdigit() and int(announced) > self._max_bytes:
             raise self._too_large()
+        if announced.isdigit() and int(announced) > self._most_bytes:
+            raise self._too_long(f"{int(announced) / 1e6:.1f} MB")
         encoding = exchange.request_headers.get("content-encoding", "identity").strip().lower()
         if encoding not in (*_ENCODINGS, "identity", ""):
             raise _unknown_encoding(encoding)
         raw = await self._read(receive)
-        exchange.body = _parsed(self._decompressed(raw) if encoding in _ENCODINGS else raw)
+        if encoding in _ENCODINGS:
+            raw = await asyncio.to_thread(self._decompressed, raw)
+        if len(raw) > self._most_bytes:
+            raise self._too_long(f"{len(raw) / 1e6:.1f} MB")
+        exchange.body = _parsed(raw)
+        for name in ("messages", "input", "prompt"):
+            # A message has at least one token, and so has each entry of the others.
+            if isinstance(entries := exchange.body.get(name), list) and len(entries) > self._window:
+                raise self._too_long(f"{len(entries)} entries", name)
         await self._app(scope, receive, send)
 
     async def _read(self, receive: Receive) -> bytes:
@@ -64,6 +86,16 @@ class ReadBody:
         if not decompressor.eof:
             raise _not_json("cannot be decompressed: its end is missing")
         return body
+
+    def _too_long(self, size: str, param: str = "messages") -> ApiError:
+        return ApiError(
+            400,
+            f"This model's maximum context length is {self._window} tokens. However, your {param} resulted "
+            f"in far more: {size}. Please reduce the length of the {param}.",
+            reason="context_length",
+            param=param,
+            code="context_length_exceeded",
+        )
 
     def _too_large(self) -> ApiError:
         return ApiError(

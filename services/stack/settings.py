@@ -210,7 +210,8 @@ def load(folder: Path | None = None) -> Settings:
     settings = Settings(folder, defaults | own)
     settings.with_profile(settings.variables["PROFILE"])
     for name in ("LOG_DAYS", "LOG_TOTAL_GB"):
-        _check_positive(name, settings.variables)
+        _check_above(0, name, settings.variables)
+    _check_above(1, "ENGINE_GROWTH", settings.variables)
     _port("GRAFANA_PORT", settings.variables)
     _check_address("BIND_ADDRESS", settings.variables)
     _check_router_url(settings.variables["ROUTER_URL"])
@@ -297,14 +298,14 @@ def _port(name: str, variables: dict[str, str]) -> int:
     return int(value)
 
 
-def _check_positive(name: str, variables: dict[str, str]) -> None:
+def _check_above(least: int, name: str, variables: dict[str, str]) -> None:
     value = variables[name]
     try:
         number = float(value)
     except ValueError:
         number = 0.0
-    if not 0 < number < math.inf:
-        raise Failure(f"{name}={value} is not a number above 0; fix it in .env.")
+    if not least < number < math.inf:
+        raise Failure(f"{name}={value} is not a number above {least}; fix it in .env.")
 
 
 def _check_address(name: str, variables: dict[str, str]) -> None:

@@ -8,12 +8,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import psutil
 import pytest
 
 from services.stack.supervision.processes import marked
 from tests.support import ROOT
+from tests.support.ports import free_port
 from tests.support.waiting import wait_for
 
 # Each prints its process id; the second has a session of its own, as a daemon would.
@@ -25,11 +28,12 @@ FAMILY = (
 )
 
 
-def _guarded(home: Path, name: str, *command: str) -> list[str]:
+def _guarded(home: Path, name: str, *command: str, **limits: Any) -> list[str]:
     """The guard's command, once what it should run is described in its file."""
     run = home / "data" / "run"
     run.mkdir(parents=True, exist_ok=True)
-    (run / f"{name}.json").write_text(json.dumps({"command": command, "environment": dict(os.environ)}))
+    service = {"command": command, "environment": dict(os.environ), "limits": limits}
+    (run / f"{name}.json").write_text(json.dumps(service))
     return [sys.executable, "-m", "services.stack.supervision.guard", name]
 
 
@@ -44,8 +48,9 @@ Start = Callable[..., subprocess.Popen[bytes]]
 def guard(tmp_path: Path) -> Iterator[Start]:
     started = []
 
-    def start(*command: str, name: str = "family") -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(_guarded(tmp_path, name, *command), cwd=ROOT, env=_environment(tmp_path))
+    def start(*command: str, name: str = "family", **limits: Any) -> subprocess.Popen[bytes]:
+        guarded = _guarded(tmp_path, name, *command, **limits)
+        process = subprocess.Popen(guarded, cwd=ROOT, env=_environment(tmp_path))
         started.append(process)
         return process
 
@@ -155,3 +160,75 @@ def test_a_guard_without_a_description_says_so_in_the_log(tmp_path: Path) -> Non
     command = [sys.executable, "-m", "services.stack.supervision.guard", "router"]
     assert subprocess.run(command, cwd=ROOT, env=_environment(tmp_path), timeout=60).returncode == 1
     assert "router.json" in (tmp_path / "data" / "logs" / "router.log").read_text()
+
+
+# Answers at the port in its first argument; after a POST it holds 300 MB more, in a process that it starts.
+SERVER = """
+import http.server, subprocess, sys
+GROW = "import time; held = bytearray(b'x') * 300_000_000; time.sleep(600)"
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'{"models": {"coder": {"engines": [{"state": "%s"}]}}}' % sys.argv[2].encode())
+    def do_POST(self):
+        subprocess.Popen([sys.executable, "-c", GROW])
+        self.do_GET()
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+def _server(state: str = "ready") -> tuple[list[str], str]:
+    """A command that answers at a URL, and that URL."""
+    port = free_port()
+    return [sys.executable, "-c", SERVER, str(port), state], f"http://127.0.0.1:{port}"
+
+
+def _asked(log: Path, times: int = 3) -> None:
+    """Wait until a guard has asked the service with this log for its health, and seen it answer."""
+    wait_for(lambda: log.read_text().count("GET /") >= times, "the guard has asked for its health")
+
+
+def test_a_service_that_stops_answering_is_ended(guard: Start, tmp_path: Path) -> None:
+    command, url = _server()
+    process = guard(*command, health_url=url, silence=1)
+    log = tmp_path / "data" / "logs" / "family.log"
+    _asked(log)
+    (service,) = psutil.Process(process.pid).children()
+    service.send_signal(signal.SIGSTOP)
+    assert process.wait(60) == 128 + signal.SIGKILL
+    assert "restarted: it has hung for 1 s" in log.read_text()
+
+
+def test_an_engine_that_the_router_calls_down_is_ended(guard: Start, tmp_path: Path) -> None:
+    """As long as the router does not answer, nothing happens to it."""
+    command, url = _server("ready")
+    log = tmp_path / "router.log"
+    with log.open("wb") as output:
+        router = subprocess.Popen(command, stderr=output)
+    try:
+        process = guard(sys.executable, "-c", LEAF, ready_url=url, engine=("coder", 1), silence=1)
+        _asked(log)
+        members = psutil.Process(process.pid).children()
+        router.kill()
+        router.wait()
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(4)
+        router = subprocess.Popen([*command[:-1], "down"], stderr=subprocess.DEVNULL)
+        assert process.wait(60) == 128 + signal.SIGKILL
+        _gone(members)
+    finally:
+        router.kill()
+        router.wait()
+
+
+def test_a_service_that_grows_is_ended_with_its_processes(guard: Start, tmp_path: Path) -> None:
+    command, url = _server()
+    process = guard(*command, health_url=url, growth=5)
+    log = tmp_path / "data" / "logs" / "family.log"
+    _asked(log)
+    httpx.post(url)
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert process.wait(60) == 128 + signal.SIGKILL
+    _gone(family)
+    assert "GB of memory, more than 5 times" in log.read_text()

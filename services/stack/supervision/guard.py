@@ -1,4 +1,4 @@
-"""Runs one service so that none of its processes survives it, and writes its log.
+"""Runs one service so that none of its processes survives it, writes its log, and ends it when it hangs.
 
 vLLM starts processes that start processes. The guard adopts those whose parent dies (child subreaper), ends
 all of them before it ends itself, and is told by the kernel when the supervisor dies. What a killed guard
@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
@@ -28,6 +28,7 @@ import psutil
 from services.stack.supervision.health import STARTING, WAITING, answers
 from services.stack.supervision.logfile import LogFile
 from services.stack.supervision.processes import end, marked, marks
+from services.stack.supervision.watch import CHECK_SECONDS, Limits, Watch
 
 _LONGEST_LINE = 2**20
 GRACE = 20  # seconds a service has between SIGTERM and SIGKILL
@@ -45,12 +46,24 @@ class Service:
     """What a guard runs: a command and all of its environment.
 
     With `ready_url`, the command starts only while no other service of the stack is starting, and until that
-    URL answers no other one starts: engines load one after the other, each with the whole machine.
+    URL answers no other one starts: engines load one after the other, each with the whole machine. A service
+    beyond its `limits` is killed; the supervisor restarts it.
     """
 
     command: Sequence[str]
     environment: Mapping[str, str]
     ready_url: str | None = None
+    limits: Limits = field(default_factory=Limits)
+
+    @classmethod
+    def read(cls, path: Path) -> "Service":
+        """The service that a file describes.
+
+        Raises:
+            OSError, ValueError, TypeError: it cannot be read, or describes none.
+        """
+        fields = json.loads(path.read_text())
+        return cls(**fields | {"limits": Limits(**fields.get("limits", {}))})
 
 
 class Guard:
@@ -82,6 +95,7 @@ class Guard:
             while self._child.poll() is None and not answers(service.ready_url):
                 time.sleep(0.3)
             os.close(lock)
+        self._watch(service.limits)
         status = self._child.wait()
         end(psutil.Process().children(recursive=True))
         with contextlib.suppress(ChildProcessError):
@@ -89,6 +103,18 @@ class Guard:
                 pass  # those that were adopted
         pump.join()
         return status if status >= 0 else 128 - status
+
+    def _watch(self, limits: Limits) -> None:
+        """Kill the service once it is beyond its limits. Returns when it has ended."""
+        assert self._child is not None  # noqa: S101 - for the type checker
+        watch = Watch(psutil.Process(self._child.pid), limits)
+        while self._child.poll() is None:
+            if fault := watch.fault():
+                self.log.write(f"duoserve: {self.name} is restarted: {fault}\n".encode())
+                self._child.kill()
+                return
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._child.wait(CHECK_SECONDS)
 
     def _start_lock(self) -> int:
         """Wait for the lock that one engine after the other holds; returns its descriptor."""
@@ -126,8 +152,7 @@ def main() -> int:
     home = Path(os.environ["DUOSERVE_HOME"])
     log = LogFile.of_service(home, name)
     try:
-        service = Service(**json.loads((home / "data" / "run" / f"{name}.json").read_text()))
-        return Guard(home, name, log).run(service)
+        return Guard(home, name, log).run(Service.read(home / "data" / "run" / f"{name}.json"))
     except (OSError, ValueError, TypeError) as error:
         log.write(f"duoserve: cannot run {name}: {error}\n".encode())
         return 1

@@ -38,10 +38,28 @@ def answers(url: str) -> bool:
         return False
 
 
+def read(url: str) -> bytes:
+    """The response to a GET of `url` within two seconds, whatever its status.
+
+    Raises:
+        URLError, OSError: there is none.
+    """
+    try:
+        with _direct.open(url, timeout=2) as response:
+            content: bytes = response.read()
+    except urllib.error.HTTPError as error:
+        content = error.read()
+    return content
+
+
+def url(service: str, settings: Settings) -> str:
+    """The health check of a local service."""
+    return settings.url(service) + ("/_stcore/health" if service == "ui" else "/health")
+
+
 def probe(service: str, settings: Settings) -> bool:
     """Whether a local service answers its health check."""
-    path = "/_stcore/health" if service == "ui" else "/health"
-    return answers(settings.url(service) + path)
+    return answers(url(service, settings))
 
 
 def phase(log: Path) -> str:

@@ -26,14 +26,18 @@ from services.stack import gpus, models, precision, variables
 from services.stack.environments import BY_NAME, ROOT
 from services.stack.failure import Failure
 from services.stack.settings import Settings, write_private
+from services.stack.supervision import health
 from services.stack.supervision.guard import GRACE, Service, end_with_parent
 from services.stack.supervision.processes import end, marked, marks, wait
+from services.stack.supervision.watch import Limits
 
 SUPERVISOR = "supervisor"
 # The variable with the path of this Python, quoted for supervisor.
 _PYTHON = "DUOSERVE_PYTHON"
 # Seconds after which a service has started; one that ends sooner is restarted with back-off.
 ENGINE_SECONDS, START_SECONDS = 120, 20
+# Seconds that the router may call an engine down; when it hangs, STALL_SECONDS have passed before.
+_ENGINE_SILENCE = 30.0
 
 
 @dataclass(frozen=True)
@@ -172,12 +176,19 @@ class Supervisor:
 
     def _service(self, name: str) -> Service:
         """What the guard runs."""
-        if name in self.settings.local_engines:
+        if engine := self.settings.local_engines.get(name):
             own = self._engine_environment(name)
-            ready_url = f"{self.settings.url(name)}/health"
+            ready_url = health.url(name, self.settings)
+            limits = Limits(
+                ready_url=f"{self.settings.url('router')}/ready",
+                engine=(engine.alias, engine.number),
+                silence=_ENGINE_SILENCE,
+                growth=float(self.settings.variables["ENGINE_GROWTH"]),
+            )
         else:
             own, ready_url = self.settings.variables, None
-        return Service(self._command(name), variables.passed() | own, ready_url)
+            limits = Limits(health_url=health.url(name, self.settings))
+        return Service(self._command(name), variables.passed() | own, ready_url, limits)
 
     def _command(self, name: str) -> list[str]:
         engine = self.settings.local_engines.get(name)

@@ -1,4 +1,7 @@
+import asyncio
 import json
+import time
+from statistics import median
 from typing import Any
 
 import pytest
@@ -138,3 +141,50 @@ def test_tools_count(service: Service) -> None:
     assert answer.status_code == 200
     assert int(answer.headers["x-duoserve-truncated-messages"]) > 0
     assert json.dumps(seen(service)["tools"]) == json.dumps([tool])
+
+
+LARGE = {
+    "15 MB of text": {"messages": [{"role": "user", "content": "hello world " * 1_250_000}]},
+    "15,000 messages": {"messages": [{"role": "user", "content": "hi"}] * 15_000},
+    "300,000 messages": {"messages": [{"role": "user", "content": "hi"}] * 300_000},
+    "text that is just read": {"messages": [{"role": "user", "content": "hello world " * 80_000}]},
+    "a conversation of many turns": {
+        "messages": [
+            {"role": ("user", "assistant")[number % 2], "content": "hello world " * 80}
+            for number in range(901)
+        ]
+    },
+}
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages/count_tokens"])
+@pytest.mark.parametrize("kind", LARGE)
+async def test_others_do_not_wait_for_what_is_far_too_long(service: Service, kind: str, path: str) -> None:
+    """The time to another's first token, beside such requests, compared with the time without them."""
+    service.engines["general"].set(ttft_ms=200, completion_tokens=1)
+    body = json.dumps({"model": "coder"} | LARGE[kind]).encode()
+    fits = "turns" in kind or ("just" in kind and "count" in path)
+
+    async with service.client() as client:
+
+        async def others(count: int = 5) -> float:
+            times = []
+            for _ in range(count):
+                started = time.perf_counter()
+                answer = await client.post("/v1/chat/completions", json=chat(model="general", stream=True))
+                times.append(time.perf_counter() - started)
+                assert answer.status_code == 200
+            return median(times)
+
+        async def send() -> None:
+            while True:
+                answer = await client.post(path, content=body)
+                answers.add(answer.status_code)
+
+        answers: set[int] = set()
+        alone = await others()
+        sending = asyncio.create_task(send())
+        beside = await others()
+        sending.cancel()
+    assert beside < 1.5 * alone
+    assert answers <= {200 if fits else 400}

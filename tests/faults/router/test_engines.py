@@ -180,3 +180,60 @@ async def test_a_request_that_kills_its_engine_twice_is_not_sent_again(own_servi
     metrics = ASK.get(f"{service.url}/metrics", headers=service.headers).text
     assert 'duoserve_rejections_total{reason="quarantined"} 1.0' in metrics
     assert "died of request" in service.log()
+
+
+@pytest.mark.parametrize("fault", ["makes no token", "is stopped"])
+async def test_an_engine_that_hangs_is_down_until_it_makes_tokens_again(
+    own_service: Make, fault: str
+) -> None:
+    service = own_service(stall_seconds=1).start()
+    engine, other = service.engines.values()
+    engine.set(itl_ms=20, completion_tokens=100_000)
+    other.set(itl_ms=20, completion_tokens=100_000)
+    async with service.client() as client:
+
+        async def ask(alias: str = "coder", **more: Any) -> tuple[int, str]:
+            answer = await client.post("/v1/chat/completions", json=chat(model=alias, **more))
+            return answer.status_code, answer.text
+
+        spared = asyncio.create_task(ask("general", stream=True, max_tokens=200))
+        asking = [asyncio.create_task(ask(stream=number % 2 == 0)) for number in range(SLOTS)]
+        await until(lambda: service.gauge("duoserve_in_flight") == SLOTS + 1, "every slot is taken")
+        await until(lambda: streaming(engine) == SLOTS // 2, "the streams run")
+        waiting = [asyncio.create_task(ask()) for _ in range(3)]
+        await until(lambda: service.gauge("duoserve_waiting") == 3, "the others wait")
+        engine.set(hang=True)
+        if fault == "is stopped":
+            engine.send(signal.SIGSTOP)
+        answers = await asyncio.gather(*asking)
+        refused = await asyncio.gather(*waiting)
+        assert (await spared)[0] == 200 and "engine_hangs" not in (await spared)[1]
+    for number, (status, text) in enumerate(answers):
+        assert status == (503 if number % 2 else 200)
+        error = json.loads(text) if number % 2 else events(text)[-1]
+        assert error["error"]["code"] == "engine_hangs", text[-300:]
+    assert [(status, json.loads(text)["error"]["code"]) for status, text in refused] == [
+        (503, "model_down")
+    ] * 3
+    assert service.ready() == {"coder": "down", "general": "ready"}
+    again = service.post("/v1/chat/completions", chat())
+    assert again.status_code == 503 and int(again.headers["retry-after"]) >= 1
+    if fault == "is stopped":
+        engine.send(signal.SIGCONT)
+    engine.set(hang=False, itl_ms=0, completion_tokens=1)
+    service.wait_ready()
+    assert service.post("/v1/chat/completions", chat()).status_code == 200
+
+
+async def test_a_long_wait_for_the_first_token_of_a_slow_engine_is_no_hang(own_service: Make) -> None:
+    """Others get tokens meanwhile, so the engine is at work."""
+    service = own_service(stall_seconds=1).start()
+    service.engines["coder"].set(itl_ms=20, completion_tokens=150)
+    async with service.client() as client:
+        quick = chat(stream=True, max_tokens=150)
+        slow = chat('mock:{"ttft_ms": 2500, "completion_tokens": 1}')
+        answers = await asyncio.gather(
+            *(client.post("/v1/chat/completions", json=body) for body in (quick, slow))
+        )
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert "engine_hangs" not in answers[0].text

@@ -6,6 +6,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
 from router.errors import ApiError
+from router.exchange import Exchange
 from router.layers.cancel import Cancel
 
 
@@ -39,7 +40,9 @@ async def run(
                     raise
 
     try:
-        await Cancel(app, seconds, stopping or asyncio.Event())({}, receive, unused)
+        await Cancel(app, seconds, stopping or asyncio.Event())(
+            {"duoserve": Exchange("/v1/completions")}, receive, unused
+        )
     finally:
         assert cancelled > 0, "the inner app goes on"
     return cancelled
@@ -76,5 +79,5 @@ async def test_the_answer_of_the_inner_app_is_waited_for() -> None:
         await asyncio.sleep(0)
         done.append(True)
 
-    await Cancel(app, 5, asyncio.Event())({}, stays, unused)
+    await Cancel(app, 5, asyncio.Event())({"duoserve": Exchange("/v1/completions")}, stays, unused)
     assert done

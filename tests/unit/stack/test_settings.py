@@ -37,6 +37,7 @@ def test_own_settings_win(tmp_path: Path) -> None:
         ("UI_PORT=4000", "4000"),
         ("LOG_DAYS=0", "LOG_DAYS"),
         ("LOG_TOTAL_GB=much", "LOG_TOTAL_GB"),
+        ("ENGINE_GROWTH=1", "ENGINE_GROWTH"),
         ("CODER_URL=http://localhost:8001", "127.0.0.1:PORT"),
         ("CODER_URL=http://127.0.0.1:8001,http://127.0.0.1:8001", "each once"),
         ("CODER_URL=http://127.0.0.1:8001,http://127.0.0.1:8002", "coder-2"),
