@@ -27,8 +27,9 @@ from router.layers.rate_limit import RateLimit, storage
 from router.layers.read_body import ReadBody
 from router.layers.record import Record
 from router.layers.steps import Steps
-from router.litellm.config import load_app
+from router.litellm.config import read_config
 from router.litellm.pass_through import PassThrough
+from router.litellm.proxy import load_app
 from router.metrics import Metrics
 from router.models import engine_device, models_list, published_names, read_models
 from router.quarantine import Quarantine
@@ -76,7 +77,8 @@ def check(settings: Settings) -> None:
     Raises:
         BadSettings: as `build` does.
     """
-    read_models(settings, read_families(_CONFIG / "fim.yaml"))
+    config = read_config(ROOT / settings.litellm_config)
+    read_models(settings, config, read_families(_CONFIG / "fim.yaml"))
     read_keys(settings)
     Tolerated.read(_CONFIG / "parameters.yaml", engine_device(settings))
 
@@ -88,8 +90,9 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
         BadSettings: the engine profile, the key file or another configuration file cannot be used.
     """
     families = read_families(_CONFIG / "fim.yaml")
-    models = read_models(settings, families)
-    names = published_names(models, settings.model_aliases)
+    config = read_config(ROOT / settings.litellm_config)
+    models = read_models(settings, config, families)
+    names = published_names(models, config.aliases)
     ring = KeyRing(partial(read_keys, settings), ROOT / settings.keys_file if settings.keys_file else None)
     tolerated = Tolerated.read(_CONFIG / "parameters.yaml", engine_device(settings))
     max_stop = settings.vllm_max_stop_strings
@@ -114,7 +117,7 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with (
-            pass_through.running(_CONFIG / "litellm.yaml"),
+            pass_through.running(),
             tokenizer,
             readiness,
             background(ring.watch),
@@ -122,7 +125,7 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
             yield
         log.close()
 
-    own = own_routes(readiness, models_list(names, models), metrics, lifespan)
+    own = own_routes(readiness, models_list(names, models, config.hidden), metrics, lifespan)
     layers = [
         Middleware(HttpOnly, lifespan=own),
         *browsers(settings.cors_origins),

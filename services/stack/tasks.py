@@ -108,7 +108,7 @@ def _install_service(parser: ArgumentParser) -> None:
 
 def _eval(parser: ArgumentParser) -> None:
     parser.add_argument("suite", choices=["fim", "code"], help="fill in the middle, or write functions")
-    parser.add_argument("--model", default="coder", help="name of the model in /v1/models (default: coder)")
+    parser.add_argument("--model", help="name of the model in /v1/models (default: the first)")
 
 
 def _docs(parser: ArgumentParser) -> None:
@@ -141,7 +141,7 @@ TASKS = {
         Task("setup", "prepare everything without starting it", "commands.setup:setup", _setup),
         Task(
             "plan",
-            "check that both models fit into GPU memory, and show the split",
+            "check that the models fit into GPU memory, and show the split",
             "commands.plan:plan",
             _plan,
         ),

@@ -20,7 +20,7 @@ def prepare(settings: Settings) -> None:
     if settings.engine == "cpu":
         precision.prepare(settings)
         console.print(f"Precision {precision.chosen(settings)}")
-    if not all(models.here(name, revision) for name, revision in models.pinned(settings.profile)):
+    if not all(models.here(name, revision) for name, revision in models.pinned(settings)):
         # Imported where it is used: huggingface_hub takes half a second, and most commands do without.
         from services.stack.commands import fetch
 

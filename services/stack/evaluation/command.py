@@ -24,13 +24,15 @@ PROBLEMS = Path(__file__).with_name("problems.yaml")
 TIMEOUT = 300.0  # seconds
 
 
-def evaluate(suite: str, model: str) -> None:
-    """Print the share of the problems in `suite` that `model` solves.
+def evaluate(suite: str, model: str | None) -> None:
+    """Print the share of the problems in `suite` that `model` solves; without a name, the first model.
 
     Raises:
         Failure: the service does not answer, or refuses.
     """
-    ask = partial(_ask, load().variables, model)
+    settings = load()
+    model = model or settings.aliases[0]
+    ask = partial(_ask, settings.variables, model)
     groups: dict[str, list[Problem]] = yaml.safe_load(PROBLEMS.read_text())[suite]
     table = Table("kind", "solved", "not solved", box=None, header_style="bold")
     solved_all = 0
