@@ -77,15 +77,15 @@ def read_models(settings: Settings, config: Config, families: Sequence[Family]) 
         for url in urls:
             if first := taken.get((engine, url)):
                 raise BadSettings(
-                    f"{config.path}: {first} and {entry.name} have the same engine at {url}; a second name for "
-                    "a model goes into router_settings.model_group_alias"
+                    f"{config.path}: {first} and {entry.name} have the same engine at {url}; a second "
+                    "name for a model goes into router_settings.model_group_alias"
                 )
             taken[engine, url] = entry.name
         model = models.get(entry.name) or _model(entry, engine, _read(path), families)
         if model.engine != engine:
             raise BadSettings(
-                f"{config.path}: the entries of {entry.name} name {model.engine} and {engine}; the engines of "
-                "one model share one file of the profile"
+                f"{config.path}: the entries of {entry.name} name {model.engine} and {engine}; the engines "
+                "of one model share one file of the profile"
             )
         models[entry.name] = replace(model, urls=(*model.urls, *urls))
     return models

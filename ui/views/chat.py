@@ -162,7 +162,7 @@ def _welcome(chat: ChatSession) -> None:
     for question, number in _EXAMPLES.items():
         model = models[min(number, len(models) - 1)]
         examples.button(
-            f":gray[{plain(model)}] {plain(question)}",
+            (f":gray[{plain(model)}] " if model else "") + plain(question),
             on_click=ask,
             args=(model, question),
             type="secondary",

@@ -16,6 +16,7 @@ from router.settings import ROOT, read_settings
 
 Json = dict[str, Any]
 ENGINE = {"model": "hosted_vllm/coder", "api_base": "http://127.0.0.1:8001"}
+UNSET = ENGINE | {"api_base": "os.environ/NO_SUCH"}
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +80,7 @@ def test_every_key_of_litellm_is_honoured_harmless_or_refused() -> None:
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        ({"general_settings": {"database_url": "postgres://"}}, "general_settings.database_url is not supported"),
+        ({"general_settings": {"database_url": "postgres://"}}, "general_settings.database_url is not"),
         ({"general_settings": {"master_key": "sk-9"}}, "general_settings.master_key"),
         ({"general_settings": {"custom_auth": "mine.check"}}, "KEYS_FILE"),
         ({"general_settings": {"no_such_key": 1}}, "general_settings.no_such_key"),
@@ -97,7 +98,7 @@ def test_every_key_of_litellm_is_honoured_harmless_or_refused() -> None:
         ({"model_list": [{"model_name": "x", "litellm_params": {"model": "hosted_vllm/../x"}}]}, "x"),
         ({"model_list": [{"model_name": "x", "litellm_params": {"model": "hosted_vllm/coder"}}]}, "api_base"),
         ({"model_list": [{"model_name": "x", "litellm_params": ENGINE | {"api_key": "k"}}]}, "x: api_key"),
-        ({"model_list": [{"model_name": "x", "litellm_params": ENGINE | {"api_base": "os.environ/NOT"}}]}, "NOT"),
+        ({"model_list": [{"model_name": "x", "litellm_params": UNSET}]}, "NO_SUCH"),
         ({"model_list": [{"model_name": "x", "litellm_params": ENGINE | {"api_base": "host:1"}}]}, "origin"),
         ({"model_list": [{"model_name": "x", "litellm_params": ENGINE, "modelinfo": {}}]}, "modelinfo"),
         (
@@ -122,7 +123,7 @@ def test_what_is_not_honoured_stops_the_start(tmp_path: Path, content: Json, nam
 @pytest.mark.parametrize("text", ["", "[", "- a\n", "model_list\n"])
 def test_what_is_no_configuration_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "litellm.yaml").write_text(text)
-    with pytest.raises(BadSettings, match="litellm.yaml"):
+    with pytest.raises(BadSettings, match=r"litellm\.yaml"):
         read_config(tmp_path / "litellm.yaml")
     with pytest.raises(BadSettings, match="LITELLM_CONFIG"):
         read_config(tmp_path / "nothing.yaml")

@@ -109,9 +109,10 @@ def test_what_is_not_known_is_said_and_not_guessed(more: dict[str, Any]) -> None
 
 
 def _profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> settings.Settings:
+    loaded = settings.load(tmp_path)
     monkeypatch.setattr(settings, "PROFILES", tmp_path)
     shutil.copytree(ROOT / "config" / "engines" / name, tmp_path / name)
-    return settings.Settings(tmp_path, {"PROFILE": name})
+    return settings.Settings(tmp_path, loaded.variables | {"PROFILE": name})
 
 
 def test_only_write_changes_the_profile_and_keeps_its_comments(
