@@ -45,6 +45,7 @@ from router.steps.check_parameters import Tolerated, check_parameters
 from router.steps.check_ready import check_ready
 from router.steps.check_route import check_route
 from router.steps.check_structured import check_structured
+from router.steps.fall_back import fall_back
 from router.steps.fill_in_the_middle import RecogniseFim, render_fim
 from router.steps.fit_prompt import FitPrompt
 from router.steps.identify_client import identify_client
@@ -144,6 +145,7 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
             partial(check_parameters, tolerated=tolerated, max_n=settings.max_n, max_stop=max_stop),
             check_structured,
             partial(resolve_model, names=names),
+            partial(fall_back, readiness=readiness, fallbacks=config.fallbacks),
             partial(adapt_request, models=models),
             quarantine.refuse,
             RecogniseFim(models, families, max_stop),

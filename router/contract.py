@@ -49,6 +49,10 @@ _HEADERS = {
     ),
     "x-duoserve-truncated-messages": ("integer", "Messages left out so that the prompt fits; absent: none."),
     "x-duoserve-truncated-tokens": ("integer", "Tokens left out so that the prompt fits; absent: none."),
+    "x-duoserve-fallback": (
+        "string",
+        "The model that answered, because the one asked for is not ready (`fallbacks` in config/litellm.yaml).",
+    ),
     "x-duoserve-suffix": (
         "string",
         "`ignored`: the model does not fill in the middle, and only continued `prompt`. Absent: used.",

@@ -36,6 +36,8 @@ class Exchange:
     # Whose turn in the queue it takes: one that cannot be changed at will.
     group: str = ""
     alias: str = ""
+    # The model that was meant, where another answers for it.
+    fallback_from: str = ""
     body: dict[str, Any] = field(default_factory=dict)
     stream: bool = False
     # Autocompletion: goes before chat.

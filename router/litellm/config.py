@@ -2,7 +2,7 @@
 
 import difflib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache
@@ -46,6 +46,7 @@ class Config:
     entries: tuple[Entry, ...]
     aliases: Mapping[str, str]  # model_group_alias: other names for models
     hidden: frozenset[str] = frozenset()  # those that no list shows
+    fallbacks: Mapping[str, Sequence[str]] = field(default_factory=dict)  # by model, those that answer for it
 
 
 def read_config(path: Path) -> Config:
@@ -73,8 +74,9 @@ def read_config(path: Path) -> Config:
         "model_group_alias", (content.get("router_settings") or {}).get("model_group_alias")
     )
     hidden = {name for name, meant in aliases.items() if isinstance(meant, dict) and meant.get("hidden")}
-    names = dict(check.aliases(aliases, {entry.name for entry in entries}))
-    return Config(path, entries, names, frozenset(hidden))
+    known = {entry.name for entry in entries}
+    fallbacks = dict(check.fallbacks((content.get("router_settings") or {}).get("fallbacks"), known))
+    return Config(path, entries, dict(check.aliases(aliases, known)), frozenset(hidden), fallbacks)
 
 
 def verdict(section: str, key: str) -> Verdict | None:
@@ -207,3 +209,17 @@ class _Checker:
                     f"router_settings.model_group_alias.{alias}", "is a model_name of model_list too"
                 )
             yield str(alias), str(name)
+
+    def fallbacks(self, given: Any, names: set[str]) -> Iterator[tuple[str, list[str]]]:
+        key = "router_settings.fallbacks"
+        if not isinstance(given or [], list):
+            raise self.bad(key, "must be a list such as [{coder: [general]}]")
+        for pair in given or []:
+            for name, others in self.mapping(f"an entry of {key}", pair).items():
+                if not isinstance(others, list):
+                    raise self.bad(f"{key}: {name}", "needs a list of models")
+                for other in (name, *others):
+                    if other not in names:
+                        known = ", ".join(sorted(names))
+                        raise self.bad(key, f"names {other}, which is no model_name of model_list ({known})")
+                yield name, others

@@ -28,7 +28,10 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     running = Service(folder, litellm_config=checkout / ADDED[0], profile=checkout / "config/engines/cpu")
     running.engines["small"] = running.engine("small")
     path = checkout / ADDED[0]
-    path.write_text(path.read_text().replace("http://127.0.0.1:8003", running.engines["small"].url))
+    text = path.read_text().replace("http://127.0.0.1:8003", running.engines["small"].url)
+    path.write_text(
+        text.replace("router_settings:\n", "router_settings:\n  fallbacks: [{small: [coder, general]}]\n")
+    )
     yield running.start()
     running.stop()
 
@@ -50,11 +53,18 @@ def test_a_third_model_answers_and_is_listed(service: Service) -> None:
     assert unknown.status_code == 404 and "Did you mean 'small'?" in unknown.text
 
 
-def test_one_that_is_down_leaves_the_others_alone(service: Service) -> None:
+def test_another_answers_for_one_that_is_down(service: Service) -> None:
     service.engines["small"].stop()
     wait_for(lambda: service.ready()["small"] == "down", "it is down")
-    assert service.post("/v1/chat/completions", chat(model="small")).status_code == 503
-    assert service.post("/v1/chat/completions", chat(model="general")).status_code == 200
+    answer = service.post("/v1/chat/completions", chat(model="small"))
+    assert answer.status_code == 200 and answer.headers["x-duoserve-fallback"] == "coder"
+    record = service.record(answer)
+    assert (record["alias"], record["fallback_from"]) == ("coder", "small")
+    own = service.post("/v1/chat/completions", chat(model="general"))
+    assert own.status_code == 200 and "x-duoserve-fallback" not in own.headers
+    # A prompt without a chat template is written for one model.
+    text = service.post("/v1/completions", {"model": "small", "prompt": "def add(", "max_tokens": 4})
+    assert text.status_code == 503 and text.json()["error"]["code"] == "model_down"
     service.engines["small"].start()
     wait_for(lambda: service.ready()["small"] == "ready", "it is ready")
 
