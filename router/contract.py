@@ -51,7 +51,7 @@ _HEADERS = {
     "x-duoserve-truncated-tokens": ("integer", "Tokens left out so that the prompt fits; absent: none."),
     "x-duoserve-fallback": (
         "string",
-        "The model that answered, because the one asked for is not ready (`fallbacks` in config/litellm.yaml).",
+        "The model that answered, as the one asked for is not ready (`fallbacks` in config/litellm.yaml).",
     ),
     "x-duoserve-suffix": (
         "string",

@@ -8,7 +8,7 @@ from router.readiness import Readiness
 
 
 def fall_back(exchange: Exchange, *, readiness: Readiness, fallbacks: Mapping[str, Sequence[str]]) -> None:
-    """Sets `alias` to the first of the model's fallbacks that is ready, where the model is not; a header says so.
+    """Sets `alias` to the first ready one of the model's fallbacks, where the model is not; a header says so.
 
     Text completions stay with their model: their prompt is written for it, special tokens included.
     """
