@@ -29,6 +29,7 @@ def main() -> int:
         print(f"duoserve: cannot measure this CPU: {error}", file=sys.stderr)
         return 1
     print(f"duoserve: precision {variant.name}: {figures}", flush=True)
+    os.environ.update(precision.COMPILED)
     os.execv(vllm, [vllm, "serve", variant.model, *sys.argv[1:], *variant.arguments])  # noqa: S606 - no shell
 
 

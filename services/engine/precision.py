@@ -2,9 +2,10 @@
 
 Run in the engine environment: `python -m services.engine.precision` prepares the weights, measures every
 variant on this CPU where that has not been done, and keeps the figures and the choice in
-data/cache/precision.json. They hold until the CPU, its flags, the number of threads, vLLM or torch change.
-`CPU_PRECISION` names a variant to serve whatever its figures. `--measure` measures anew, prints the figures
-as JSON and keeps nothing.
+data/cache/precision.json. They hold until the CPU, its flags, the number of threads, the C++ compiler, vLLM
+or torch change. Where there is a compiler, the quickest is compiled and measured once more.
+`CPU_PRECISION` names a variant to serve whatever its figures. `--measure [NAME ...]` measures anew, prints
+the figures as JSON and keeps nothing.
 
 A variant is measured in vLLM's own engine with the model as it is served, without HTTP: a step of one request
 and of five, and the reading of a prompt. What else the machine does disturbs that little: all engines are in
@@ -17,12 +18,13 @@ import json
 import math
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,8 @@ from services.engine import embedded_model
 from services.engine.embedded_model import ROOT
 
 RECORD = ROOT / "data" / "cache" / "precision.json"
+# What was compiled once, for every engine of this machine.
+COMPILED = {"TORCHINDUCTOR_CACHE_DIR": str(RECORD.with_name("inductor"))}
 SETTING = "CPU_PRECISION"
 BAD_SETTING = 78  # exit status (EX_CONFIG of sysexits.h)
 # A variant must be quicker than one before it in the table by more than the noise to be taken.
@@ -61,13 +65,14 @@ class MeasuringError(RuntimeError):
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to serve the model: its weights, a key of embedded_model.SHA256, and the settings of vLLM that
-    differ from config/engines/cpu.
+    """One way to serve the model: its weights, a key of embedded_model.SHA256, the settings of vLLM that
+    differ from config/engines/cpu, and whether vLLM compiles it.
     """
 
     name: str
     weights: str
     settings: dict[str, str]
+    compiled: bool = False
 
     @property
     def model(self) -> str:
@@ -77,21 +82,24 @@ class Variant:
     @property
     def arguments(self) -> list[str]:
         """What to add to `vllm serve --config FILE`; the command line overrides the file."""
-        return [part for name, value in self.settings.items() for part in (f"--{name}", value)]
+        settings = [part for name, value in self.settings.items() for part in (f"--{name}", value)]
+        return [*settings, "--no-enforce-eager"] if self.compiled else settings
 
 
 # A token of context takes twice the memory in float32: twice the size, so that as many fit.
 _FLOAT32 = {"dtype": "float32", "kv-cache-memory-bytes": "1536M"}
 # By preference. int8: gate and up projections in 8 bits, their inputs as well. docs/benchmarks/cpu-tuning.md
 # has the figures of these and of those that never were the quickest.
+PREPARED = (
+    Variant("int8-bfloat16", "w8a8", {"dtype": "bfloat16"}),
+    Variant("bfloat16", "bf16", {"dtype": "bfloat16"}),
+    Variant("int8-float32", "w8a8", _FLOAT32),
+    Variant("float32", "bf16", _FLOAT32),
+)
+_SUFFIX = "-compiled"
 VARIANTS = {
     variant.name: variant
-    for variant in (
-        Variant("int8-bfloat16", "w8a8", {"dtype": "bfloat16"}),
-        Variant("bfloat16", "bf16", {"dtype": "bfloat16"}),
-        Variant("int8-float32", "w8a8", _FLOAT32),
-        Variant("float32", "bf16", _FLOAT32),
-    )
+    for variant in (*PREPARED, *(replace(each, name=each.name + _SUFFIX, compiled=True) for each in PREPARED))
 }
 
 
@@ -143,35 +151,72 @@ def choose(say: Callable[[str], None], record: Path = RECORD) -> tuple[Variant, 
     setting = os.environ.get(SETTING) or "auto"
     if setting not in ("auto", *VARIANTS):
         raise UnknownPrecisionError(f"{SETTING}={setting} is none of: auto, {', '.join(VARIANTS)}.")
-    wanted = list(VARIANTS) if setting == "auto" else [setting]
-    figures = known(record)
-    if not set(wanted) <= set(figures):
-        say(f"Measuring {', '.join(wanted)} on this CPU, to serve the quickest (once, a minute or two)")
-        figures |= measure(wanted, say)
+    if setting != "auto" and VARIANTS[setting].compiled and not compiler():
+        raise MeasuringError(f"{SETTING}={setting} needs a C++ compiler, such as g++.")
+    kept = known(record)
+
+    def measured(names: list[str]) -> None:
+        """Measure these where that was not done yet, and keep the figures."""
+        if not set(names) <= set(kept.figures):
+            say(f"Measuring {', '.join(names)} on this CPU, to serve the quickest (once, a minute or two)")
+            kept.figures.update(measure(names, say))
+            kept.write(record)
+
+    if setting != "auto":
+        measured([setting])
+        return VARIANTS[setting], kept.figures[setting]
+    measured([each.name for each in PREPARED])
+    best = quickest(kept.figures)
+    compiled = best + _SUFFIX
+    if compiler() and compiled in VARIANTS and compiled not in kept.failed:
+        try:
+            measured([best, compiled])
+        except MeasuringError as error:
+            say(f"{compiler()} could not compile it, so it is served as it is: {error}")
+            kept.failed[compiled] = str(error)
+            kept.write(record)
+        best = quickest(kept.figures)
+    return VARIANTS[best], kept.figures[best]
+
+
+@dataclass
+class Record:
+    """What was measured on this machine: the figures by variant, and why others could not be compiled."""
+
+    figures: dict[str, Figures] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def write(self, path: Path) -> None:
+        """Replace the file `path` by this record."""
         content = {
             "machine": machine(),
             "measured": datetime.now(UTC).isoformat(timespec="seconds"),
             # Of all that were measured, whatever CPU_PRECISION says.
-            "quickest": quickest(figures),
-            "figures": {name: asdict(each) for name, each in figures.items()},
+            "quickest": quickest(self.figures),
+            "figures": {name: asdict(each) for name, each in self.figures.items()},
+            "failed": self.failed,
         }
-        record.parent.mkdir(parents=True, exist_ok=True)
-        partial = record.with_suffix(f".{os.getpid()}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}")
         partial.write_text(json.dumps(content, indent=1) + "\n")
-        partial.rename(record)
-    name = quickest(figures) if setting == "auto" else setting
-    return VARIANTS[name], figures[name]
+        partial.rename(path)
 
 
-def known(record: Path) -> dict[str, Figures]:
-    """The figures in `record`, if they were measured on a machine like this one."""
+def known(path: Path) -> Record:
+    """The record in the file `path`, or an empty one if that was not made on a machine like this one."""
     try:
-        content = json.loads(record.read_text())
+        content = json.loads(path.read_text())
         if content["machine"] != machine():
-            return {}
-        return {name: Figures(**each) for name, each in content["figures"].items() if name in VARIANTS}
+            return Record()
+        figures = {name: Figures(**each) for name, each in content["figures"].items() if name in VARIANTS}
+        return Record(figures, content["failed"])
     except (OSError, ValueError, KeyError, TypeError):
-        return {}
+        return Record()
+
+
+def compiler() -> str:
+    """The C++ compiler that torch would use, or "" if there is none."""
+    return shutil.which(os.environ.get("CXX", "g++")) or ""
 
 
 def machine() -> dict[str, Any]:
@@ -183,6 +228,7 @@ def machine() -> dict[str, Any]:
     return {
         "cpu": processor.get("model name", ""),
         "flags": processor.get("flags", ""),
+        "compiler": compiler(),
         "threads": int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))),
         "kernels": {name: os.environ[name] for name in KERNELS if name in os.environ},
         "versions": {name: importlib.metadata.version(name) for name in ("vllm", "torch")},
@@ -199,7 +245,12 @@ def measure(names: Iterable[str], say: Callable[[str], None]) -> dict[str, Figur
     command = [sys.executable, "-m", "services.engine.precision", "--in-process", *names]
     with tempfile.TemporaryFile("w+", errors="replace") as errors:
         with subprocess.Popen(
-            command, cwd=ROOT, env=os.environ | ENVIRONMENT, stdout=subprocess.PIPE, stderr=errors, text=True
+            command,
+            cwd=ROOT,
+            env=os.environ | ENVIRONMENT | COMPILED,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
         ) as process:
             assert process.stdout  # noqa: S101 - a pipe was asked for
             result = ""
@@ -226,8 +277,8 @@ def _measure_in_process(names: list[str]) -> None:
 
     engines: dict[str, Any] = {}
     for name in names:
-        print(f"loading {name}", file=out)
         variant = VARIANTS[name]
+        print(f"{'compiling' if variant.compiled else 'loading'} {name}", file=out)
         engines[name] = LLMEngine.from_engine_args(
             EngineArgs(
                 model=variant.model,
@@ -237,7 +288,7 @@ def _measure_in_process(names: list[str]) -> None:
                 max_num_batched_tokens=PROMPT,
                 kv_cache_memory_bytes=64 << 20,
                 enable_prefix_caching=False,
-                enforce_eager=True,
+                enforce_eager=not variant.compiled,
                 disable_log_stats=True,
             )
         )
@@ -255,7 +306,7 @@ def _measure_in_process(names: list[str]) -> None:
             figures[name] = now.better(figures[name]) if name in figures else now
         print(f"round {turn} of {ROUNDS}", file=out)
     for name, each in figures.items():
-        print(f"{name + ':':14} {each}", file=out)
+        print(f"{name}: {each}", file=out)
     print(json.dumps({name: asdict(each) for name, each in figures.items()}), file=out)
 
 
@@ -279,7 +330,13 @@ def _times(engine: Any, words: random.Random, requests: int, prompt: int, tokens
 def main() -> int:
     """Prepare the weights and choose; returns the exit status."""
     parser = argparse.ArgumentParser(description="Choose the embedded model's precision by measuring.")
-    parser.add_argument("--measure", action="store_true", help="print new figures as JSON, keep nothing")
+    parser.add_argument(
+        "--measure",
+        nargs="*",
+        choices=VARIANTS,
+        metavar="NAME",
+        help="print new figures as JSON, keep nothing; default: all that need no compiler",
+    )
     parser.add_argument("--in-process", nargs="+", choices=VARIANTS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.in_process:
@@ -289,7 +346,9 @@ def main() -> int:
         return status
     try:
         if arguments.measure:
-            figures = measure(VARIANTS, lambda line: print(line, file=sys.stderr, flush=True))
+            figures = measure(
+                [each.name for each in PREPARED], lambda line: print(line, file=sys.stderr, flush=True)
+            )
             print(json.dumps({name: asdict(each) for name, each in figures.items()}, indent=1))
         else:
             choose(lambda line: print(line, flush=True))

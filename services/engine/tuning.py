@@ -401,12 +401,17 @@ async def measure(
 
 
 def precisions(base: Variant) -> list[Variant]:
-    """The precisions of the table in precision.py, the reference first."""
+    """The precisions of the table in precision.py that this machine can serve, the reference first."""
     first = precision.VARIANTS["float32"]
     others = [each for each in precision.VARIANTS.values() if each != first]
     return [
-        Variant(each.name, base.settings | {"model": each.model} | each.settings, base.environment)
+        Variant(
+            each.name,
+            base.settings | {"model": each.model, "enforce-eager": not each.compiled} | each.settings,
+            base.environment | precision.COMPILED,
+        )
         for each in (first, *others)
+        if not each.compiled or precision.compiler()
     ]
 
 

@@ -200,13 +200,14 @@ class Supervisor:
             # vLLM leaves files and sockets behind; this folder is removed when the stack stops.
             "TMPDIR": str(self._folder),
             "VLLM_CACHE_ROOT": str(self.settings.cache / "vllm"),
-            "TORCHINDUCTOR_CACHE_DIR": str(self.settings.cache / "inductor"),
         }
         # The models were downloaded before the engines start.
         own |= {"HF_HOME": str(models.HOME), "HF_HUB_OFFLINE": "1"}
         own |= self.settings.engine_variables
         if self.settings.engine == "cpu":
             own |= precision.environment_of(self.settings)
-        elif chosen := gpus.of_engine(self.settings, engines[name]):
+            return own
+        own["TORCHINDUCTOR_CACHE_DIR"] = str(self.settings.cache / "inductor")
+        if chosen := gpus.of_engine(self.settings, engines[name]):
             own["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, chosen))
         return own

@@ -44,10 +44,15 @@ class Machine:
         self.record = record
         self.identity: dict[str, object] = {"cpu": "A", "flags": "avx2", "threads": 1}
         self.measured: list[list[str]] = []
+        self.compiled: Figures | None = None
 
     def measure(self, names: list[str], _: Callable[[str], None]) -> dict[str, Figures]:
         self.measured.append(list(names))
-        return {name: AVX2[name] for name in names}
+        figures = AVX2 | {"float32-compiled": self.compiled} if self.compiled else AVX2
+        try:
+            return {name: figures[name] for name in names}
+        except KeyError:
+            raise precision.MeasuringError("g++: not found: Python.h") from None
 
     def choose(self) -> str:
         return precision.choose(lambda _: None, self.record)[0].name
@@ -58,13 +63,14 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     machine = Machine(tmp_path / "cache" / "precision.json")
     monkeypatch.setattr(precision, "measure", machine.measure)
     monkeypatch.setattr(precision, "machine", lambda: machine.identity)
+    monkeypatch.setattr(precision, "compiler", lambda: "")
     monkeypatch.delenv("CPU_PRECISION", raising=False)
     return machine
 
 
 def test_a_cpu_is_measured_once(machine: Machine) -> None:
     assert [machine.choose(), machine.choose()] == ["float32", "float32"]
-    assert machine.measured == [list(precision.VARIANTS)]
+    assert machine.measured == [["int8-bfloat16", "bfloat16", "int8-float32", "float32"]]
     assert json.loads(machine.record.read_text())["quickest"] == "float32"
 
 
@@ -90,6 +96,42 @@ def test_the_setting_overrides_and_only_what_is_served_is_measured(
     assert machine.measured == [["bfloat16"]]
     monkeypatch.setenv("CPU_PRECISION", "auto")
     assert machine.choose() == "float32"
+
+
+@pytest.fixture
+def gxx(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "compiler", lambda: "/usr/bin/g++")
+
+
+@pytest.mark.usefixtures("gxx")
+def test_the_quickest_is_compiled_where_there_is_a_compiler(machine: Machine) -> None:
+    machine.compiled = Figures(60, 95, 225)
+    assert [machine.choose(), machine.choose()] == ["float32-compiled"] * 2
+    assert machine.measured[1:] == [["float32", "float32-compiled"]]
+
+
+@pytest.mark.usefixtures("gxx")
+def test_what_gains_nothing_by_compiling_is_served_as_it_is(machine: Machine) -> None:
+    machine.compiled = Figures(80, 115, 226)
+    assert [machine.choose(), machine.choose()] == ["float32"] * 2
+    assert len(machine.measured) == 2
+
+
+@pytest.mark.usefixtures("gxx")
+def test_a_compiler_that_fails_is_told_once_and_not_tried_again(machine: Machine) -> None:
+    said: list[str] = []
+    precision.choose(said.append, machine.record)
+    assert "/usr/bin/g++ could not compile it, so it is served as it is: g++: not found: Python.h" in said
+    assert machine.choose() == "float32"
+    assert len(machine.measured) == 2
+
+
+def test_compiled_is_refused_without_a_compiler(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CPU_PRECISION", "float32-compiled")
+    with pytest.raises(
+        precision.MeasuringError, match=r"CPU_PRECISION=float32-compiled needs a C\+\+ compiler"
+    ):
+        machine.choose()
 
 
 def test_an_unknown_setting_is_refused_with_the_known_ones(
