@@ -45,8 +45,8 @@ def schema() -> dict[str, set[str]]:
     """The keys of LiteLLM's own configuration, by section, as its classes have them."""
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
     import litellm
-    from litellm import Router
     from litellm.proxy._types import ConfigGeneralSettings, ConfigYAML
+    from litellm.router import Router
     from litellm.types.router import Deployment, LiteLLM_Params, ModelInfo, UpdateRouterConfig
 
     plain = (bool, int, float, str, list, dict, set, type(None))
