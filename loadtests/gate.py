@@ -32,7 +32,7 @@ def prepare(
         raise ConnectionError(
             f"no service at {target.url} ({error}): start it with ./run up --detach"
         ) from error
-    aliases = tuple(str(model["id"]) for model in served if model["id"] == model.get("root"))[:2]
+    aliases = tuple(str(model["id"]) for model in served if model["id"] == model.get("root", model["id"]))[:2]
     if not aliases:
         raise ConnectionError(f"{target.url} serves no model")
     workload = Workload(suite, aliases, seed, think)
