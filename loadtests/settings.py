@@ -48,10 +48,16 @@ def listed_engines() -> dict[str, list[str]]:
     """
     path = ROOT / required("LITELLM_CONFIG")
     engines: dict[str, list[str]] = {}
-    for entry in yaml.safe_load(path.read_text())["model_list"]:
-        provider, _, name = str(entry["litellm_params"]["model"]).partition("/")
+    try:
+        entries = yaml.safe_load(path.read_text())["model_list"]
+        listed = [
+            (entry["litellm_params"]["model"], entry["litellm_params"]["api_base"]) for entry in entries
+        ]
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise SettingError(f"LITELLM_CONFIG: no engines in {path} ({type(error).__name__})") from None
+    for model, base in listed:
+        provider, _, name = str(model).partition("/")
         if provider == "hosted_vllm":
-            base = str(entry["litellm_params"]["api_base"])
             variable = base.removeprefix("os.environ/")
             urls = base if variable == base else required(variable)
             engines.setdefault(name, []).extend(url.strip().rstrip("/") for url in urls.split(","))
