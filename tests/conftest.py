@@ -54,6 +54,21 @@ def own_service(tmp_path: Path) -> Iterator[Callable[..., Service]]:
             service.stop()
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With several processes (`-n`), one runs all that needs real engines, and begins with it; the others
+    take file by file.
+    """
+    if not hasattr(config, "workerinput"):
+        return
+
+    def needs_engines(item: pytest.Item) -> bool:
+        return not {"stack", "own_stack"}.isdisjoint(getattr(item, "fixturenames", ()))
+
+    items.sort(key=needs_engines, reverse=True)
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("engines" if needs_engines(item) else str(item.path)))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Any:
     """Show the services' logs with a failure of a test that uses them."""

@@ -1,26 +1,26 @@
-"""Answers that are being generated, each in the background: drawing the page neither delays nor ends one."""
+"""Answers that are being generated, each in the background: a page neither delays nor ends one."""
 
 import asyncio
 import contextlib
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from typing import Literal
 
 from ui.conversation import Message, new_id
 from ui.router_client import ChatRequest, Ended, Piece, Readiness, RouterClient, RouterFailure, Started
 
-# Seconds. A reload takes one or two: a page that is gone for longer will not come back for its answer.
-ABANDONED_AFTER = 5.0
+# Seconds that an answer goes on while no page shows it: longer than a slow reload or a network cut takes.
+ABANDONED_AFTER = 300.0
+KEPT_FOR = 3600.0  # seconds that an answer which ended then waits for its page
 _POLL = 1.0
-_TICK = 0.1  # seconds after which the page looks for clicks while nothing arrives
-FRAME = 0.066  # seconds between two drawings of a growing answer: smooth, at half the CPU of every token
+_TICK = 1.0  # seconds after which the page tells how long it has been waiting
+FRAME = 0.05  # seconds between two drawings of a growing answer: smooth, at half the CPU of every token
 
 Phase = Literal["sent", "loading", "answering", "ended"]
 
 
 class Answer:
-    """One answer, filled by a task of the backend's event loop and read by the page's thread."""
+    """One answer, filled by a task of the backend's event loop and read by other threads."""
 
     def __init__(self, conversation: str, request: ChatRequest, earlier: Message | None = None) -> None:
         """`conversation` is its id; `earlier` is the answer that this one continues."""
@@ -30,8 +30,7 @@ class Answer:
         self.phase: Phase = "sent"
         self.started = time.monotonic()
         self.message = earlier or Message(role="assistant", model=request.model)
-        self._changed = threading.Condition()
-        self._version = 0
+        self._watchers: set[Callable[[], None]] = set()
         self._last_output = self.started
 
     @property
@@ -49,31 +48,39 @@ class Answer:
         """Seconds since the last output."""
         return time.monotonic() - self._last_output
 
-    def updates(self) -> Iterator[bool]:
-        """Whether more has arrived: yielded when it has, and every tenth of a second, until the answer ends.
+    async def updates(self) -> AsyncIterator[None]:
+        """Yields now, when something has arrived, and every second; a last time when the answer has ended.
 
-        What arrives faster than a screen shows it is drawn together.
+        What arrives faster than a screen shows it comes together.
         """
-        seen, drawn, ended = 0, 0.0, False
-        while not ended:
-            with self._changed:
-                more = self._changed.wait_for(lambda: self._version != seen, timeout=_TICK)  # noqa: B023
-            if more:
-                time.sleep(max(0.0, drawn + FRAME - time.monotonic()))
-                with self._changed:
-                    seen, ended = self._version, self.ended
-                drawn = time.monotonic()
-            yield more
+        changed, loop = asyncio.Event(), asyncio.get_running_loop()
+
+        def wake() -> None:
+            loop.call_soon_threadsafe(changed.set)
+
+        self._watchers.add(wake)
+        try:
+            ended = False
+            while not ended:
+                changed.clear()
+                ended = self.ended
+                yield
+                if not ended:
+                    await asyncio.sleep(FRAME)
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(_TICK):
+                            await changed.wait()
+        finally:
+            self._watchers.discard(wake)
 
     def change(self, phase: Phase | None = None, *, text: str = "", reasoning: str = "") -> None:
-        """Record what has arrived, and wake the thread that draws it."""
-        with self._changed:
-            self.phase = phase or self.phase
-            self.message.text += text
-            self.message.reasoning += reasoning
-            self._version += 1
-            self._last_output = time.monotonic()
-            self._changed.notify_all()
+        """Record what has arrived, and tell who follows the answer."""
+        self.message.text += text
+        self.message.reasoning += reasoning
+        self.phase = phase or self.phase
+        self._last_output = time.monotonic()
+        for wake in tuple(self._watchers):
+            wake()
 
 
 async def give(answer: Answer, router: RouterClient, ready: Callable[[], Readiness | None]) -> None:

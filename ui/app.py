@@ -6,16 +6,9 @@ browser comes back to a server that has just started.
 
 import streamlit as st
 
-from ui import settings, signin
-from ui.backend import Backend
+from ui import backend, settings, signin
 from ui.components import FRONTEND, leave_for
-from ui.page_runs import PageRuns
 from ui.session import ChatSession
-
-
-@st.cache_resource(show_spinner=False)
-def _backend() -> Backend:
-    return Backend(settings.load())
 
 
 def _leave(chat: ChatSession) -> None:
@@ -40,8 +33,7 @@ def _session_has_ended() -> bool:
 
 def _draw_page() -> None:
     if "chat" not in st.session_state:
-        st.session_state.chat = ChatSession(_backend())
-        st.session_state.runs = PageRuns(st.session_state.chat)
+        st.session_state.chat = ChatSession(backend.shared())
     chat = _present(st.session_state.chat)
     for answer in chat.answers.values():
         chat.backend.keep(answer)

@@ -1,6 +1,7 @@
 """Behind the pages: one event loop for all sessions, which asks the router and watches its state."""
 
 import asyncio
+import functools
 import logging
 import threading
 import time
@@ -8,7 +9,8 @@ from collections import deque
 from collections.abc import Coroutine
 from typing import Any
 
-from ui.answers import ABANDONED_AFTER, Answer, give
+from ui import settings
+from ui.answers import ABANDONED_AFTER, KEPT_FOR, Answer, give
 from ui.metrics import MetricsSample, parse
 from ui.router_client import ListedModel, Readiness, RouterClient, RouterFailure
 from ui.settings import AppSettings
@@ -28,7 +30,7 @@ class Backend:
         self.models: list[ListedModel] = []
         self.samples: deque[MetricsSample] = deque()
         self._running: dict[str, tuple[Answer, asyncio.Task[None]]] = {}
-        self._abandoned: dict[str, asyncio.TimerHandle] = {}
+        self._unseen: dict[str, tuple[Answer, asyncio.TimerHandle]] = {}  # whose page is gone
         self._loop = asyncio.new_event_loop()
         self._router = RouterClient(settings)
         threading.Thread(target=self._loop.run_forever, name="backend", daemon=True).start()
@@ -44,24 +46,30 @@ class Backend:
         """End `answer` at once and free the engine; what has arrived stays."""
         self._loop.call_soon_threadsafe(self._cancel, answer.id)
 
+    def find(self, answer_id: str) -> Answer | None:
+        """The answer with this id, if it is being generated, or has ended without anybody looking at it."""
+        entry = self._running.get(answer_id) or self._unseen.get(answer_id)
+        return entry[0] if entry else None
+
     def is_running(self, answer_id: str) -> bool:
         """Whether this answer is being generated, for whichever page."""
         return answer_id in self._running
 
     def take_over(self, answer_id: str) -> Answer | None:
-        """The answer with this id, if the page that asked for it is gone because it was reloaded."""
-        if answer_id not in self._abandoned or answer_id not in self._running:
+        """The answer with this id, running or ended, if the page that asked for it is gone."""
+        unseen = self._unseen.get(answer_id)
+        if unseen is None:
             return None
-        self._loop.call_soon_threadsafe(self._attach, answer_id)
-        return self._running[answer_id][0]
+        self.keep(unseen[0])
+        return unseen[0]
 
     def keep(self, answer: Answer) -> None:
         """Somebody is looking at `answer`."""
         self._loop.call_soon_threadsafe(self._attach, answer.id)
 
     def abandon(self, answer: Answer) -> None:
-        """Nobody is looking at `answer` any more: end it, unless somebody comes back within seconds."""
-        self._loop.call_soon_threadsafe(self._abandon, answer.id)
+        """Nobody is looking at `answer` any more: it waits some minutes for somebody to come back."""
+        self._loop.call_soon_threadsafe(self._abandon, answer)
 
     @property
     def windows(self) -> dict[str, int]:
@@ -84,20 +92,24 @@ class Backend:
                 _log.error("an answer failed unexpectedly: %s", type(error).__name__)
         finally:
             self._running.pop(answer.id, None)
-            self._attach(answer.id)
+            if answer.id in self._unseen:
+                self._abandon(answer)
 
     def _cancel(self, answer_id: str) -> None:
         if entry := self._running.get(answer_id):
             entry[1].cancel()
 
     def _attach(self, answer_id: str) -> None:
-        if timer := self._abandoned.pop(answer_id, None):
-            timer.cancel()
+        if unseen := self._unseen.pop(answer_id, None):
+            unseen[1].cancel()
 
-    def _abandon(self, answer_id: str) -> None:
-        if answer_id in self._running:
-            self._attach(answer_id)
-            self._abandoned[answer_id] = self._loop.call_later(ABANDONED_AFTER, self._cancel, answer_id)
+    def _abandon(self, answer: Answer) -> None:
+        self._attach(answer.id)
+        if answer.id in self._running:
+            timer = self._loop.call_later(ABANDONED_AFTER, self._cancel, answer.id)
+        else:
+            timer = self._loop.call_later(KEPT_FOR, self._attach, answer.id)
+        self._unseen[answer.id] = answer, timer
 
     async def _watch_readiness(self) -> None:
         while True:
@@ -124,3 +136,9 @@ class Backend:
                 _log.error("cannot read /metrics: %s", type(error).__name__)
             busy = any(answer.phase == "sent" for answer, _ in list(self._running.values()))
             await asyncio.sleep(1.0 if busy else METRICS_EVERY)
+
+
+@functools.cache
+def shared() -> Backend:
+    """The backend of this process, which its pages and `streaming.py` share."""
+    return Backend(settings.load())

@@ -13,13 +13,20 @@ def _source(name: str) -> str:
 
 # `page_runs.py` mounts it, in a fragment.
 browser_storage = st.components.v2.component("duoserve_storage", js=_source("storage.js"))
-_page = st.components.v2.component("duoserve_page", js=_source("page.js"))
-_copy = st.components.v2.component(
-    "duoserve_copy",
-    html=_source("copy_button.html"),
-    css=_source("copy_button.css"),
-    js=_source("copy_button.js"),
+# `views/messages.py` mounts it.
+transcript = st.components.v2.component(
+    "duoserve_transcript",
+    html=_source("transcript.html"),
+    js=_source("transcript.js"),
+    isolate_styles=False,
 )
+_stop = st.components.v2.component("duoserve_stop", js=_source("stop_button.js"), isolate_styles=False)
+_page = st.components.v2.component("duoserve_page", js=_source("page.js"))
+
+
+def enliven_page() -> None:
+    """Give a page without a chat input what all pages have, like a clipboard on plain HTTP."""
+    _page(key="page", data={})
 
 
 def focus_input(opened: str) -> None:
@@ -27,11 +34,11 @@ def focus_input(opened: str) -> None:
     _page(key="page", data={"focus": opened})
 
 
+def stop_button(answer: str) -> None:
+    """A button, and Esc, that stop the growing answer with this id."""
+    _stop(key="stop", data={"answer": answer}, width="content")
+
+
 def leave_for(address: str) -> None:
     """Send the browser to another page of this server."""
     _page(key="leave", data={"leave": address})
-
-
-def copy_button(text: str, key: str, label: str) -> None:
-    """A button that copies `text`."""
-    _copy(key=key, data={"text": text, "label": label}, width="content")

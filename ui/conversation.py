@@ -27,6 +27,7 @@ class Attachment(BaseModel):
 
     name: str
     text: str
+    encoding: str = ""  # that the file was in, unless that is UTF-8
 
     def as_prompt(self) -> str:
         """The file as the model reads it: its name, and its text in a fence longer than any inside."""

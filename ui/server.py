@@ -8,7 +8,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ui import settings
+from ui import settings, streaming
 from ui.signin import SignInRequired
 
 _HEADERS = {
@@ -63,4 +63,9 @@ _key = _settings.litellm_master_key.get_secret_value()
 _middleware = [Middleware(SecurityHeaders)]
 if not _settings.only_this_machine:
     _middleware.append(Middleware(SignInRequired, key=_key, other_key=_router_knows))
-app = st.App(Path(__file__).with_name("app.py"), middleware=_middleware, on_script_error=_failed)
+app = st.App(
+    Path(__file__).with_name("app.py"),
+    routes=streaming.routes,
+    middleware=_middleware,
+    on_script_error=_failed,
+)

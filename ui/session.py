@@ -30,8 +30,9 @@ class ChatSession:
     storage: BrowserStorage = field(default_factory=BrowserStorage)
     current: Conversation = field(default_factory=Conversation)
     answers: dict[str, Answer] = field(default_factory=dict)  # by conversation
-    editing: int | None = None
+    attached: list[Attachment] = field(default_factory=list)  # kept for the next question
     undoable: Undo | None = None
+    _missed: str = ""  # id of an answer that could not be found
     name: str = field(
         default_factory=lambda: f"chat-{new_id()}"
     )  # tells the router's fair queue the askers apart
@@ -46,26 +47,40 @@ class ChatSession:
         if self.current.messages or self.current.id in self.storage.conversations:
             self.current = Conversation()
         self.current.options.model = self.storage.preferences.model
-        self.editing = None
 
     def open(self, conversation_id: str) -> None:
         """Open a stored conversation; an answer that was running when the page was reloaded goes on."""
         self.current = self.storage.conversations[conversation_id]
-        self.editing = None
         self.resume()
 
     def resume(self) -> None:
-        """Find the answer that was running in the open conversation when the page was reloaded."""
-        if self.answer or not self.current.answering:
+        """Find the answer that was running in the open conversation when its page was reloaded or closed.
+
+        If the service has lost it, what the browser has kept of it is the answer. Not at the first look: the
+        answer may have ended this moment in another tab.
+        """
+        answering = self.current.answering
+        if self.answer or not answering:
             return
-        if answer := self.backend.take_over(self.current.answering):
+        if answer := self.backend.take_over(answering):
             self.answers[self.current.id] = answer
+        elif self.backend.is_running(answering):
+            return
+        elif self._missed != answering:
+            self._missed = answering
+        elif partial := self.storage.partial(answering):
+            partial.ending, partial.failure_kind = "failed", "lost"
+            partial.failure = "The connection was lost. The partial answer is saved."
+            self.current.answering = ""
+            self.current.answered(partial)
+            self.storage.save(self.current)
 
     def ask(self, text: str, attachments: Sequence[Attachment] = ()) -> None:
         """Ask in the open conversation. A running answer is stopped, and kept."""
         self._end_running()
         self.undoable = None
-        self.current.ask(text, attachments)
+        self.current.ask(text, [*self.attached, *attachments])
+        self.attached = []
         self._send()
 
     def retry(self) -> None:
@@ -89,7 +104,6 @@ class ChatSession:
         before = self._snapshot()
         lost = len(self.current.messages) - index - 1
         self.current.edit(index, text, attached)
-        self.editing = None
         self._send()
         self.undoable = (
             self._restore("Question edited; later messages were removed.", before) if lost else None
@@ -100,7 +114,6 @@ class ChatSession:
         self._end_running()
         before = self._snapshot()
         self.current.delete_turn(index)
-        self.editing = None
         self.storage.save(self.current)
         self.undoable = self._restore("Question and answer deleted.", before)
 
@@ -147,12 +160,6 @@ class ChatSession:
             self.storage.preferences.model = self.current.options.model
             self.storage.save_preferences()
         if self.current.id in self.storage.conversations:
-            self.storage.save(self.current)
-
-    def stop(self) -> None:
-        """Stop the running answer of the open conversation and keep what has arrived."""
-        if self.answer:
-            self._end_running()
             self.storage.save(self.current)
 
     def collect(self) -> bool:
@@ -222,4 +229,4 @@ class ChatSession:
         before.revision = kept.revision if kept else ""
         before.answering = ""
         self.storage.save(before)
-        self.current, self.editing = before, None
+        self.current = before

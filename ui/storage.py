@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from ui.conversation import Conversation, NotAConversation, new_id, parse
+from ui.conversation import Conversation, Message, NotAConversation, new_id, parse
 
 _log = logging.getLogger(__name__)
 
@@ -61,6 +61,7 @@ class BrowserStorage:
     _changes: list[dict[str, Any]] = field(default_factory=list)
     _sequence: int = 0
     _moves: list[str] = field(default_factory=list)  # ids that another tab's version keeps
+    _partials: dict[str, Any] = field(default_factory=dict)  # messages by the answer's id
     _touched: dict[str, int] = field(default_factory=dict)  # by conversation: number of its last change
 
     def save(self, conversation: Conversation) -> None:
@@ -82,6 +83,13 @@ class BrowserStorage:
         self.conversations.pop(conversation_id, None)
         self._add({"op": "delete", "id": conversation_id})
         self._touched[conversation_id] = self._sequence
+
+    def partial(self, answer_id: str) -> Message | None:
+        """What the browser has kept of an answer that was growing when its page went away."""
+        try:
+            return Message.model_validate(self._partials[answer_id])
+        except (KeyError, ValueError):
+            return None
 
     def save_preferences(self) -> None:
         """Store the preferences as they are now."""
@@ -115,6 +123,7 @@ class BrowserStorage:
         theirs = {each.id: each for each in stored if each.id not in newer}
         ours = {key: self.conversations[key] for key in newer & set(self.conversations)}
         self.conversations = theirs | ours
+        self._partials = snapshot.get("partials") or {}
         if preferences := snapshot.get("preferences"):
             try:
                 self.preferences = Preferences.model_validate(preferences)

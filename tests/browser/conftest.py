@@ -54,7 +54,7 @@ class Chat:
 
     @property
     def messages(self) -> Locator:
-        return self.page.get_by_test_id("stChatMessage")
+        return self.page.get_by_test_id("message")
 
     def ask(self, text: str) -> None:
         self.input.fill(text)
@@ -62,7 +62,16 @@ class Chat:
 
     def button(self, name: str) -> Locator:
         """A button by its name; its keyboard shortcut is no part of that."""
-        return self.page.get_by_role("button", name=re.compile(rf"^{re.escape(name)}( Shortcut .*)?$"))
+        return self.page.get_by_role("button", name=re.compile(rf"^(■ )?{re.escape(name)}( Shortcut .*)?$"))
+
+    def below(self) -> float:
+        """How many pixels of the conversation are below what the window shows."""
+        found: float = self.page.evaluate(
+            "() => { const all = document.querySelectorAll('[data-testid=stAppScrollToBottomContainer], "
+            "[data-testid=stMain]'); return Math.max(...[...all].map((each) => "
+            "each.scrollHeight - each.clientHeight - each.scrollTop)); }"
+        )
+        return found
 
     def answered(self, turns: int = 1, seconds: float = PATIENCE) -> None:
         """Wait until the last answer is complete."""

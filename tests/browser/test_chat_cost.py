@@ -22,7 +22,7 @@ WATCH = """() => {
   const press = (key) => { if (key.key === 'Enter') pressed = performance.now(); };
   document.addEventListener('keydown', press, true);
   new MutationObserver(() => {
-    const messages = document.querySelectorAll('[data-testid=stChatMessage]');
+    const messages = document.querySelectorAll('[data-testid=message]');
     const asked = window.waits.length;
     if (!pressed || messages.length !== 2 * asked + 2) return;  // the question names the same token
     if (messages[messages.length - 1].textContent.includes('TOKEN' + asked + 'x')) {

@@ -106,6 +106,21 @@ def test_conversations_survive_a_restart_of_the_app(chat: Chat, service: Service
     expect(chat.messages.first).to_contain_text("Remember me")
 
 
+def test_what_has_come_of_an_answer_survives_the_app(chat: Chat, service: Service) -> None:
+    service.engines["general"].set(completion_tokens=5000, itl_ms=20)
+    chat.page.get_by_role("radio", name="general").click(force=True)
+    chat.ask("Tell me everything")
+    expect(chat.messages.last).to_contain_text("error")
+    chat.page.wait_for_function("localStorage.length && Object.keys(localStorage).join().includes('partial')")
+    service.kill("ui")
+    service.start("ui")
+    wait_for(lambda: fetch(f"{service.url('ui')}/_stcore/health"), "the chat app did not start")
+    chat.page.reload()
+    expect(chat.messages.last).to_contain_text("The connection was lost. The partial answer is saved.")
+    expect(chat.messages.last).to_contain_text("error")
+    expect(chat.button("Continue")).to_be_visible()
+
+
 def test_nothing_secret_is_in_the_app_s_log(service: Service) -> None:
     log = (service.folder / "ui.log").read_text()
     assert "Remember me" not in log and service.settings["LITELLM_MASTER_KEY"] not in log

@@ -1,8 +1,11 @@
 """Sign-in, when the app can be reached from other machines."""
 
+import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, expect
@@ -10,6 +13,7 @@ from playwright.sync_api import Browser, BrowserContext, expect
 from tests.browser.conftest import Chat
 from tests.browser.service import KEY, Service, fetch
 from tests.support.waiting import wait_for
+from ui.conversation import Conversation, Message, export
 
 
 @pytest.fixture(scope="module")
@@ -46,3 +50,60 @@ def test_sign_in_out_and_in_every_tab(service: Service, context: BrowserContext)
     context.add_cookies([{**cookie}])  # type: ignore[typeddict-item]
     page.goto(service.url("ui"))
     expect(page.get_by_label("Your team's key")).to_be_visible()
+
+
+def own_address() -> str:
+    """An address of this machine other than loopback, as browsers on other machines use it."""
+    for addresses in psutil.net_if_addrs().values():
+        for each in addresses:
+            if each.family == socket.AF_INET and not each.address.startswith("127."):
+                return each.address
+    pytest.skip("this machine has no network")
+
+
+def test_everything_can_be_copied_on_plain_http(
+    service: Service, context: BrowserContext, tmp_path: Path
+) -> None:
+    url = f"http://{own_address()}:{service.ports['ui']}"
+    page = context.new_page()
+    page.goto(url)
+    assert not page.evaluate("window.isSecureContext")
+    page.get_by_label("Your team's key").fill(KEY)
+    page.get_by_role("button", name="Sign in").click()
+    chat = Chat(page, url).open()
+    conversation = Conversation(title="Code")
+    conversation.ask("A question")
+    conversation.answered(
+        Message(role="assistant", text="See:\n\n```\nx = ':material/home:'\n```", model="coder")
+    )
+    exported = tmp_path / "code.json"
+    exported.write_text(export([conversation]))
+    chat.button("Import, export").click()
+    page.locator('[data-testid="stFileUploader"] input[type=file]').set_input_files(exported)
+    expect(page.get_by_text("1 imported.")).to_be_visible()
+    page.keyboard.press("Escape")
+    page.get_by_test_id("stSidebar").get_by_text("Code", exact=True).click()
+    expect(chat.messages).to_have_count(2)
+
+    def pasted() -> str:
+        """What is in the clipboard; it is put somewhere else afterwards."""
+        page.evaluate("document.body.insertAdjacentHTML('beforeend', '<textarea id=paste></textarea>')")
+        page.locator("#paste").focus()
+        page.keyboard.press("Control+V")
+        text = page.locator("#paste").input_value()
+        page.evaluate("document.querySelector('#paste').remove()")
+        return text
+
+    chat.messages.first.get_by_role("button", name="Copy the question").click()
+    expect(chat.messages.first.get_by_text("Copied")).to_be_visible()
+    assert pasted() == "A question"
+    chat.messages.last.get_by_role("button", name="Copy the answer").click()
+    expect(chat.messages.last.get_by_text("Copied")).to_be_visible()
+    assert pasted() == conversation.messages[1].text
+    chat.messages.last.locator(".code").get_by_role("button", name="Copy").click()
+    wait_for(lambda: pasted() == "x = ':material/home:'", "the code was not copied")
+    page.goto(f"{url}/about")
+    address = page.get_by_test_id("stCode").first
+    address.hover()
+    address.get_by_role("button").click()
+    wait_for(lambda: re.fullmatch(r"http://.*/v1", pasted()), "the address was not copied")

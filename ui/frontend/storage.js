@@ -1,8 +1,8 @@
 // Stores conversations in this browser: in IndexedDB ("device", shared by all tabs) or sessionStorage ("tab").
-// Python's side is storage.py. Input: {nonce, changes, moves, growing}. Output: `snapshot` (everything stored) at the
+// Python's side is storage.py. Input: {nonce, changes, moves}. Output: `snapshot` (everything stored) at the
 // start and when another tab has changed something, `acknowledged` (the last change made), `trouble` (an error).
 const DATABASE = "duoserve", STORE = "conversations", PREFERENCES = "duoserve.preferences";
-const TAB_PREFIX = "duoserve.conversation.";
+const TAB_PREFIX = "duoserve.conversation.", PARTIAL_PREFIX = "duoserve.partial."; // the latter from transcript.js
 
 const tabId = Math.random().toString(36).slice(2);
 const channel = "BroadcastChannel" in window ? new BroadcastChannel(DATABASE) : null;
@@ -71,6 +71,17 @@ function preferences() {
 
 const place = () => (preferences()?.keep === "tab" ? tab : device);
 
+// What is there of answers that were growing when their page went away: messages by the answer's id.
+function partials() {
+  const found = [localStorage, sessionStorage].flatMap((storage) =>
+    Object.keys(storage).filter((key) => key.startsWith(PARTIAL_PREFIX)).map((key) => JSON.parse(storage.getItem(key))));
+  return Object.fromEntries(found);
+}
+
+function forgetPartial(id) {
+  for (const storage of [localStorage, sessionStorage]) storage.removeItem(PARTIAL_PREFIX + id);
+}
+
 async function prefer(wanted) {
   const before = place();
   localStorage.setItem(PREFERENCES, JSON.stringify(wanted));
@@ -87,13 +98,17 @@ let latest = null; // the component as it was passed last
 
 async function make(session, change) {
   if (change.op === "preferences") return prefer(change.preferences);
-  if (change.op === "delete") return place().remove(session.moved[change.id] ?? change.id);
+  if (change.op === "delete") {
+    forgetPartial(change.id);
+    return place().remove(session.moved[change.id] ?? change.id);
+  }
   const conversation = { ...change.conversation };
   conversation.id = session.moved[conversation.id] ?? conversation.id;
   // What this session wrote itself may be newer than the base, if a change was made before it was acknowledged.
   const bases = [change.base, session.written[conversation.id], conversation.revision];
   if (await place().put(conversation, bases)) {
     session.written[conversation.id] = conversation.revision;
+    if (!conversation.answering) forgetPartial(change.conversation.id);
     return;
   }
   // Another tab has saved this conversation meanwhile: both versions stay.
@@ -117,8 +132,7 @@ async function work(nonce) {
     changed = true;
   }
   if (changed) channel?.postMessage(tabId);
-  // This makes Python draw the page again, which can wait while an answer grows.
-  if (session.done > session.acknowledged && !data.growing) {
+  if (session.done > session.acknowledged) {
     session.acknowledged = session.done;
     latest.setStateValue("acknowledged", { nonce, sequence: session.done });
   }
@@ -129,6 +143,7 @@ async function work(nonce) {
       sequence: session.done,
       moved: session.moved,
       preferences: preferences(),
+      partials: partials(),
       conversations: await place().all(),
     });
   }

@@ -7,6 +7,7 @@ import altair as alt
 import streamlit as st
 
 from ui import ide, metrics
+from ui.components import enliven_page
 from ui.markdown import plain
 from ui.page_runs import fragment_place
 from ui.router_client import Readiness
@@ -17,6 +18,7 @@ _SIGN = {"ready": ":green[●] ready", "loading": ":orange[◐] loading", "down"
 
 def _page(chat: ChatSession) -> None:
     chat.collect()
+    enliven_page()
     with st.sidebar:
         st.page_link("views/chat.py", label="Back to the chat", icon=":material/arrow_back:")
     st.title("About this service", anchor=False)

@@ -3,10 +3,10 @@
 import streamlit as st
 
 from ui import attachments
-from ui.components import focus_input
+from ui.components import focus_input, stop_button
 from ui.conversation import Conversation
 from ui.markdown import plain
-from ui.page_runs import PageRuns, fragment_place
+from ui.page_runs import fragment_place, sync_storage
 from ui.session import ChatSession
 from ui.views import messages, options, sidebar
 
@@ -19,7 +19,7 @@ _EXAMPLES = {
 }
 
 
-def _page(chat: ChatSession, runs: PageRuns) -> None:
+def _page(chat: ChatSession) -> None:
     if chat.storage.loaded and "opened" not in st.session_state:
         st.session_state.opened = True
         # The address names the conversation, so that a reload opens it again.
@@ -28,26 +28,25 @@ def _page(chat: ChatSession, runs: PageRuns) -> None:
     chat.collect()
     models = _models(chat)
     with st.bottom:
+        above = st.container()
         bar = st.container(horizontal=True, vertical_alignment="center", key="bar")
         _input(chat)
     # After the input, so that a question is stored and listed before its answer is there.
-    runs.sync_storage()
+    sync_storage(chat)
     sidebar.draw(chat)
     if chat.current.messages:
         st.query_params["c"] = chat.current.id
     elif "c" in st.query_params and "opened" in st.session_state:
         del st.query_params["c"]
     focus_input(chat.current.id)
-    _header(chat, runs, models)
+    _header(chat, models)
     if not chat.current.messages:
         _welcome(chat)
-    messages.draw(chat)
+    with above:
+        _attached(chat)
     with bar:
         _bar(chat)
-    if chat.answer:
-        messages.follow(chat, chat.answer)
-        chat.collect()
-        runs.draw_end()
+    messages.draw(chat)
 
 
 def _input(chat: ChatSession) -> None:
@@ -56,21 +55,45 @@ def _input(chat: ChatSession) -> None:
         if not given or not (given.text.strip() or given.files):
             return
         chat.collect()
-        try:
-            attached = attachments.read([(file.name, file.getvalue()) for file in given.files])
-        except attachments.AttachmentRefused as problem:
-            st.session_state.refused = str(problem), given.text
+        taken, refused = attachments.read([(file.name, file.getvalue()) for file in given.files])
+        if (many := len(chat.attached) + len(taken)) > attachments.MAX_FILES:
+            refused.append(
+                f"{many} files are too many; attach at most {attachments.MAX_FILES} to a question."
+            )
+        st.session_state.refused = refused
+        if refused:  # nothing is sent, and nothing lost
+            chat.attached += taken
+            st.session_state.question = given.text
         else:
-            chat.ask(given.text.strip(), attached)
+            chat.ask(given.text.strip(), taken)
 
     st.chat_input(
         f"Ask {chat.current.options.model or 'a model'}",
         key="question",
         accept_file="multiple",
-        file_type=attachments.TYPES,
-        max_upload_size=1,
+        max_upload_size=attachments.UPLOAD_MEGABYTES,
         on_submit=ask,  # called whatever else happens at the same moment
     )
+
+
+def _attached(chat: ChatSession) -> None:
+    """Above the bar: why a question was not sent, and the files that wait for the next one."""
+    if refused := st.session_state.get("refused"):
+        st.error(
+            f"Not sent. {plain(' '.join(refused))} Your text and the other files are kept.",
+            icon=":material/error:",
+        )
+    if not chat.attached:
+        return
+    with st.container(horizontal=True, gap="small", key="attached"):
+        for number, file in enumerate(chat.attached):
+            st.button(
+                plain(file.name),
+                icon=":material/close:",
+                key=f"detach-{number}",
+                on_click=chat.attached.remove,
+                args=(file,),
+            )
 
 
 def _models(chat: ChatSession) -> list[str]:
@@ -83,7 +106,7 @@ def _models(chat: ChatSession) -> list[str]:
     return models
 
 
-def _header(chat: ChatSession, runs: PageRuns, models: list[str]) -> None:
+def _header(chat: ChatSession, models: list[str]) -> None:
     conversation = chat.current
     key = f"model-{conversation.id}"
 
@@ -108,7 +131,7 @@ def _header(chat: ChatSession, runs: PageRuns, models: list[str]) -> None:
             or None,
         )
         with fragment_place():
-            _state(chat, runs)
+            _state(chat)
         st.space("stretch")
         options.draw(chat)
         if conversation.id in chat.storage.conversations:
@@ -116,9 +139,8 @@ def _header(chat: ChatSession, runs: PageRuns, models: list[str]) -> None:
 
 
 @st.fragment(run_every=2.0)
-def _state(chat: ChatSession, runs: PageRuns) -> None:
-    """Which models are ready. Asks for the page again when an answer elsewhere has ended."""
-    runs.draw_end_if_lost()
+def _state(chat: ChatSession) -> None:
+    """Which models are ready. Asks for the page again when an answer has ended."""
     readiness = chat.backend.readiness
     if readiness is None:
         st.markdown(
@@ -148,7 +170,7 @@ def _welcome(chat: ChatSession) -> None:
             "\n".join(f"- **{plain(each.name)}** for {plain(each.description)}" for each in described)
         )
     st.caption(
-        f"Attach up to {attachments.MAX_FILES} text or code files of {attachments.MAX_KILOBYTES} KB with +. "
+        f"Attach up to {attachments.MAX_FILES} text files of {attachments.MAX_KILOBYTES} KB with +. "
         "Enter sends, Shift+Enter starts a new line, Esc stops an answer."
     )
 
@@ -173,13 +195,9 @@ def _welcome(chat: ChatSession) -> None:
 
 
 def _bar(chat: ChatSession) -> None:
-    """What goes above the input: a refused file, Stop, Undo, and how full the context is."""
-    if refused := st.session_state.get("refused"):
-        st.error(plain(refused[0]))
-        st.session_state.question = refused[1]
-        del st.session_state.refused
+    """What goes above the input: Stop, Undo, and how full the context is."""
     if chat.answer:
-        st.button("Stop", icon=":material/stop_circle:", shortcut="Esc", on_click=chat.stop, key="stop")
+        stop_button(chat.answer.id)
     if chat.undoable:
         st.caption(plain(chat.undoable.notice))
         st.button("Undo", icon=":material/undo:", type="tertiary", on_click=chat.undo, key="undo")
@@ -204,5 +222,4 @@ def _prompt_limit(chat: ChatSession, conversation: Conversation) -> int:
     return int(window * chat.backend.settings.context_ratio)
 
 
-with st.session_state.runs.page():
-    _page(st.session_state.chat, st.session_state.runs)
+_page(st.session_state.chat)

@@ -1,201 +1,127 @@
-"""The messages of the open conversation, and the answer that is growing."""
+"""The messages of the open conversation, as `transcript.js` draws them, and what people do with them."""
 
 import time
+from typing import Any
 
 import streamlit as st
 
-from ui.answers import Answer
-from ui.components import copy_button
-from ui.conversation import Message
-from ui.markdown import plain, presentable
-from ui.page_runs import fragment_place, let_clicks_interrupt
+from ui.components import transcript
+from ui.conversation import Attachment, Message
+from ui.markdown import code_html, to_html
 from ui.session import ChatSession
 
-_SILENT = 5  # seconds without output after which a growing answer says so
-_SHOWN = 40  # messages of a long conversation that are drawn at first
-_PERSON, _MODEL, _WAIT = ":material/person:", ":material/smart_toy:", ":material/hourglass_top:"
+_PAGE = 40  # messages that are drawn at first, and with each step back
 
 
 def draw(chat: ChatSession) -> None:
-    """The messages, up to an answer that is being generated: `follow` draws that."""
+    """The conversation with the answer that is growing; carries out what its buttons ask for."""
+    conversation = chat.current
+    pages = f"pages-{conversation.id}"
+
+    def act() -> None:
+        action = st.session_state["messages"].action or {}
+        if action.get("do") == "earlier":
+            st.session_state[pages] = st.session_state.get(pages, 1) + 1
+        elif action.get("conversation") == chat.current.id:
+            _act(chat, action)
+
+    shown = _PAGE * st.session_state.get(pages, 1)
+    transcript(
+        key="messages",
+        data={
+            "conversation": conversation.id,
+            "title": conversation.name,
+            "earlier": max(0, len(conversation.messages) - shown),
+            "page": _PAGE,
+            "messages": entries(chat, shown),
+            "growing": chat.answer.id if chat.answer else "",
+            "model": chat.answer.request.model if chat.answer else "",
+        },
+        on_action_change=act,
+    )
+
+
+def _act(chat: ChatSession, action: dict[str, Any]) -> None:
+    name, index = action.get("do"), action.get("index", -1)
+    if name == "edit" and 0 <= index < len(chat.current.messages):
+        chat.edit(index, action["text"].strip(), action["kept"])
+    elif name == "delete" and 0 <= index < len(chat.current.messages):
+        chat.delete_turn(index)
+    elif name == "retry" and chat.current.messages:
+        chat.retry()
+    elif name == "continue" and chat.current.messages:
+        chat.go_on()
+
+
+def entries(chat: ChatSession, shown: int = _PAGE) -> list[dict[str, Any]]:
+    """The last `shown` messages, without the answer that is growing, as the browser draws them."""
     messages = chat.current.messages
-    first = 0
-    if len(messages) > _SHOWN and not st.session_state.get(f"whole-{chat.current.id}"):
-        first = len(messages) - _SHOWN
-        st.toggle(f"Show {first} earlier messages", key=f"whole-{chat.current.id}")
     kept = chat.current.first_kept()
-    for index in range(first, len(messages)):
-        message = messages[index]
-        if index == kept:
-            st.markdown(
-                f":small[:gray[:material/content_cut: The {kept} messages above no longer fit: "
-                "the last answer was generated without them.]]",
-                text_alignment="center",
-            )
-        if chat.answer and message.role == "assistant" and index == len(messages) - 1:
+    found = []
+    for index in range(max(0, len(messages) - shown), len(messages)):
+        message, last = messages[index], index == len(messages) - 1
+        if chat.answer and last and message.role == "assistant":
             break  # it is being continued
-        if message.role == "user":
-            _question(chat, index, message)
-        else:
-            _answer(chat, index, message)
+        entry = _question(message) if message.role == "user" else _answer(message, last)
+        if index == kept:
+            entry["above"] = (
+                f"The {kept} messages above no longer fit: the last answer was generated without them."
+            )
+        found.append({"index": index, "role": message.role, "text": message.text} | entry)
     if messages and messages[-1].role == "user" and not chat.answer:
-        _unanswered(chat)
-
-
-def follow(chat: ChatSession, answer: Answer) -> None:
-    """Draw the running answer until it has ended. A click interrupts this; its run goes on with it."""
-    with st.chat_message("assistant", avatar=_MODEL):
-        thoughts, text, note = st.container(), st.empty(), st.empty()
-        thought = None
-        noted = ""
-        for more in answer.updates():
-            let_clicks_interrupt()
-            if (now := _progress(chat, answer)) != noted:
-                noted = now
-                note.caption(f"{_WAIT} {now}") if now else note.empty()
-            if not more:
-                continue
-            message = answer.message
-            if message.reasoning and thought is None:
-                thought = thoughts.expander("Reasoning", icon=":material/psychology:", expanded=True).empty()
-            if thought is not None and not message.text:
-                thought.markdown(presentable(message.reasoning))
-            if message.text:
-                text.markdown(presentable(message.text))
-
-
-def _progress(chat: ChatSession, answer: Answer) -> str:
-    """What to tell while no output arrives; empty while it does, and in the first moment."""
-    seconds = int(answer.waited)
-    model = plain(answer.request.model)
-    if answer.phase == "loading":
-        return f"{model} is loading. Your question is waiting ({seconds} s)."
-    if answer.phase == "sent":
-        queue = chat.backend.waiting(answer.request.model)
-        if seconds >= 2 and queue:
-            return f"In queue: {queue} waiting ({seconds} s)"
-        return f"{model} is reading … {seconds} s" if seconds else ""
-    silent = int(answer.silent)
-    return f"No output for {silent} s." if answer.phase == "answering" and silent >= _SILENT else ""
-
-
-def _question(chat: ChatSession, index: int, message: Message) -> None:
-    with st.chat_message("user", avatar=_PERSON):
-        if chat.editing == index:
-            _editor(chat, index, message)
-            return
-        if "```" in message.text:
-            st.markdown(presentable(message.text))
-        elif message.text:
-            st.text(message.text)
-        for attached in message.attachments:
-            with st.expander(
-                f"{plain(attached.name)} · {len(attached.text.encode()) / 1024:.1f} KB",
-                icon=":material/attach_file:",
-            ):
-                st.code(attached.text, language=None, line_numbers=True)
-        _question_actions(chat, index, message)
-
-
-def _editor(chat: ChatSession, index: int, message: Message) -> None:
-    text = st.text_area("Edit the question", message.text, key=f"edit-{chat.current.id}-{index}")
-    names = [attached.name for attached in message.attachments]
-    kept = st.multiselect("Attachments", names, names) if names else []
-    with st.container(horizontal=True):
-        if st.button("Ask again", disabled=not (text.strip() or kept)):
-            chat.edit(index, text.strip(), kept)
-            st.rerun()
-        if st.button("Cancel"):
-            chat.editing = None
-            st.rerun()
-
-
-def _question_actions(chat: ChatSession, index: int, message: Message) -> None:
-    this = f"{chat.current.id}-{index}"
-
-    def edit() -> None:
-        chat.editing = index
-
-    with st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"actions-{this}"):
-        st.button(":gray[Edit]", key=f"start-edit-{this}", type="tertiary", on_click=edit)
-        copy_button(message.text, f"copy-{this}", "Copy the question")
-        st.button(
-            ":gray[Delete]",
-            key=f"delete-{this}",
-            type="tertiary",
-            on_click=chat.delete_turn,
-            args=(index,),
-            help="Delete this question and its answer",
+        elsewhere = chat.current.answering and chat.backend.is_running(chat.current.answering)
+        waiting = {"note": "Another tab is generating this answer …", "actions": []}
+        nothing = {"note": "No answer yet.", "actions": [["retry", "Get an answer"]]}
+        found.append(
+            {"index": len(messages), "role": "assistant", "text": ""} | (waiting if elsewhere else nothing)
         )
+    return found
 
 
-def _answer(chat: ChatSession, index: int, message: Message) -> None:
-    last = index == len(chat.current.messages) - 1
-    this = f"{chat.current.id}-{index}"
-    with st.chat_message("assistant", avatar=_MODEL):
-        if message.reasoning:
-            with st.expander("Reasoning", icon=":material/psychology:"):
-                st.markdown(presentable(message.reasoning))
-        if message.text:
-            st.markdown(presentable(message.text))
-        if message.ending == "failed":
-            _failure(chat, message, last)
-        elif message.ending == "stopped":
-            st.caption("Stopped." if message.text else "Stopped before the answer began.")
-        elif message.ending == "length":
-            st.caption("Cut off at the max response length (see Options).")
-        with st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"actions-{this}"):
-            if message.text:
-                copy_button(message.text, f"copy-{this}", "Copy the answer")
-            if last and message.ending != "failed":
-                st.button(":gray[Regenerate]", key=f"again-{this}", type="tertiary", on_click=chat.retry)
-            if last and message.text and message.ending in ("length", "stopped", "failed"):
-                st.button(":gray[Continue]", key=f"go-on-{this}", type="tertiary", on_click=chat.go_on)
-            st.markdown(f":small[:gray[{_figures(message)}]]", width="content")
+def _question(message: Message) -> dict[str, Any]:
+    return {
+        "html": to_html(message.text) if "```" in message.text else "",
+        "files": [_file(each) for each in message.attachments],
+        "actions": [["edit", "Edit"], ["copy", "Copy"], ["delete", "Delete"]],
+    }
+
+
+def _file(attached: Attachment) -> dict[str, str]:
+    read_as = f" · read as {attached.encoding}" if attached.encoding else ""
+    label = f"{attached.name} · {len(attached.text.encode()) / 1024:.1f} KB{read_as}"
+    language = attached.name.rpartition(".")[2] if "." in attached.name else ""
+    return {"name": attached.name, "label": label, "html": code_html(attached.text, language)}
+
+
+def _answer(message: Message, last: bool) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "html": to_html(message.text),
+        "reasoning": to_html(message.reasoning),
+        "figures": _figures(message),
+    }
+    actions = [["copy", "Copy"]] if message.text else []
+    if message.ending == "failed":
+        entry["failure"] = message.failure
+        if last and message.failure_kind != "size":  # the same question would fail again
+            actions.append(["retry", "Try again"])
+            entry["wait"] = max(0.0, message.retry_at - time.time())
+    elif message.ending == "stopped":
+        entry["note"] = "Stopped." if message.text else "Stopped before the answer began."
+    elif message.ending == "length":
+        entry["note"] = "Cut off at the max response length (see Options)."
+    if last and message.ending != "failed":
+        actions.append(["retry", "Regenerate"])
+    if last and message.text and message.ending in ("length", "stopped", "failed"):
+        actions.append(["continue", "Continue"])
+    return entry | {"actions": actions}
 
 
 def _figures(message: Message) -> str:
-    parts = [plain(message.model)]
+    parts = [message.model]
     if message.ttft is not None:
         parts.append(f"first token {message.ttft:.2f} s")
     if speed := message.tokens_per_second:
         parts.append(f"{speed:.0f} tokens/s")
     if message.completion_tokens:
-        parts.append(f"{message.completion_tokens:,} tokens")
+        parts.append(f"{message.completion_tokens:,} token{'s' if message.completion_tokens != 1 else ''}")
     return " · ".join(parts)
-
-
-def _failure(chat: ChatSession, message: Message, last: bool) -> None:
-    if not last:
-        st.caption(f":material/error: {plain(message.failure)}")
-        return
-    st.warning(plain(message.failure), icon=":material/error:")
-    if message.failure_kind == "size":  # the same question would fail again
-        return
-    waiting = message.retry_at > time.time()
-
-    @st.fragment(run_every=1.0 if waiting else None)
-    def retry() -> None:
-        left = round(message.retry_at - time.time())
-        again = st.button(
-            f"Try again in {left} s" if left > 0 else "Try again",
-            icon=":material/refresh:",
-            disabled=left > 0,
-            key="retry",
-        )
-        if again:
-            chat.retry()
-        if again or (waiting and left <= 0):
-            st.rerun()
-
-    with fragment_place():
-        retry()
-
-
-def _unanswered(chat: ChatSession) -> None:
-    with st.chat_message("assistant", avatar=_MODEL):
-        if chat.current.answering and chat.backend.is_running(chat.current.answering):
-            st.caption("Another tab is generating this answer …")
-            return
-        st.caption("No answer yet.")
-        st.button("Get an answer", icon=":material/refresh:", key="retry", on_click=chat.retry)

@@ -121,8 +121,8 @@ def _preferences(chat: ChatSession) -> None:
             ["device", "tab"],
             index=["device", "tab"].index(chat.storage.preferences.keep),
             format_func={"device": "In this browser", "tab": "Until this tab is closed"}.__getitem__,
-            captions=["They stay on this device; nobody else can see them.", "Nothing is left behind."],
+            captions=["They are stored on this device only.", "Nothing is left behind."],
             key="keep",
             on_change=keep,
         )
-        st.caption("To switch between light and dark, use the menu at the top right.")
+        st.caption("Light or dark follows your system's setting.")

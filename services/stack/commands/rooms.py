@@ -7,12 +7,15 @@ from services.stack.commands.setup import prepare
 from services.stack.environments import BY_NAME, ROOT
 from services.stack.settings import load
 
+# One process for the tests with real engines, one for the others.
+_ALL_TESTS = ["-n", "2", "--dist", "loadgroup", "--no-loadscope-reorder"]
+
 
 def test(arguments: list[str]) -> int:
-    """Run pytest. Some tests start the service, so everything that it needs is prepared."""
+    """Run pytest, for all tests unless arguments name some. Prepares the service, which some tests start."""
     environments.ensure("dev", "loadtests")
     prepare(load())
-    return _pytest(arguments)
+    return _pytest(arguments or _ALL_TESTS)
 
 
 def test_clients(arguments: list[str]) -> int:

@@ -1,5 +1,4 @@
 import asyncio
-import threading
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 
@@ -94,23 +93,20 @@ async def test_a_cancelled_answer_counts_as_stopped() -> None:
     assert answer.ended and (answer.message.text, answer.message.ending) == ("half", "stopped")
 
 
-def test_updates_begin_with_what_is_there_and_end_with_the_answer() -> None:
+async def test_updates_begin_with_what_is_there_and_end_with_the_answer() -> None:
     answer = Answer("c", REQUEST)
-    idle = threading.Event()
     seen: list[str] = []
+    begun = asyncio.Event()
 
-    def draw() -> None:
-        for more in answer.updates():
-            if more:
-                seen.append(answer.message.text)
-            else:
-                idle.set()
+    async def follow() -> None:
+        async for _ in answer.updates():
+            seen.append(answer.message.text)
+            begun.set()
 
-    drawing = threading.Thread(target=draw)
-    drawing.start()
-    assert idle.wait(5)
-    answer.change("answering", text="a")
-    answer.change("answering", text="b")
-    answer.change("ended")
-    drawing.join(5)
-    assert not drawing.is_alive() and seen[-1] == "ab" and sorted(seen, key=len) == seen
+    following = asyncio.create_task(follow())
+    await begun.wait()
+    for text in ("a", "b"):
+        await asyncio.to_thread(answer.change, "answering", text=text)
+    await asyncio.to_thread(answer.change, "ended")
+    await asyncio.wait_for(following, 5)
+    assert seen[0] == "" and seen[-1] == "ab" and sorted(seen, key=len) == seen

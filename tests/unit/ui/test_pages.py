@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from ui.backend import Backend
+from ui.backend import Backend, shared
 from ui.conversation import Message
 from ui.markdown import plain
 from ui.router_client import Readiness, RouterFailure
 from ui.session import ChatSession
+from ui.views import messages
 
 APP = Path(__file__).parents[3] / "ui" / "app.py"
 
@@ -36,6 +37,7 @@ def app(monkeypatch: pytest.MonkeyPatch) -> AppTest:
     for name in ("ready", "models", "metrics"):
         monkeypatch.setattr(f"ui.router_client.RouterClient.{name}", nobody)
     monkeypatch.setattr("ui.router_client.RouterClient.stream", nothing)
+    shared.cache_clear()
     return AppTest.from_file(str(APP), default_timeout=30)
 
 
@@ -62,8 +64,9 @@ def test_a_question_without_a_router_is_kept_and_can_be_asked_again(app: AppTest
     app.chat_input[0].set_value("Is anybody there?").run()
     assert not app.exception
     assert [message.text for message in session(app).current.messages] == ["Is anybody there?", ""]
-    assert app.warning[0].value == "The router does not answer\\."
-    assert any(label.startswith("Try again") for label in labels(app))
+    (question, answer) = messages.entries(session(app))
+    assert question["text"] == "Is anybody there?" and answer["failure"] == "The router does not answer."
+    assert ["retry", "Try again"] in answer["actions"]
 
 
 def test_an_example_is_asked_of_its_model(app: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,11 +91,11 @@ def test_a_long_conversation_draws_its_end_and_offers_the_rest(app: AppTest) -> 
     for number in range(60):
         chat.current.ask(f"question {number}")
         chat.current.answered(Message(role="assistant", text=f"answer {number}", model="coder"))
-    app.run()
-    assert len(app.chat_message) == 40
-    toggle = next(each for each in app.toggle if each.label.startswith("Show 80 earlier"))
-    toggle.set_value(True).run()
-    assert len(app.chat_message) == 120
+    assert [each["text"] for each in messages.entries(chat)] == [
+        text for number in range(40, 60) for text in (f"question {number}", f"answer {number}")
+    ]
+    assert len(messages.entries(chat, 80)) == 80
+    assert "above" not in messages.entries(chat)[0]
 
 
 def test_titles_are_shown_as_they_are(app: AppTest) -> None:

@@ -1,7 +1,7 @@
 import pytest
 
 from ui.answers import Answer
-from ui.conversation import Conversation
+from ui.conversation import Conversation, Message
 from ui.session import ChatSession
 from ui.storage import BrowserStorage
 
@@ -20,6 +20,9 @@ class FakeService:
 
     def stop(self, answer: Answer) -> None:
         self.stopped.append(answer)
+
+    def is_running(self, answer_id: str) -> bool:
+        return False
 
     def take_over(self, answer_id: str) -> Answer | None:
         return self.abandoned.pop(answer_id, None)
@@ -61,11 +64,12 @@ def test_a_question_is_saved_before_its_answer_is_there(chat: ChatSession, servi
     assert chat.collect() and texts(chat) == ["why?", "answer"] and chat.answer is None
 
 
-def test_stop_keeps_what_came(chat: ChatSession, service: FakeService) -> None:
+def test_what_came_before_a_stop_is_kept(chat: ChatSession, service: FakeService) -> None:
     chat.ask("why?")
     service.asked[0].change("answering", text="half")
-    chat.stop()
-    assert service.stopped == service.asked
+    service.asked[0].message.ending = "stopped"  # as `give` leaves it
+    service.asked[0].change("ended")
+    assert chat.collect()
     assert texts(chat) == ["why?", "half"] and chat.current.messages[-1].ending == "stopped"
 
 
@@ -180,6 +184,26 @@ def test_a_reload_finds_the_running_answer_again(service: FakeService, chat: Cha
     later.storage = BrowserStorage(conversations={chat.current.id: chat.current.model_copy(deep=True)})
     later.open(chat.current.id)
     assert later.answer is answer
+
+
+def test_what_the_browser_kept_of_a_lost_answer_is_its_answer(
+    service: FakeService, chat: ChatSession
+) -> None:
+    chat.ask("why?")
+    lost = chat.current.answering
+    later = ChatSession(service)  # type: ignore[arg-type]
+    later.received(
+        {
+            "nonce": later.storage.nonce,
+            "conversations": [chat.current.model_dump(mode="json")],
+            "partials": {lost: Message(role="assistant", text="half").model_dump(mode="json")},
+        }
+    )
+    later.open(chat.current.id)
+    assert texts(later) == ["why?"]  # it may have ended in another tab, whose report is on its way
+    later.resume()
+    assert texts(later) == ["why?", "half"] and later.current.messages[1].ending == "failed"
+    assert not later.current.answering
 
 
 def test_a_conversation_changed_in_two_tabs_goes_on_as_a_copy(chat: ChatSession) -> None:

@@ -1,0 +1,67 @@
+"""Answers whose pages are gone."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from tests.support.waiting import wait_for
+from ui.answers import Answer
+from ui.backend import Backend
+from ui.router_client import ChatRequest, RouterFailure
+from ui.settings import AppSettings
+
+
+@pytest.fixture
+def backend(monkeypatch: pytest.MonkeyPatch) -> Backend:
+    async def nobody(router: object) -> None:
+        raise RouterFailure("unreachable", "The router does not answer.")
+
+    async def endless(answer: Answer, router: object, ready: Callable[[], object]) -> None:
+        answer.change("answering", text="half")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            answer.change("ended")
+
+    for name in ("ready", "models", "metrics"):
+        monkeypatch.setattr(f"ui.router_client.RouterClient.{name}", nobody)
+    monkeypatch.setattr("ui.backend.give", endless)
+    return Backend(
+        AppSettings(
+            litellm_master_key="k" * 40,  # type: ignore[arg-type]
+            bind_address="127.0.0.1",
+            ui_port=8501,
+            router_url="http://127.0.0.1:4000",
+            router_port=4000,
+            context_ratio=0.75,
+        )
+    )
+
+
+def asked(backend: Backend) -> Answer:
+    answer = backend.ask(Answer("c", ChatRequest("coder", [], None, None, 16, "me")))
+    wait_for(lambda: answer.message.text and backend.is_running(answer.id), "it does not run")
+    return answer
+
+
+def test_nobody_takes_over_an_answer_whose_page_is_there(backend: Backend) -> None:
+    assert backend.take_over(asked(backend).id) is None
+
+
+def test_an_answer_that_nobody_comes_back_for_ends_and_is_kept(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ui.backend.ABANDONED_AFTER", 0.01)
+    answer = asked(backend)
+    backend.abandon(answer)
+    wait_for(lambda: answer.ended and not backend.is_running(answer.id), "it goes on for ever")
+    assert backend.take_over(answer.id) is answer and answer.message.text == "half"
+
+
+def test_a_page_that_comes_back_keeps_its_answer_going(backend: Backend) -> None:
+    answer = asked(backend)
+    backend.abandon(answer)
+    wait_for(lambda: backend.take_over(answer.id) is answer, "it cannot be taken over")
+    wait_for(lambda: backend.take_over(answer.id) is None, "it can be taken over twice")
+    assert not answer.ended
