@@ -24,7 +24,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     checkout = folder / "checkout"
     shutil.copytree(ROOT / "config", checkout / "config")
     (diff,) = DIFF.findall((ROOT / "docs" / "models.md").read_text())
-    subprocess.run(["git", "apply", "--recount"], cwd=checkout, input=diff, text=True, check=True)
+    subprocess.run(["git", "apply"], cwd=checkout, input=diff, text=True, check=True)
     running = Service(folder, litellm_config=checkout / ADDED[0], profile=checkout / "config/engines/cpu")
     running.engines["small"] = running.engine("small")
     path = checkout / ADDED[0]
