@@ -32,13 +32,10 @@ def prepare(
         raise ConnectionError(
             f"no service at {target.url} ({error}): start it with ./run up --detach"
         ) from error
-    names = {str(model["id"]) for model in served}
-    aliases = tuple(alias for alias in ("coder", "general") if alias in names)
+    aliases = tuple(str(model["id"]) for model in served if model["id"] == model.get("root", model["id"]))[:2]
     if not aliases:
-        raise ConnectionError(
-            f"{target.url} serves neither coder nor general, but {', '.join(sorted(names))}"
-        )
-    workload = Workload(suite, seed, think, aliases)
+        raise ConnectionError(f"{target.url} serves no model")
+    workload = Workload(suite, aliases, seed, think)
     test = LoadTest(target.url, target.key, workload, rate)
     if suite == "soak":
         test.watched = target.servers()
@@ -51,7 +48,7 @@ def prepare(
             how = (
                 "ignored the suffix of completions" if workload.suffix else "got completions without a suffix"
             )
-            notes.append(f"The coder's model does not fill in the middle: it {how}.")
+            notes.append(f"The model for code does not fill in the middle: it {how}.")
     if len(aliases) == 1:
         notes.append(f"Only {aliases[0]} is served: all requests went there.")
     return test, notes

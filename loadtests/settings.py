@@ -25,25 +25,43 @@ class Target:
     url: str
     key: str
     profile: str
-    engines: dict[str, list[str]]  # alias -> the URLs of its engines
+    engines: dict[str, list[str]]  # by file of the profile, the URLs of its engines
 
     @classmethod
     def from_environment(cls) -> Target:
         """The service that the environment describes. Raises SettingError."""
-        profile = required("PROFILE")
-        engines = {
-            alias: [url.strip().rstrip("/") for url in required(f"{alias.upper()}_URL").split(",")]
-            for alias in sorted(path.stem for path in (PROFILES / profile).glob("*.yaml"))
-        }
-        return cls(router_url(), required("LITELLM_MASTER_KEY"), profile, engines)
+        return cls(router_url(), required("LITELLM_MASTER_KEY"), required("PROFILE"), listed_engines())
 
     def servers(self) -> dict[str, str]:
         """The URLs of the router and the engines, by the names that `./run status` shows."""
         return {"router": self.url} | {
-            alias if number == 1 else f"{alias}-{number}": url
-            for alias, urls in self.engines.items()
+            name if number == 1 else f"{name}-{number}": url
+            for name, urls in self.engines.items()
             for number, url in enumerate(urls, 1)
         }
+
+
+def listed_engines() -> dict[str, list[str]]:
+    """The URLs of the engines that LiteLLM's configuration lists, by their files in the profile.
+
+    Raises SettingError.
+    """
+    path = ROOT / required("LITELLM_CONFIG")
+    engines: dict[str, list[str]] = {}
+    try:
+        entries = yaml.safe_load(path.read_text())["model_list"]
+        listed = [
+            (entry["litellm_params"]["model"], entry["litellm_params"]["api_base"]) for entry in entries
+        ]
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise SettingError(f"LITELLM_CONFIG: no engines in {path} ({type(error).__name__})") from None
+    for model, base in listed:
+        provider, _, name = str(model).partition("/")
+        if provider == "hosted_vllm":
+            variable = base.removeprefix("os.environ/")
+            urls = base if variable == base else required(variable)
+            engines.setdefault(name, []).extend(url.strip().rstrip("/") for url in urls.split(","))
+    return engines
 
 
 def required(name: str) -> str:
@@ -81,7 +99,7 @@ def router_url() -> str:
     return f"http://{host}:{required('ROUTER_PORT')}"
 
 
-def engine_config(profile: str, alias: str) -> dict[str, object]:
+def engine_config(profile: str, name: str) -> dict[str, object]:
     """An engine's file in config/engines; {} when there is none."""
-    path = PROFILES / profile / f"{alias}.yaml"
+    path = PROFILES / profile / f"{name}.yaml"
     return dict(yaml.safe_load(path.read_text()) or {}) if path.exists() else {}

@@ -29,8 +29,9 @@ from router.layers.rate_limit import RateLimit, storage
 from router.layers.read_body import ReadBody
 from router.layers.record import Record
 from router.layers.steps import Steps
-from router.litellm.config import load_app
+from router.litellm.config import read_config
 from router.litellm.pass_through import PassThrough
+from router.litellm.proxy import load_app
 from router.metrics import Metrics
 from router.models import engine_device, models_list, published_names, read_models
 from router.prefix import read_rules
@@ -48,6 +49,7 @@ from router.steps.check_parameters import Tolerated, check_parameters
 from router.steps.check_ready import check_ready
 from router.steps.check_route import check_route
 from router.steps.check_structured import check_structured
+from router.steps.fall_back import fall_back
 from router.steps.fill_in_the_middle import RecogniseFim, render_fim
 from router.steps.fit_prompt import FitPrompt
 from router.steps.identify_client import identify_client
@@ -81,7 +83,8 @@ def check(settings: Settings) -> None:
     Raises:
         BadSettings: as `build` does.
     """
-    read_models(settings, read_families(_CONFIG / "fim.yaml"))
+    config = read_config(ROOT / settings.litellm_config)
+    read_models(settings, config, read_families(_CONFIG / "fim.yaml"))
     read_keys(settings)
     Tolerated.read(_CONFIG / "parameters.yaml", engine_device(settings))
     read_chat_families(_CONFIG / "chat_families.yaml")
@@ -95,8 +98,9 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
         BadSettings: the engine profile, the key file or another configuration file cannot be used.
     """
     families = read_families(_CONFIG / "fim.yaml")
-    models = read_models(settings, families)
-    names = published_names(models, settings.model_aliases)
+    config = read_config(ROOT / settings.litellm_config)
+    models = read_models(settings, config, families)
+    names = published_names(models, config.aliases)
     ring = KeyRing(partial(read_keys, settings), ROOT / settings.keys_file if settings.keys_file else None)
     tolerated = Tolerated.read(_CONFIG / "parameters.yaml", engine_device(settings))
     chat_families = read_chat_families(_CONFIG / "chat_families.yaml")
@@ -125,7 +129,7 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with (
-            pass_through.running(_CONFIG / "litellm.yaml"),
+            pass_through.running(),
             tokenizer,
             readiness,
             progress,
@@ -134,7 +138,7 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
             yield
         log.close()
 
-    own = own_routes(readiness, models_list(names, models), metrics, lifespan)
+    own = own_routes(readiness, models_list(names, models, config.hidden), metrics, lifespan)
     layers = [
         Middleware(HttpOnly, lifespan=own),
         *browsers(settings.cors_origins),
@@ -157,6 +161,7 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
             partial(check_parameters, tolerated=tolerated, max_n=settings.max_n, max_stop=max_stop),
             check_structured,
             partial(resolve_model, names=names),
+            partial(fall_back, readiness=readiness, fallbacks=config.fallbacks),
             partial(adapt_request, models=models),
             quarantine.refuse,
             RecogniseFim(models, families, max_stop),

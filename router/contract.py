@@ -49,6 +49,10 @@ _HEADERS = {
     ),
     "x-duoserve-truncated-messages": ("integer", "Messages left out so that the prompt fits; absent: none."),
     "x-duoserve-truncated-tokens": ("integer", "Tokens left out so that the prompt fits; absent: none."),
+    "x-duoserve-fallback": (
+        "string",
+        "The model that answered, as the one asked for is not ready (`fallbacks` in config/litellm.yaml).",
+    ),
     "x-duoserve-suffix": (
         "string",
         "`ignored`: the model does not fill in the middle, and only continued `prompt`. Absent: used.",
@@ -122,12 +126,13 @@ _MODEL: Json = {
         "created": {"type": "integer"},
         "created_at": {"type": "string", "format": "date-time"},
         "owned_by": {"const": "duoserve"},
-        "root": {"enum": ["coder", "general"], "description": "The alias it stands for."},
+        "root": {"type": "string", "description": "The model of config/litellm.yaml that it stands for."},
         "max_model_len": {"type": "integer", "description": "Context length in tokens."},
         "fill_in_the_middle": {
             "type": "boolean",
             "description": "Whether the model uses the `suffix` of a completion.",
         },
+        "description": {"type": "string", "description": "What the model is good for; may be empty."},
     },
 }
 _MODELS: Json = {
@@ -156,7 +161,7 @@ _READY: Json = {
         "status": {"enum": ["ready", "unavailable"]},
         "models": {
             "type": "object",
-            "required": ["coder", "general"],
+            "minProperties": 1,
             "additionalProperties": {
                 "type": "object",
                 "required": [*_STATE, "engines"],

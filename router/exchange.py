@@ -38,6 +38,8 @@ class Exchange:
     # Whose turn in the queue it takes: one that cannot be changed at will.
     group: str = ""
     alias: str = ""
+    # The model that was meant, where another answers for it.
+    fallback_from: str = ""
     body: dict[str, Any] = field(default_factory=dict)
     stream: bool = False
     # Asked with `functions`, so that it is answered with `function_call`.

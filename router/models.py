@@ -1,7 +1,8 @@
 """The models: their names, their engines, and what the engines' configuration says about them."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,20 @@ from dotenv import dotenv_values
 
 from router.errors import BadSettings
 from router.fim import Family, family_of
+from router.litellm.config import Config, Entry, check_engine, urls_of
 from router.settings import ROOT, Settings
+
+NAME = re.compile(r"[\w.-]+")
 
 
 @dataclass(frozen=True)
 class Replica:
-    """One vLLM server of the model `alias`. They are numbered from 1."""
+    """One vLLM server of the model `alias`, which it calls `served`. They are numbered from 1."""
 
     alias: str
     number: int
     url: str
+    served: str = ""
 
 
 @dataclass(frozen=True)
@@ -36,11 +41,16 @@ class Model:
     family: Family | None = None
     greedy: bool = False  # without a temperature in the request
     reasons: bool = False  # has a reasoning parser, and so takes a budget for reasoning
+    engine: str = ""  # its file in the profile, and the name under which its engines serve it
+    description: str = ""  # what it is good for, in words for people
 
     @property
     def replicas(self) -> tuple[Replica, ...]:
         """The engines, in the order of their URLs."""
-        return tuple(Replica(self.alias, number, url) for number, url in enumerate(self.urls, 1))
+        return tuple(
+            Replica(self.alias, number, url, self.engine or self.alias)
+            for number, url in enumerate(self.urls, 1)
+        )
 
     @property
     def fills_in_the_middle(self) -> bool:
@@ -48,27 +58,68 @@ class Model:
         return self.family is not None and not self.family.ignores_suffix
 
 
-def read_models(settings: Settings, families: Sequence[Family]) -> dict[str, Model]:
-    """The models by alias, as the profile's files (vLLM's own --config format) describe them.
+def read_models(settings: Settings, config: Config, families: Sequence[Family]) -> dict[str, Model]:
+    """The models of model_list by name, as the profile's files (vLLM's own --config format) describe them.
+    Several entries of one name are several engines.
 
     Raises:
-        BadSettings: a file is missing, is not YAML or lacks a key; the text names file and key.
+        BadSettings: an entry or a file cannot be used; the text names it.
     """
     profile = ROOT / "config" / "engines" / settings.profile
-    models = {}
-    for alias, urls in {"coder": settings.coder_url, "general": settings.general_url}.items():
-        config = _read(profile / f"{alias}.yaml")
-        models[alias] = Model(
-            alias,
-            tuple(str(url).rstrip("/") for url in urls),
-            config["model"],
-            config["max-num-seqs"],
-            config["max-model-len"],
-            family_of(config["model"], families),
-            greedy=_defaults(config).get("temperature") == 0,
-            reasons=bool(config.get("reasoning-parser") or config.get("reasoning-config")),
-        )
+    if not profile.is_dir():
+        raise BadSettings(f"PROFILE: there is no folder {profile}; set it to one under config/engines")
+    models: dict[str, Model] = {}
+    taken: dict[tuple[str, str], str] = {}
+    for entry in config.entries:
+        engine, path = _engine_of(entry, profile, config.path)
+        check_engine(config, entry)
+        urls = urls_of(config, entry)
+        for url in urls:
+            if first := taken.get((engine, url)):
+                raise BadSettings(
+                    f"{config.path}: {first} and {entry.name} have the same engine at {url}; a second "
+                    "name for a model goes into router_settings.model_group_alias"
+                )
+            taken[engine, url] = entry.name
+        model = models.get(entry.name) or _model(entry, engine, _read(path), families)
+        if model.engine != engine:
+            raise BadSettings(
+                f"{config.path}: the entries of {entry.name} name {model.engine} and {engine}; the engines "
+                "of one model share one file of the profile"
+            )
+        models[entry.name] = replace(model, urls=(*model.urls, *urls))
     return models
+
+
+def _engine_of(entry: Entry, profile: Path, path: Path) -> tuple[str, Path]:
+    """The name of the engine that an entry means, and its file."""
+    provider, _, name = entry.model.partition("/")
+    if provider != "hosted_vllm":
+        raise BadSettings(
+            f"{path}: model_list: {entry.name}: {entry.model} is not supported; only hosted_vllm/NAME is"
+        )
+    file = profile / f"{name}.yaml"
+    if not NAME.fullmatch(name) or not file.is_file():
+        raise BadSettings(
+            f"{path}: model_list: {entry.name}: {entry.model} needs {name}.yaml in {profile}; copy one there "
+            "from another engine, or remove the entry"
+        )
+    return name, file
+
+
+def _model(entry: Entry, engine: str, values: Mapping[str, Any], families: Sequence[Family]) -> Model:
+    return Model(
+        entry.name,
+        (),
+        values["model"],
+        values["max-num-seqs"],
+        values["max-model-len"],
+        family_of(values["model"], families),
+        greedy=_defaults(values).get("temperature") == 0,
+        reasons=bool(values.get("reasoning-parser") or values.get("reasoning-config")),
+        engine=engine,
+        description=str(entry.info.get("description", "")),
+    )
 
 
 def engine_device(settings: Settings) -> str:
@@ -109,11 +160,15 @@ def published_names(models: Mapping[str, Model], extra: Mapping[str, str]) -> di
     return names | dict(extra)
 
 
-def models_list(names: Mapping[str, str], models: Mapping[str, Model]) -> dict[str, Any]:
+def models_list(
+    names: Mapping[str, str], models: Mapping[str, Model], hidden: Container[str] = ()
+) -> dict[str, Any]:
     """The response of /v1/models: OpenAI's and Anthropic's fields, vLLM's `root` and `max_model_len` (the
-    context length in tokens), and `fill_in_the_middle`: whether the model uses the `suffix` of a completion.
+    context length in tokens), `fill_in_the_middle`: whether the model uses the `suffix` of a completion, and
+    `description`. Names in `hidden` are left out.
     """
-    ids = list(names)
+    listed = {name: alias for name, alias in names.items() if name not in hidden}
+    ids = list(listed)
     return {
         "object": "list",
         "first_id": ids[0],
@@ -131,7 +186,8 @@ def models_list(names: Mapping[str, str], models: Mapping[str, Model]) -> dict[s
                 "root": alias,
                 "max_model_len": models[alias].window,
                 "fill_in_the_middle": models[alias].fills_in_the_middle,
+                "description": models[alias].description,
             }
-            for name, alias in names.items()
+            for name, alias in listed.items()
         ],
     }

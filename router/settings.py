@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 from pydantic import (
     AfterValidator,
     Field,
-    HttpUrl,
     IPvAnyAddress,
     IPvAnyNetwork,
     SecretStr,
@@ -20,6 +19,8 @@ from router.errors import BadSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 MIN_KEY_LENGTH = 32
+# What the service says about MODEL_ALIASES, a setting of earlier versions.
+MOVED = "is router_settings.model_group_alias in config/litellm.yaml now; move the names there"
 _KNOWN_KEYS = ("sk-1234", "sk-litellm", "changeme", "change-me", "your-key", "secret", "password", "example")
 
 
@@ -35,14 +36,7 @@ def _strong(key: SecretStr) -> SecretStr:
     return key
 
 
-def _origin(url: HttpUrl) -> HttpUrl:
-    if url.path not in (None, "/") or url.query or url.fragment or url.username:
-        raise ValueError("must be an origin such as http://127.0.0.1:8001, without path or credentials")
-    return url
-
-
 Key = Annotated[SecretStr, AfterValidator(_strong)]
-Origin = Annotated[HttpUrl, AfterValidator(_origin)]
 
 
 class Settings(BaseSettings):
@@ -55,11 +49,8 @@ class Settings(BaseSettings):
     profile: Annotated[str, Field(pattern=r"^[\w.-]+$|^/")]
     bind_address: IPvAnyAddress
     router_port: Annotated[int, Field(ge=1, le=65535)]
-    # One URL for each engine of the alias: "http://127.0.0.1:8001,http://10.0.0.2:8001".
-    coder_url: Annotated[list[Origin], NoDecode, Field(min_length=1)]
-    general_url: Annotated[list[Origin], NoDecode, Field(min_length=1)]
-    # Names that tools have built in, and the alias each stands for: "gpt-4o=general, gpt-4=coder".
-    model_aliases: Annotated[dict[str, Literal["coder", "general"]], NoDecode]
+    # LiteLLM's configuration, which lists the models; relative to the checkout.
+    litellm_config: Annotated[str, Field(min_length=1)]
     keys_file: str
     # Origins of web pages that may call the service.
     cors_origins: Annotated[
@@ -91,13 +82,7 @@ class Settings(BaseSettings):
     # The folder that holds data/; the checkout when it is not set.
     duoserve_home: str = ""
 
-    @field_validator("model_aliases", mode="before")
-    @classmethod
-    def _pairs(cls, text: str) -> dict[str, str]:
-        pairs = [pair.partition("=") for pair in text.split(",") if pair.strip()]
-        return {name.strip(): alias.strip() for name, _, alias in pairs}
-
-    @field_validator("metrics_open_to", "cors_origins", "coder_url", "general_url", mode="before")
+    @field_validator("metrics_open_to", "cors_origins", mode="before")
     @classmethod
     def _list(cls, text: str) -> list[str]:
         return [part.strip() for part in text.split(",") if part.strip()]
@@ -114,6 +99,8 @@ def read_settings() -> Settings:
     Raises:
         BadSettings: one line for the first setting that is missing or impossible. Never holds its value.
     """
+    if os.environ.get("MODEL_ALIASES"):
+        raise BadSettings(f"MODEL_ALIASES {MOVED}")
     try:
         return Settings()  # type: ignore[call-arg]  # the environment gives them
     except ValidationError as error:

@@ -48,7 +48,7 @@ class Tokenizer:
             ApiError: the engine refused the messages, or failed.
         """
         url = f"{replica.url}{path}"
-        raw = orjson.dumps({"model": replica.alias, **body})
+        raw = orjson.dumps({"model": replica.served, **body})
         try:
             async with self._session.post(
                 url, data=raw, headers={"content-type": "application/json"}

@@ -1,11 +1,13 @@
 """Settings of editors and agents for this service, from the table that `./run ide` uses too."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from ui.router_client import ListedModel
 
 HIDDEN = "YOUR-TEAM-KEY"  # stands for the key until somebody asks to see it
 _CONFIG = Path(__file__).resolve().parents[1] / "config"
@@ -46,22 +48,23 @@ def tools(table: Path = _CONFIG / "ide.yaml") -> list[Tool]:
     ]
 
 
-def values(
-    base: str, key: str, windows: Mapping[str, int], ratio: float, coder_names: list[str]
-) -> dict[str, str]:
+def values(base: str, key: str, models: Sequence[ListedModel], ratio: float) -> dict[str, str]:
     """What goes into the configurations, by the names that config/ide.yaml uses.
 
-    `windows` are in tokens; `coder_names` are the model names that mean the coder.
+    `models` are those of /v1/models: the first is for code, the second for all else. `ratio` is the share of
+    a context that a prompt may fill.
     """
+    own = [model for model in models if model.name == model.root] or [ListedModel("", "", 0)]
+    coder, general = (own * 2)[:2]
     families = yaml.safe_load((_CONFIG / "fim.yaml").read_text())
     parts = [part for family in families.values() for part in family["models"]]
-    fim_model = next((name for name in coder_names if any(part in name.lower() for part in parts)), "coder")
+    names = [model.name for model in models if model.root == coder.name]
+    fim_model = next((name for name in names if any(part in name.lower() for part in parts)), coder.name)
     scheme, _, host = base.partition("://")
     filled = {"base": base, "scheme": scheme, "host": host, "key": key, "fim_model": fim_model}
     rest = []
-    for model in ("coder", "general"):
-        window = windows.get(model, 0)
-        prompt = int(window * ratio)
-        rest.append(window - prompt)
-        filled |= {f"{model}_window": str(window), f"{model}_prompt": str(prompt)}
+    for role, model in {"coder": coder, "general": general}.items():
+        prompt = int(model.window * ratio)
+        rest.append(model.window - prompt)
+        filled |= {role: model.name, f"{role}_window": str(model.window), f"{role}_prompt": str(prompt)}
     return filled | {"answer": str(min(rest))}

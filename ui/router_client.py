@@ -40,6 +40,7 @@ class ListedModel:
     name: str
     root: str  # the alias or model that the name stands for
     window: int  # context window in tokens; 0: unknown
+    description: str = ""  # what it is good for
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,12 @@ class RouterClient:
         response = await self._get("/v1/models")
         listed: list[dict[str, Any]] = response.json()["data"]
         return [
-            ListedModel(each["id"], str(each.get("root", each["id"])), int(each.get("max_model_len") or 0))
+            ListedModel(
+                each["id"],
+                str(each.get("root", each["id"])),
+                int(each.get("max_model_len") or 0),
+                str(each.get("description") or ""),
+            )
             for each in listed
         ]
 

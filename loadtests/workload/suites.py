@@ -37,15 +37,14 @@ class Workload:
     """A suite as it is run: which models are there, and which of its random variations is sent."""
 
     suite: str
+    aliases: tuple[str, ...]  # the first for code, the last for chat
     seed: int = 1
     think: float = 1.0  # multiplies the pauses; 0 sends without pauses
-    aliases: tuple[str, ...] = ("coder", "general")
     suffix: bool = True  # whether completions carry the text after the cursor
 
     def model_for(self, kind: str) -> str:
-        """The alias for requests of this kind: chat goes to the general model, the rest to the coder."""
-        wanted = "general" if kind == "chat" else "coder"
-        return wanted if wanted in self.aliases else self.aliases[0]
+        """The alias for requests of this kind: chat goes to the last model, the rest to the first."""
+        return self.aliases[-1 if kind == "chat" else 0]
 
 
 class RequestGenerator:
@@ -99,7 +98,7 @@ class RequestGenerator:
         return self._chat_request("greeting", body, alias)
 
     def fill_in_the_middle(self) -> LoadRequest:
-        """A short completion with a suffix, to find out whether the coder takes one."""
+        """A short completion with a suffix, to find out whether the model takes one."""
         body = {
             "model": self._workload.model_for("completion"),
             "prompt": "def add(a, b):\n    return ",

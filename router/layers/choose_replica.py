@@ -21,6 +21,7 @@ class ChooseReplica:
         exchange = Exchange.of(scope)
         async with self._replicas.lease(exchange) as replica:
             exchange.replica = replica
+            exchange.body["model"] = replica.served
             try:
                 await self._app(scope, receive, send)
             except ApiError as error:

@@ -62,6 +62,7 @@ class Record:
                 "client": exchange.client or None,
                 "key": exchange.key_name or None,
                 "alias": exchange.alias or None,
+                "fallback_from": exchange.fallback_from or None,
                 "engine": exchange.replica.number if exchange.replica else None,
                 "path": exchange.path,
                 "stream": exchange.stream,

@@ -1,63 +1,225 @@
-"""LiteLLM's environment and configuration: config/litellm.yaml, with an endpoint for every engine."""
+"""config/litellm.yaml, LiteLLM's own configuration: the models, and which of its keys have an effect."""
 
-import logging
+import difflib
 import os
-import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
+from typing import Any, Literal, NamedTuple
+from urllib.parse import urlsplit
 
 import yaml
-from fastapi import FastAPI
 
-from router.models import Replica
+from router.errors import BadSettings
 
-# LiteLLM fetches prices and news from the internet, and logs requests, unless told not to.
-_ENVIRONMENT = {
-    "LITELLM_OFFLINE_MODE": "true",
-    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-    "LITELLM_TELEMETRY_DISABLED": "true",
-    "LITELLM_LOG": "ERROR",
-    "GRACEFUL_SHUTDOWN_TIMEOUT": "1",  # the router has already waited for its requests
-    "NO_DOCS": "true",
-    "NO_REDOC": "true",
-    "NO_OPENAPI": "true",
-    "DISABLE_ADMIN_UI": "true",
-}
+KEYS = Path(__file__).with_name("keys.yaml")
+MASTER_KEY = "os.environ/LITELLM_MASTER_KEY"
+_REFERENCE = "os.environ/"
+Fate = Literal["honoured", "harmless", "refused"]
+Json = dict[str, Any]
 
 
-def load_app() -> FastAPI:
-    """LiteLLM's app. It reads its environment when it is imported, which takes seconds."""
-    os.environ.update(_ENVIRONMENT)
-    os.environ.pop("REDIS_URL", None)  # the router's; LiteLLM would use it too
-    # Its warnings quote the engines' responses, and so prompts; the router logs what goes wrong.
-    for name in ("LiteLLM", "LiteLLM Proxy", "LiteLLM Router"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    from litellm.proxy.proxy_server import app
+class Verdict(NamedTuple):
+    """What becomes of a key, and why."""
 
-    loaded: FastAPI = app
-    return loaded
+    fate: Fate
+    why: str
 
 
-def endpoint(replica: Replica) -> str:
-    """The path at which LiteLLM passes requests through to an engine."""
-    return f"/to/{replica.alias}/{replica.number}"
+@dataclass(frozen=True)
+class Entry:
+    """An entry of model_list: one deployment of the model `name`. `model` is LiteLLM's PROVIDER/NAME."""
+
+    name: str
+    model: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    info: Mapping[str, Any] = field(default_factory=dict)
 
 
-@contextmanager
-def configured(template: Path, replicas: Iterable[Replica]) -> Iterator[None]:
-    """While entered, LiteLLM finds its configuration: `template` with an endpoint for each of `replicas`.
+@dataclass(frozen=True)
+class Config:
+    """The content of `path`, checked."""
 
-    LiteLLM only takes a list of endpoints; the one in `template` is the pattern. The file holds no secrets.
+    path: Path
+    entries: tuple[Entry, ...]
+    aliases: Mapping[str, str]  # model_group_alias: other names for models
+    hidden: frozenset[str] = frozenset()  # those that no list shows
+    fallbacks: Mapping[str, Sequence[str]] = field(default_factory=dict)  # by model, those that answer for it
+
+
+def read_config(path: Path) -> Config:
+    """LiteLLM's configuration in `path`.
+
+    Raises:
+        BadSettings: it is not LiteLLM's configuration, or has a key that this service does not honour.
     """
-    config = yaml.safe_load(template.read_text())
-    general = config["general_settings"]
-    (common,) = general["pass_through_endpoints"]
-    general["pass_through_endpoints"] = [
-        {**common, "path": endpoint(replica), "target": replica.url} for replica in replicas
-    ]
-    with tempfile.NamedTemporaryFile("w", prefix="duoserve-litellm-", suffix=".yaml") as file:
-        yaml.safe_dump(config, file)
-        file.flush()
-        os.environ["CONFIG_FILE_PATH"] = file.name
-        yield
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise BadSettings(f"LITELLM_CONFIG: cannot read {path} ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadSettings(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise BadSettings(f"{path} contains no settings")
+    check = _Checker(path)
+    check.keys("", content)
+    for section in ("general_settings", "router_settings", "litellm_settings"):
+        check.keys(section, check.mapping(section, content.get(section)))
+    if (content.get("general_settings") or {}).get("master_key", MASTER_KEY) != MASTER_KEY:
+        raise check.bad("general_settings.master_key", f"must be {MASTER_KEY}; the key itself is in .env")
+    entries = tuple(check.entries(content.get("model_list")))
+    aliases = check.mapping(
+        "model_group_alias", (content.get("router_settings") or {}).get("model_group_alias")
+    )
+    hidden = {name for name, meant in aliases.items() if isinstance(meant, dict) and meant.get("hidden")}
+    known = {entry.name for entry in entries}
+    fallbacks = dict(check.fallbacks((content.get("router_settings") or {}).get("fallbacks"), known))
+    return Config(path, entries, dict(check.aliases(aliases, known)), frozenset(hidden), fallbacks)
+
+
+def verdict(section: str, key: str) -> Verdict | None:
+    """What becomes of `key` in a section of LiteLLM's configuration; None if keys.yaml does not name it."""
+    patterns = _table()[section]
+    if key in patterns:
+        return patterns[key]
+    return next((found for pattern, found in patterns.items() if fnmatchcase(key, pattern)), None)
+
+
+def check_engine(config: Config, entry: Entry) -> None:
+    """Refuse the parameters of an engine that only make sense for other models.
+
+    Raises:
+        BadSettings: naming the key, and why.
+    """
+    _Checker(config.path).keys("engine", entry.parameters, entry.name)
+
+
+def urls_of(config: Config, entry: Entry) -> list[str]:
+    """Where the engines of an entry are: its api_base, or the URLs, separated by commas, of the variable to
+    which it refers. Without a slash or /v1 at the end.
+
+    Raises:
+        BadSettings: naming the variable or the entry.
+    """
+    base = entry.parameters.get("api_base")
+    place = f"{config.path}: model_list: {entry.name}: api_base"
+    if not isinstance(base, str) or not base:
+        raise BadSettings(f"{place} is missing; set it to the engine's URL, such as http://127.0.0.1:8003")
+    name = base.removeprefix(_REFERENCE) if base.startswith(_REFERENCE) else ""
+    if name and not os.environ.get(name):
+        raise BadSettings(f"{name} is missing; set it in .env, as {config.path} refers to it")
+    urls = [url.strip() for url in (os.environ[name] if name else base).split(",") if url.strip()]
+    if not urls:
+        raise BadSettings(f"{name or place} holds no URL; set it to one, such as http://127.0.0.1:8001")
+    return [_origin(url, name or place) for url in urls]
+
+
+def _origin(url: str, place: str) -> str:
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and parts.hostname and (parts.port or True)
+    except ValueError:
+        good = False
+    if (
+        not good
+        or parts.path not in ("", "/", "/v1", "/v1/")
+        or parts.query
+        or parts.fragment
+        or parts.username
+    ):
+        raise BadSettings(
+            f"{place} must be an origin such as http://127.0.0.1:8001, without path or credentials"
+        )
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+@cache
+def _table() -> dict[str, dict[str, Verdict]]:
+    """By section, the keys and patterns of keys.yaml; exact names first."""
+    table: dict[str, dict[str, Verdict]] = {}
+    for section, fates in yaml.safe_load(KEYS.read_text()).items():
+        found = {key: Verdict("honoured", "") for key in fates["honoured"]}
+        for fate in ("harmless", "refused"):
+            for why, keys in fates.get(fate, {}).items():
+                found |= {key: Verdict(fate, why) for key in keys}
+        table[section] = found
+    return table
+
+
+class _Checker:
+    """Checks the file at `path`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def bad(self, key: str, problem: str) -> BadSettings:
+        return BadSettings(f"{self._path}: {key} {problem}")
+
+    def keys(self, section: str, given: Mapping[str, Any], name: str = "") -> None:
+        place = f"model_list: {name}: " if name else f"{section}." if section else ""
+        for key in given:
+            found = verdict(section, str(key))
+            if found is None:
+                known = [known for known, each in _table()[section].items() if each.fate == "honoured"]
+                close = difflib.get_close_matches(str(key), known, 1)
+                hint = f"; did you mean {close[0]}?" if close else "; remove it"
+                raise self.bad(f"{place}{key}", f"is not supported{hint}")
+            if found.fate == "refused":
+                raise self.bad(f"{place}{key}", f"is not supported: {found.why}")
+
+    def mapping(self, key: str, value: Any) -> Json:
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            raise self.bad(key, "must be a mapping")
+        return value
+
+    def entries(self, listed: Any) -> Iterator[Entry]:
+        if not isinstance(listed, list) or not listed:
+            raise self.bad("model_list", "must list at least one model")
+        for number, given in enumerate(listed, 1):
+            entry = self.mapping(f"entry {number} of model_list", given)
+            name = entry.get("model_name")
+            if not isinstance(name, str) or not name.strip() or not name.isprintable() or "," in name:
+                raise self.bad(f"entry {number} of model_list", "needs a model_name, without commas")
+            self.keys("model_list", entry, name)
+            parameters = self.mapping(f"litellm_params of {name}", entry.get("litellm_params"))
+            model = parameters.get("model")
+            if not isinstance(model, str) or not model:
+                raise self.bad(
+                    f"model_list: {name}: litellm_params", "needs `model`, such as hosted_vllm/NAME"
+                )
+            info = self.mapping(f"model_info of {name}", entry.get("model_info"))
+            self.keys("model_info", info, name)
+            yield Entry(name, model, parameters, info)
+
+    def aliases(self, given: Json, names: set[str]) -> Iterator[tuple[str, str]]:
+        for alias, meant in given.items():
+            # LiteLLM's longer form, `{model: NAME, hidden: true}`, keeps the name out of the list of models.
+            name = meant.get("model") if isinstance(meant, dict) else meant
+            if name not in names:
+                raise self.bad(
+                    f"router_settings.model_group_alias.{alias}",
+                    f"must be a model_name of model_list ({', '.join(sorted(names))}), not {name}",
+                )
+            if alias in names:
+                raise self.bad(
+                    f"router_settings.model_group_alias.{alias}", "is a model_name of model_list too"
+                )
+            yield str(alias), str(name)
+
+    def fallbacks(self, given: Any, names: set[str]) -> Iterator[tuple[str, list[str]]]:
+        key = "router_settings.fallbacks"
+        if not isinstance(given or [], list):
+            raise self.bad(key, "must be a list such as [{coder: [general]}]")
+        for pair in given or []:
+            for name, others in self.mapping(f"an entry of {key}", pair).items():
+                if not isinstance(others, list):
+                    raise self.bad(f"{key}: {name}", "needs a list of models")
+                for other in (name, *others):
+                    if other not in names:
+                        known = ", ".join(sorted(names))
+                        raise self.bad(key, f"names {other}, which is no model_name of model_list ({known})")
+                yield name, others

@@ -1,4 +1,4 @@
-"""LiteLLM's pass-through endpoints (config/litellm.yaml).
+"""LiteLLM's pass-through endpoints.
 
 They forward the engine's bytes without parsing them, which costs a tenth of LiteLLM's chat path. They do not
 notice a client that leaves before the engine's headers arrive, but cancelling the task that runs them closes
@@ -9,13 +9,12 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
 from starlette.types import Message, Receive, Scope, Send
 
-from router.litellm.config import configured, endpoint
+from router.litellm.proxy import configured, endpoint
 from router.models import Model, Replica
 
 
@@ -28,9 +27,9 @@ class PassThrough:
         self._master_key = master_key
 
     @asynccontextmanager
-    async def running(self, template: Path) -> AsyncIterator[None]:
-        """Start LiteLLM with the configuration in `template`, and stop it when the context is left."""
-        with configured(template, self._replicas):
+    async def running(self) -> AsyncIterator[None]:
+        """Start LiteLLM, and stop it when the context is left."""
+        with configured(self._replicas):
             async with self._litellm.router.lifespan_context(self._litellm):
                 self._endpoints = self._app_of_endpoints()
                 await self._warm_up()

@@ -4,10 +4,9 @@ Not through NVML in this process: a driver that hangs would hang the command, an
 """
 
 import subprocess
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-
-import yaml
 
 from services.stack.settings import Engine, Settings
 
@@ -40,19 +39,17 @@ def found() -> list[Gpu]:
 def of_engine(settings: Settings, engine: Engine) -> list[int]:
     """The numbers of a local engine's GPUs; empty if it may use all.
 
-    While coder and general have one local engine each, both may use all GPUs. With more engines, the first of
-    each share the first GPU, the second ones the second GPU, and so on; an engine with tensor-parallel-size N
+    While every model has one local engine, all may use all GPUs. With more engines, the first of each model
+    share the first GPU, the second ones the second GPU, and so on; an engine with tensor-parallel-size N
     takes N GPUs.
     """
-    alike = [other for other in settings.local_engines.values() if other.alias == engine.alias]
+    alike = [other for other in settings.local_engines.values() if other.kind == engine.kind]
     if all(count == 1 for count in _counts(settings)):
         return []
-    values = yaml.safe_load((settings.profile / f"{engine.alias}.yaml").read_text())
-    each = int(values.get("tensor-parallel-size", 1))
+    each = int(settings.values(engine.kind).get("tensor-parallel-size", 1))
     first = alike.index(engine) * each
     return list(range(first, first + each))
 
 
 def _counts(settings: Settings) -> Iterable[int]:
-    aliases = [engine.alias for engine in settings.local_engines.values()]
-    return (aliases.count(alias) for alias in set(aliases))
+    return Counter(engine.kind for engine in settings.local_engines.values()).values()

@@ -1,4 +1,4 @@
-"""How much memory both models need, known before anything is downloaded or started.
+"""How much memory the models need, known before anything is downloaded or started.
 
 The weights (from their safetensors metadata) and the KV cache (kv_cache.py) are exact. Runtime, activations
 and CUDA graphs are estimated from vLLM's published figures; docs/gpu-sizing.md has the sources.
@@ -11,14 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from services.stack import kv_cache, models
 from services.stack.data_types import size_of
 from services.stack.failure import Failure
 from services.stack.kv_cache import Cache, Platform
 from services.stack.models import Model
-from services.stack.settings import ALIASES, Settings
+from services.stack.settings import Settings
 
 GIB = 2**30
 # On the GPU: CUDA context, NCCL and cuBLAS. On the CPU: an engine's three processes.
@@ -83,7 +81,7 @@ class Split:
 
 
 class Plan:
-    """Both engines in `memory` bytes of a GPU, or of the machine for the CPU profile."""
+    """The engines in `memory` bytes of a GPU, or of the machine for the CPU profile."""
 
     def __init__(self, kind: Platform, memory: int, engines: Sequence[EngineMemory]) -> None:
         self.kind = kind
@@ -95,7 +93,7 @@ class Plan:
         return sum(engine.total for engine in self.engines)
 
     def problems(self) -> list[str]:
-        """Why the engines would not start, or would run out of memory; empty when both fit."""
+        """Why the engines would not start, or would run out of memory; empty when all fit."""
         found = []
         for engine in self.engines:
             if engine.contexts < 1:
@@ -110,7 +108,7 @@ class Plan:
                 )
         if self.used > self.memory:
             found.append(
-                f"both models need {gib(self.used)}, {gib(self.used - self.memory)} more than there is; "
+                f"the models need {gib(self.used)}, {gib(self.used - self.memory)} more than there is; "
                 "lower kv-cache-memory-bytes, or choose smaller models"
             )
         elif self.kind == "cuda":
@@ -144,21 +142,21 @@ class Plan:
 
 
 def plan(settings: Settings, memory: int) -> Plan:
-    """The plan for the two engines of the settings' profile in `memory` bytes.
+    """The plan for one engine of each kind in the settings in `memory` bytes.
 
     Raises:
         Failure: a model, or a value in the profile, is not known.
     """
     kind: Platform = "cpu" if settings.engine == "cpu" else "cuda"
     engines = []
-    for alias in ALIASES:
-        path = settings.profile / f"{alias}.yaml"
-        values = yaml.safe_load(path.read_text())
+    for name in settings.kinds:
+        values = settings.values(name)
         model = models.find(values["model"], values.get("revision"))
         try:
-            engines.append(engine_memory(alias, values, model, kind, memory))
+            engines.append(engine_memory(name, values, model, kind, memory))
         except (KeyError, ValueError, TypeError) as error:
-            raise Failure(f"{path.name} of {path.parent.name} cannot be planned for: {error}.") from None
+            where = f"{name}.yaml of {settings.profile.name}"
+            raise Failure(f"{where} cannot be planned for: {error}.") from None
     return Plan(kind, memory, engines)
 
 

@@ -11,7 +11,7 @@ import yaml
 
 from services.stack.environments import ROOT
 from services.stack.failure import Failure
-from services.stack.settings import ALIASES
+from services.stack.settings import Settings
 
 # huggingface_hub's own default is in the user's home; the engines are told this one.
 HOME = Path(os.environ.get("HF_HOME") or ROOT / "models")
@@ -57,10 +57,10 @@ def text_config(model: Model) -> Mapping[str, Any]:
     return config
 
 
-def pinned(profile: Path) -> Iterator[tuple[str, str | None]]:
-    """Name and revision of those of a profile's models that come from the hub."""
-    for alias in ALIASES:
-        values = yaml.safe_load((profile / f"{alias}.yaml").read_text())
+def pinned(settings: Settings) -> Iterator[tuple[str, str | None]]:
+    """Name and revision of those of the engines' models that come from the hub."""
+    for kind in settings.kinds:
+        values = settings.values(kind)
         if not (ROOT / values["model"]).is_dir():
             yield values["model"], values.get("revision")
 

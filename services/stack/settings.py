@@ -11,19 +11,26 @@ import math
 import os
 import re
 import secrets
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+import yaml
 from dotenv.parser import parse_stream
 
+from services.stack import model_list
 from services.stack.environments import ROOT
 from services.stack.failure import Failure
 
 KEY = "LITELLM_MASTER_KEY"
-ALIASES = ("coder", "general")
+# Settings of earlier versions, and where they went.
+_MOVED = {
+    "MODEL_ALIASES": "router_settings.model_group_alias in config/litellm.yaml",
+}
 PROFILES = ROOT / "config" / "engines"
 # The profile that `up --engine cpu|cuda` selects when PROFILE is for the other kind of machine.
 DEFAULT_PROFILE = {"cpu": "cpu", "cuda": "blackwell-96gb"}
@@ -33,17 +40,26 @@ _ASSIGNMENT = re.compile(rf"^{KEY}=.*$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Engine:
-    """One of the engines of `alias`, numbered from 1. `port` is None if it runs on another host."""
+    """One of the engines of the model `alias`, numbered from 1.
+
+    Attributes:
+        alias: its model_name in config/litellm.yaml.
+        kind: its file in the profile is `kind`.yaml; engines of one kind are numbered together.
+        port: None if it runs on another host.
+        setting: what holds its URL.
+    """
 
     alias: str
+    kind: str
     number: int
     url: str
     port: int | None
+    setting: str
 
     @property
     def name(self) -> str:
         """The name of the engine's service: `coder`, `coder-2` ..."""
-        return self.alias if self.number == 1 else f"{self.alias}-{self.number}"
+        return self.kind if self.number == 1 else f"{self.kind}-{self.number}"
 
 
 @dataclass(frozen=True)
@@ -94,7 +110,38 @@ class Settings:
     @cached_property
     def engines(self) -> tuple[Engine, ...]:
         """All engines, including those on other hosts."""
-        return tuple(engine for alias in ALIASES for engine in _engines(alias, self.variables))
+        return tuple(_engines(self.variables))
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The engines' files in the profile, without `.yaml`, in the order of model_list."""
+        return tuple(dict.fromkeys(engine.kind for engine in self.engines))
+
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """The names of the models that engines serve, in the order of model_list."""
+        return tuple(dict.fromkeys(engine.alias for engine in self.engines))
+
+    def values(self, kind: str) -> dict[str, Any]:
+        """The content of an engine's file in the profile.
+
+        Raises:
+            Failure: it is not vLLM's configuration.
+        """
+        path = self.profile / f"{kind}.yaml"
+        try:
+            values = yaml.safe_load(path.read_text())
+        except (OSError, yaml.YAMLError) as error:
+            raise Failure(f"{path} cannot be read: {' '.join(str(error).split())}.") from None
+        if not isinstance(values, dict) or not isinstance(values.get("model"), str):
+            raise Failure(f"{path} lacks model.")
+        return values
+
+    @property
+    def common(self) -> dict[str, str]:
+        """The settings of .env.example: all but the keys of other services, which only the router needs."""
+        example = _read(EXAMPLE)
+        return {name: value for name, value in self.variables.items() if name in example}
 
     @property
     def local_engines(self) -> dict[str, Engine]:
@@ -162,14 +209,16 @@ class Settings:
         if name is None:
             return self
         changed = Settings(self.home, {**self.variables, "PROFILE": name})
-        absent = [alias for alias in ALIASES if not (changed.profile / f"{alias}.yaml").is_file()]
-        if not name or len(absent) == len(ALIASES):
+        kinds = changed.kinds
+        absent = [kind for kind in kinds if not (changed.profile / f"{kind}.yaml").is_file()]
+        if not name or not any(changed.profile.glob("*.yaml")):
             known = ", ".join(sorted(path.name for path in PROFILES.iterdir() if path.is_dir()))
             problem = f"PROFILE={name} is unknown" if name else "PROFILE is empty"
             raise Failure(f"{problem}; set it to one of: {known}.")
         if absent:
             raise Failure(
-                f"PROFILE={name} lacks {absent[0]}.yaml in {changed.profile}; copy it from another."
+                f"PROFILE={name} lacks {absent[0]}.yaml in {changed.profile}; copy it from another, or "
+                f"remove hosted_vllm/{absent[0]} from {model_list.path_of(changed.variables)}."
             )
         if changed.engine not in DEFAULT_PROFILE:
             file = changed.profile / "engine.env"
@@ -202,9 +251,13 @@ def load(folder: Path | None = None) -> Settings:
     folder = folder or home()
     defaults = _read(EXAMPLE)
     own = _read(folder / ".env")
+    config = model_list.path_of(defaults | own)
+    known = defaults.keys() | model_list.variables_of(config)
     for name in own:
-        if name not in defaults:
-            close = difflib.get_close_matches(name, defaults, n=1)
+        if name in _MOVED:
+            raise Failure(f"{name} in {folder / '.env'} is {_MOVED[name]} now; move it there.")
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {close[0]}?" if close else "see .env.example."
             raise Failure(f"{name} in {folder / '.env'} is not a setting; {hint}")
     settings = Settings(folder, defaults | own)
@@ -328,28 +381,40 @@ def _check_router_url(url: str) -> None:
         raise Failure(f"ROUTER_URL={url} is not a URL; set it to one, such as https://ai.example.com.")
 
 
-def _engines(alias: str, variables: dict[str, str]) -> list[Engine]:
-    name = f"{alias.upper()}_URL"
-    urls = [url.strip() for url in variables[name].split(",") if url.strip()]
-    if len(set(urls)) < max(1, len(urls)):
-        raise Failure(f"{name} must hold one or more URLs, each once, for example http://127.0.0.1:8001.")
-    return [_engine(alias, number, url, name) for number, url in enumerate(urls, 1)]
+def _engines(variables: dict[str, str]) -> Iterator[Engine]:
+    counts: Counter[str] = Counter()
+    seen: set[tuple[str, str]] = set()
+    for entry in model_list.entries(variables):
+        if entry.engine is None:
+            continue
+        if entry.engine in ("router", "ui"):
+            raise Failure(f"hosted_vllm/{entry.engine} has the name of a service; rename the engine.")
+        urls = [url.strip() for url in entry.base.split(",") if url.strip()]
+        found = {(entry.engine, url) for url in urls}
+        if not urls or len(found) < len(urls) or seen & found:
+            raise Failure(
+                f"{entry.setting} must hold one or more URLs, each once, for example http://127.0.0.1:8001."
+            )
+        seen |= found
+        for url in urls:
+            counts[entry.engine] += 1
+            yield _engine(entry.name, entry.engine, counts[entry.engine], url, entry.setting)
 
 
-def _engine(alias: str, number: int, url: str, name: str) -> Engine:
+def _engine(alias: str, kind: str, number: int, url: str, name: str) -> Engine:
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
     except ValueError:
         parts, host, port = urlsplit(""), "", None
-    if parts.scheme not in ("http", "https") or not host or parts.path not in ("", "/"):
+    if parts.scheme not in ("http", "https") or not host or parts.path not in ("", "/", "/v1", "/v1/"):
         raise Failure(f"{name}: {url} is not the URL of an engine, such as http://127.0.0.1:8001.")
     if host == "127.0.0.1" and parts.scheme == "http":
         if port is None:
             raise Failure(f"{name}: {url} lacks the port that the engine listens on, for example {url}:8001.")
-        return Engine(alias, number, url, port)
+        return Engine(alias, kind, number, f"{parts.scheme}://{parts.netloc}", port, name)
     if host in ("localhost", "0.0.0.0", "::", "::1") or host.startswith("127."):  # noqa: S104 - compared
         raise Failure(
             f"{name}: {url} must be http://127.0.0.1:PORT, because local engines listen only there."
         )
-    return Engine(alias, number, url, None)
+    return Engine(alias, kind, number, f"{parts.scheme}://{parts.netloc}", None, name)

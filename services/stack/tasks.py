@@ -112,7 +112,7 @@ def _eval(parser: ArgumentParser) -> None:
         choices=["fim", "code", "lossless"],
         help="fill in the middle; write functions; or whether speculation leaves answers as they are",
     )
-    parser.add_argument("--model", default="coder", help="name of the model or engine (default: coder)")
+    parser.add_argument("--model", help="name of the model, or engine for lossless (default: the first)")
     parser.add_argument("--profile", help="lossless: a folder under config/engines (default: PROFILE)")
     parser.add_argument(
         "--option",
@@ -151,7 +151,7 @@ TASKS = {
         Task("setup", "prepare everything without starting it", "commands.setup:setup", _setup),
         Task(
             "plan",
-            "check that both models fit into GPU memory, and show the split",
+            "check that the models fit into GPU memory, and show the split",
             "commands.plan:plan",
             _plan,
         ),

@@ -23,7 +23,7 @@ TOLERATED = yaml.safe_load((ROOT / "config" / "parameters.yaml").read_text())
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_tool_is_served_as_it_asks(served: Served, name: str) -> None:
-    for request in check.requests_of(name, FIM_MODEL):
+    for request in check.requests_of(name, "coder", FIM_MODEL):
         outcome = check.send(request, served.url, served.key)
         assert outcome.works, f"{request.what}: {outcome.detail}"
         sent, body = request.body, served.requests()[-1]["body"]
@@ -47,7 +47,7 @@ def test_a_superseded_completion_leaves_the_engine_and_the_newest_is_served(serv
     at_once = 20 * served.service.round_trip()
     served.service.engines["coder"].reset()
     served.answer(ttft_ms=100, itl_ms=50, completion_tokens=200, slots=1)
-    (request,) = check.requests_of("minuet", FIM_MODEL)
+    (request,) = check.requests_of("minuet", "coder", FIM_MODEL)
     headers = {"authorization": f"Bearer {served.key}"}
     engine = served.service.engines["coder"]
     for typed in ("a", "ad", "add"):

@@ -22,7 +22,7 @@ def test_a_tool_is_served_by_the_real_engine(
     stack: Stack, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(check, "MOST_EVENTS", 4)  # then it leaves, as an editor does
-    for request in check.requests_of(name, FIM_MODEL):
+    for request in check.requests_of(name, "coder", FIM_MODEL):
         if not request.body.get("stream"):
             request.body["max_tokens"] = 8
         outcome = check.send(request, stack.url, stack.key)

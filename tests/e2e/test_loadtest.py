@@ -39,6 +39,7 @@ def test_an_independent_tool_measures_the_same(stack: Stack) -> None:
     variables = {
         "LITELLM_MASTER_KEY": stack.key,
         "PROFILE": "cpu",
+        "LITELLM_CONFIG": "config/litellm.yaml",
         "ROUTER_URL": stack.url,
         "CODER_URL": stack.engines["coder"],
         "GENERAL_URL": stack.engines["general"],

@@ -15,7 +15,7 @@ from tests.support.stack import Stack
 CACHES = ROOT / "tests" / "unit" / "stack" / "kv_cache.yaml"
 
 
-@pytest.mark.parametrize("number", [0, 1], ids=settings.ALIASES)
+@pytest.mark.parametrize("number", [0, 1], ids=["coder", "general"])
 def test_the_planned_cache_is_the_one_that_vllm_reports(stack: Stack, number: int) -> None:
     loaded = settings.load(stack.home)
     engine = memory.plan(loaded, 64 * memory.GIB).engines[number]

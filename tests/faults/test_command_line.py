@@ -106,7 +106,8 @@ def test_another_users_checkout_can_be_asked_for_help(tmp_path: Path) -> None:
     [
         ("QUEUE_MAX=lots", "QUEUE_MAX"),
         ("TRUNCATE=perhaps", "TRUNCATE"),
-        ("MODEL_ALIASES=gpt=other", "MODEL_ALIASES"),
+        ("MODEL_ALIASES=gpt=general", "MODEL_ALIASES"),
+        ("LITELLM_CONFIG=/nonexistent", "LITELLM_CONFIG"),
         ("REDIS_URL=localhost", "REDIS_URL"),
         ("LITELLM_MASTER_KEY=short", "LITELLM_MASTER_KEY"),
         ("KEYS_FILE=/nonexistent", "KEYS_FILE"),

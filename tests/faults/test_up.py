@@ -49,7 +49,7 @@ def test_models_that_do_not_fit_are_refused_before_anything_is_installed(tmp_pat
     stack.path = smi.parent
     up = stack.run("up")
     assert up.returncode == 1 and up.stderr.count("\n") == 1
-    assert "23.6 GiB that are free" in up.stderr and "both models need" in up.stderr
+    assert "23.6 GiB that are free" in up.stderr and "the models need" in up.stderr
     assert "./run plan --profile blackwell-96gb" in up.stderr
     assert stack.processes() == []
     shown = stack.run("plan")

@@ -11,6 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from router.litellm.config import read_config
 from router.models import read_models
 from router.settings import read_settings
 from services.stack.environments import BY_NAME, ROOT
@@ -111,7 +112,8 @@ def test_the_router_accepts_its_settings(layer: str, monkeypatch: pytest.MonkeyP
     for name, value in (variables | {"LITELLM_MASTER_KEY": KEY}).items():
         monkeypatch.setenv(name, value)
     read = read_settings()
-    assert set(read_models(read, [])) == {"coder", "general"}
+    models = read_models(read, read_config(ROOT / read.litellm_config), [])
+    assert set(models) == {"coder", "general"}
     # The files that it looks for are those that are mounted.
     sources = router["volumes"][0]["projected"]["sources"]
     profile = one(manifests, "ConfigMap", sources[1]["configMap"]["name"])["data"]

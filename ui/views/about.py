@@ -120,9 +120,8 @@ def _editors(chat: ChatSession) -> None:
     if not found:
         return
     tool = found[st.selectbox("Settings for", list(found))]
-    names = [model.name for model in chat.backend.models if model.root == "coder"]
     ratio = chat.backend.settings.context_ratio
-    filled = ide.values(_endpoint(chat).removesuffix("/v1"), key, chat.backend.windows, ratio, names)
+    filled = ide.values(_endpoint(chat).removesuffix("/v1"), key, chat.backend.models, ratio)
     st.markdown(f"Put this into `{tool.file}`." if tool.file else "Enter this by hand.")
     st.code(tool.settings(filled), language=tool.language)
     st.caption(f"Limitations: {plain(tool.limits)}")

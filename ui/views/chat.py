@@ -11,16 +11,11 @@ from ui.session import ChatSession
 from ui.views import messages, options, sidebar
 
 _SIGN = {"ready": ":green[●]", "loading": ":orange[◐]", "down": ":red[○]"}
-_PURPOSE = {
-    "coder": "code: write, explain, review, complete",
-    "general": "everything else: text, plans, questions",
-}
+# Which of the models each is for: the first, or the second if there is one.
 _EXAMPLES = {
-    "coder": [
-        "Write a Python function that merges overlapping intervals, with tests.",
-        "What does `git rebase --onto` do? Show one example.",
-    ],
-    "general": ["Draft a short, friendly release note for a bug fix in our login page."],
+    "Write a Python function that merges overlapping intervals, with tests.": 0,
+    "What does `git rebase --onto` do? Show one example.": 0,
+    "Draft a short, friendly release note for a bug fix in our login page.": 1,
 }
 
 
@@ -121,8 +116,8 @@ def _attached(chat: ChatSession) -> None:
 def _models(chat: ChatSession) -> list[str]:
     """The models to choose from; a conversation with none of them gets one."""
     chosen, readiness = chat.current.options, chat.backend.readiness
-    models = sorted(readiness.models) if readiness else sorted(_PURPOSE)
-    if chosen.model not in models:
+    models = list(readiness.models) if readiness else [name for name in (chosen.model,) if name]
+    if models and chosen.model not in models:
         preferred = chat.storage.preferences.model
         chosen.model = preferred if preferred in models else models[0]
     return models
@@ -140,12 +135,17 @@ def _header(chat: ChatSession, models: list[str]) -> None:
         st.segmented_control(
             "Model",
             models,
-            default=conversation.options.model,
-            required=True,
+            default=conversation.options.model or None,
+            required=bool(models),
             key=key,
             on_change=choose,
             label_visibility="collapsed",
-            help=" · ".join(f"**{name}**: {_PURPOSE[name]}" for name in models if name in _PURPOSE) or None,
+            help=" · ".join(
+                f"**{plain(model.name)}**: {plain(model.description)}"
+                for model in chat.backend.models
+                if model.name in models and model.description
+            )
+            or None,
         )
         with fragment_place():
             _state(chat)
@@ -182,10 +182,10 @@ def _welcome(chat: ChatSession) -> None:
     st.markdown("## What are you working on?", anchors=False)
     readiness = chat.backend.readiness
     if readiness:
-        lines = [
-            f"- **{name}** for {_PURPOSE[name]}" for name in sorted(readiness.models) if name in _PURPOSE
-        ]
-        st.markdown("\n".join(lines))
+        described = [model for model in chat.backend.models if model.name == model.root and model.description]
+        st.markdown(
+            "\n".join(f"- **{plain(each.name)}** for {plain(each.description)}" for each in described)
+        )
     st.caption(
         f"Attach up to {attachments.MAX_FILES} text files of {attachments.MAX_KILOBYTES} KB with +. "
         "Enter sends, Shift+Enter starts a new line, Esc stops an answer."
@@ -197,17 +197,18 @@ def _welcome(chat: ChatSession) -> None:
         chat.ask(question)
 
     examples = st.container(key="examples", gap="small")
-    for model, questions in _EXAMPLES.items():
-        for question in questions:
-            examples.button(
-                f":gray[{model}] {plain(question)}",
-                on_click=ask,
-                args=(model, question),
-                type="secondary",
-                width="stretch",
-                key=f"try-{question}",
-            )
-    st.page_link("views/about.py", label="Use both models in your editor", icon=":material/code:")
+    models = list(readiness.models) if readiness else [""]
+    for question, number in _EXAMPLES.items():
+        model = models[min(number, len(models) - 1)]
+        examples.button(
+            (f":gray[{plain(model)}] " if model else "") + plain(question),
+            on_click=ask,
+            args=(model, question),
+            type="secondary",
+            width="stretch",
+            key=f"try-{question}",
+        )
+    st.page_link("views/about.py", label="Use the models in your editor", icon=":material/code:")
 
 
 def _bar(chat: ChatSession) -> None:

@@ -61,9 +61,7 @@ def installation(settings: Settings) -> Iterator[Check]:
         chosen = precision.chosen(settings)
         yield Check("precision", str(chosen or "will be prepared and measured by ./run up"))
     else:
-        absent = [
-            name for name, revision in models.pinned(settings.profile) if not models.here(name, revision)
-        ]
+        absent = [name for name, revision in models.pinned(settings) if not models.here(name, revision)]
         yield Check("models", f"will be fetched by ./run up: {', '.join(absent)}" if absent else "fetched")
     yield _key(settings)
 
@@ -120,13 +118,13 @@ def _gpu(settings: Settings) -> Check:
         return Check("GPU", "", f"No NVIDIA GPU found (nvidia-smi does not answer); {remedy}.")
     for name, engine in settings.local_engines.items():
         if (last := max(gpus.of_engine(settings, engine), default=0)) >= len(found):
-            setting = f"{engine.alias.upper()}_URL"
-            return Check("GPU", "", f"{name} needs GPU {last}, there are {len(found)}; shorten {setting}.")
+            shorten = f"shorten {engine.setting}"
+            return Check("GPU", "", f"{name} needs GPU {last}, there are {len(found)}; {shorten}.")
     return Check("GPU", "; ".join(f"{gpu.name}, {gib(gpu.total)}" for gpu in found))
 
 
 def _gpu_memory(settings: Settings) -> Check:
-    """Whether both models fit into the free memory of the smallest GPU."""
+    """Whether the models fit into the free memory of the smallest GPU."""
     free = min((gpu.total - gpu.used for gpu in gpus.found()), default=0)
     subject, profile = "memory of the GPU", settings.profile.name
     try:
@@ -137,7 +135,7 @@ def _gpu_memory(settings: Settings) -> Check:
         remedy = f"./run plan --profile {profile} shows the split"
         text = f"The models of {profile} do not fit into the {gib(free)} that are free"
         return Check(subject, "", f"{text}: {problems[0]} ({remedy}).")
-    return Check(subject, f"{gib(free)} free, enough for both models")
+    return Check(subject, f"{gib(free)} free, enough for the models")
 
 
 def _memory(settings: Settings) -> Check:
@@ -163,7 +161,7 @@ def _disk(settings: Settings) -> Check:
 
 def _port(service: str, port: int, settings: Settings) -> Check:
     engine = settings.local_engines.get(service)
-    setting = f"{engine.alias.upper()}_URL" if engine else f"{service.upper()}_PORT"
+    setting = engine.setting if engine else f"{service.upper()}_PORT"
     address = settings.variables["BIND_ADDRESS"] if service in ("router", "ui") else "127.0.0.1"
     try:
         with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:

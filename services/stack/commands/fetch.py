@@ -52,7 +52,7 @@ def fetch(settings: Settings) -> None:
 
 
 def _fetch(settings: Settings) -> None:
-    for name, revision in dict.fromkeys(models.pinned(settings.profile)):
+    for name, revision in dict.fromkeys(models.pinned(settings)):
         try:
             commit = revision if constants.HF_HUB_OFFLINE else _download(name, revision)
         except GatedRepoError:

@@ -1,4 +1,4 @@
-"""`./run plan`: whether both models fit into the memory of a GPU, and how it is split."""
+"""`./run plan`: whether the models fit into the memory of a GPU, and how it is split."""
 
 import re
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from services.stack.settings import Settings, load
 
 
 def plan(profile: str | None, vram: float | None, write: bool) -> int:
-    """Print the plan for `profile`, or for that of the settings; returns 0 when both models fit, else 1.
+    """Print the plan for `profile`, or for that of the settings; returns 0 when all models fit, else 1.
 
     Args:
         profile: a folder under config/engines.
@@ -92,7 +92,7 @@ def _table(plan: Plan) -> Table:
 def _print_suggestion(settings: Settings, plan: Plan, vram: float | None) -> None:
     split = plan.suggestion()
     if any(s.kv_cache < e.cache.bytes_for(1) for e, s in zip(plan.engines, split.values(), strict=True)):
-        console.print("No split of this memory gives both models a full context.")
+        console.print("No split of this memory gives every model a full context.")
         return
     caches = ", ".join(f"{alias} {_size(s.kv_cache)}" for alias, s in split.items())
     command = f"./run plan --profile {settings.profile.name}{f' --vram {vram:g}' if vram else ''} --write"

@@ -57,9 +57,9 @@ def _pytest(arguments: list[str]) -> int:
 
 
 def _room(environment: str, command: list[str]) -> int:
-    """Run a room's module in its environment, with all settings as environment variables."""
+    """Run a room's module in its environment, with the settings as environment variables."""
     environments.ensure(environment)
-    return _module(environment, command, variables.passed() | load().variables)
+    return _module(environment, command, variables.passed() | load().common)
 
 
 def _module(environment: str, command: list[str], variables: dict[str, str] | None = None) -> int:

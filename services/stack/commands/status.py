@@ -7,7 +7,7 @@ from rich.table import Table
 
 from services.stack import precision
 from services.stack.console import console
-from services.stack.settings import ALIASES, Settings, home, load
+from services.stack.settings import Settings, home, load
 from services.stack.supervision import health
 from services.stack.supervision.supervisor import ServiceState, Supervisor
 
@@ -56,7 +56,7 @@ def _status(
             "uptime_seconds": round(state.uptime, 1) if state else 0.0,
             "port": settings.ports[name],
         }
-    return services, {alias: _model_state(alias, services, settings) for alias in ALIASES}
+    return services, {alias: _model_state(alias, services, settings) for alias in settings.aliases}
 
 
 def _model_state(alias: str, services: dict[str, dict[str, object]], settings: Settings) -> str:

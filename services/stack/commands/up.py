@@ -1,6 +1,7 @@
 """`./run up`: starts the services and waits until they are ready."""
 
 import fcntl
+import json
 import os
 import shlex
 import signal
@@ -168,13 +169,14 @@ def _watch(supervisor: Supervisor) -> None:
 
 def _print_addresses(settings: Settings) -> None:
     key = f"sed -n 's/^{KEY}=/oauth2-bearer=/p' {shlex.quote(str(settings.env_file))}"
-    body = '{"model": "coder", "messages": [{"role": "user", "content": "Name three colours."}]}'
+    message = {"role": "user", "content": "Name three colours."}
+    body = json.dumps({"model": settings.aliases[0], "messages": [message]})
     console.print(
-        f"\n  API   {settings.url('router')}/v1   models coder and general"
+        f"\n  API   {settings.url('router')}/v1   models {', '.join(settings.aliases)}"
         f"\n  Chat  {settings.url('ui')}"
         f"\n  Key   {KEY} in {settings.env_file}"
         f"\n\nTry it:\n  {key} | curl -sK- {settings.url('router')}/v1/chat/completions "
-        f"-H 'Content-Type: application/json' -d '{body}'",
+        f"-H 'Content-Type: application/json' -d {shlex.quote(body)}",
         markup=False,
     )
 

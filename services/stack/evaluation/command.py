@@ -28,7 +28,7 @@ PROBLEMS = Path(__file__).with_name("problems.yaml")
 TIMEOUT = 300.0  # seconds
 
 
-def evaluate(suite: str, model: str, profile: str | None, option: str | None) -> int:
+def evaluate(suite: str, model: str | None, profile: str | None, option: str | None) -> int:
     """Carry out one of the suites; returns the exit status.
 
     Raises:
@@ -41,13 +41,15 @@ def evaluate(suite: str, model: str, profile: str | None, option: str | None) ->
     return solved(suite, model)
 
 
-def solved(suite: str, model: str) -> int:
-    """Print the share of the problems in `suite` that `model` solves; returns 0.
+def solved(suite: str, model: str | None) -> int:
+    """Print the share of the problems in `suite` that `model`, or the first one, solves; returns 0.
 
     Raises:
         Failure: the service does not answer, or refuses.
     """
-    ask = partial(_ask, load().variables, model)
+    settings = load()
+    model = model or settings.aliases[0]
+    ask = partial(_ask, settings.variables, model)
     groups: dict[str, list[Problem]] = yaml.safe_load(PROBLEMS.read_text())[suite]
     table = Table("kind", "solved", "not solved", box=None, header_style="bold")
     solved_all = 0

@@ -30,6 +30,7 @@ from services.stack.console import console
 from services.stack.environments import BY_NAME, ROOT
 from services.stack.failure import Failure
 from services.stack.settings import Settings, load
+from services.stack.supervision.guard import end_with_parent
 from services.stack.variables import passed
 
 Tokens = list[int]
@@ -79,11 +80,11 @@ def verdict(without: list[list[Tokens]], with_: list[list[Tokens]]) -> tuple[boo
     return all(difference.answers <= noise for difference in differences), noise, differences
 
 
-def lossless(engine: str, profile: str | None, option: str | None) -> int:
+def lossless(engine: str | None, profile: str | None, option: str | None) -> int:
     """Compare an engine of a profile with and without an option; returns 1 if answers change, else 0.
 
     Args:
-        engine: a file of the profile, without `.yaml`.
+        engine: a file of the profile, without `.yaml`; by default the first model's.
         profile: a folder under config/engines; by default that of the settings.
         option: `NAME=VALUE`, as in the file; by default its speculative-config.
 
@@ -91,6 +92,7 @@ def lossless(engine: str, profile: str | None, option: str | None) -> int:
         Failure: there is nothing to compare, or an engine does not start.
     """
     settings = load().with_profile(profile)
+    engine = engine or next(iter(settings.kinds))
     file = settings.profile / f"{engine}.yaml"
     if not file.is_file():
         raise Failure(f"{file} does not exist; name an engine of the profile with --model.")
@@ -161,9 +163,11 @@ def ask(url: str, values: Mapping[str, Any]) -> list[list[Tokens]]:
             tokens: Tokens = response.json()["choices"][0]["token_ids"]
             return tokens
 
-        rounds = [[answer(prompt) for prompt in prompts] for _ in ROUNDS[:2]]
-        with ThreadPoolExecutor(TOGETHER) as pool:
-            rounds.append(list(pool.map(answer, prompts)))
+        rounds = []
+        for what, threads in zip(ROUNDS, (1, 1, TOGETHER), strict=True):
+            console.print(f"  {len(prompts)} answers {what}")
+            with ThreadPoolExecutor(threads) as pool:
+                rounds.append(list(pool.map(answer, prompts)))
     return rounds
 
 
@@ -190,7 +194,13 @@ def serving(settings: Settings, values: Mapping[str, Any]) -> Iterator[str]:
         log = folder / "log"
         with log.open("w") as output:
             process = subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdout=output, stderr=output, start_new_session=True
+                command,
+                cwd=ROOT,
+                env=environment,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                preexec_fn=lambda: end_with_parent(signal.SIGTERM),
             )
         try:
             url = f"http://127.0.0.1:{port}"

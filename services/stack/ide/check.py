@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,22 +41,23 @@ class Outcome:
     seconds: float
 
 
-def requests_of(tool: str, fim_model: str) -> list[ToolRequest]:
-    """The requests of `tool`; for fill-in-the-middle they use the name `fim_model` for the coder."""
+def requests_of(tool: str, coder: str, fim_model: str) -> list[ToolRequest]:
+    """The requests of `tool` to the model `coder`, which is `fim_model` where it fills in the middle."""
     table = yaml.safe_load(REQUESTS.read_text())
     entries = table.get(tool, table["any"])
+    names = {"@coder@": coder, "@fim_model@": fim_model}
     return [
-        ToolRequest(entry["what"], entry["source"], entry["path"], _filled(entry["body"], fim_model))
+        ToolRequest(entry["what"], entry["source"], entry["path"], _filled(entry["body"], names))
         for entry in entries
     ]
 
 
-def _filled(value: Any, fim_model: str) -> Any:
+def _filled(value: Any, names: Mapping[str, str]) -> Any:
     if isinstance(value, dict):
-        return {key: _filled(item, fim_model) for key, item in value.items()}
+        return {key: _filled(item, names) for key, item in value.items()}
     if isinstance(value, list):
-        return [_filled(item, fim_model) for item in value]
-    return value.replace("@fim_model@", fim_model) if isinstance(value, str) else value
+        return [_filled(item, names) for item in value]
+    return names.get(value, value) if isinstance(value, str) else value
 
 
 def run(tool: Tool, facts: Facts) -> Iterator[Outcome]:
@@ -72,7 +73,7 @@ def run(tool: Tool, facts: Facts) -> Iterator[Outcome]:
             asked.get(f"{facts.base}/health").raise_for_status()
     except httpx.HTTPError as error:
         raise Failure(f"nothing answers at {facts.base} ({_line(error)}); start it with ./run up.") from None
-    for request in requests_of(tool.name, facts.fim_model):
+    for request in requests_of(tool.name, facts.coder, facts.fim_model):
         yield send(request, facts.base, facts.key)
 
 

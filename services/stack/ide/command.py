@@ -35,7 +35,7 @@ def ide(tool: str | None, write: bool, test: bool, url: str | None) -> int:
             return 0
         chosen = _find(tool, read_tools())
         settings = load()
-        facts = facts_of(url, settings.variables)
+        facts = facts_of(url, settings)
         if test:
             return _test(chosen, facts)
         if write:
@@ -69,7 +69,7 @@ def _list(tools: dict[str, Tool]) -> None:
 def _print(tool: Tool, facts: Facts, settings: Settings) -> None:
     """The configuration goes to the standard output, everything else to the standard error."""
     print(f"{tool.title}: {tool.path or 'put this where the tool expects it'}\n", file=sys.stderr)
-    text = tool.fill(facts).rstrip("\n")
+    text = facts.fill(tool.config).rstrip("\n")
     if sys.stdout.isatty():
         Console().print(Syntax(text, tool.language, background_color="default"))
     else:
@@ -97,7 +97,7 @@ def _write(tool: Tool, facts: Facts, settings: Settings) -> None:
     if tool.holds_key and not facts.key:
         raise Failure("the key is not known; set DUOSERVE_API_KEY to the key of that service.")
     path = Path(tool.path).expanduser()
-    result = merge.write(path, tool.fill(facts), tool.format, tool.holds_key, tool.keep)
+    result = merge.write(path, facts.fill(tool.config), tool.format, tool.holds_key, tool.keep)
     if result is False:
         print(f"{path} has this configuration already.")
     else:

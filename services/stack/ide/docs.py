@@ -18,6 +18,8 @@ from services.stack.ide.tools import FEATURES, Facts, Tool, read_tools
 EXAMPLE = Facts(
     base="http://127.0.0.1:4000",
     key=None,
+    coder="coder",
+    general="general",
     windows={"coder": 65536, "general": 32768},
     prompts={"coder": 49152, "general": 24576},
     fim_model="qwen3-coder-30b-a3b-instruct-fp8",
@@ -47,7 +49,7 @@ def _seen(tools: dict[str, Tool]) -> str:
         how = tool.seen["how"]
         seen = set(tool.seen.get("features", ()))
         if how == "replayed":
-            whats = {request.what.split()[0] for request in check.requests_of(tool.name, "coder")}
+            whats = {request.what.split()[0] for request in check.requests_of(tool.name, "coder", "coder")}
             seen = {"connects"} | ({"autocomplete"} & whats) | ({"tools"} if "agent" in whats else set())
         cells = ["yes" if feature in seen else "" for feature in SEEN]
         rows.append(f"| {tool.title} | {tool.seen.get('version', '')} | {how} | {' | '.join(cells)} |")
@@ -56,16 +58,14 @@ def _seen(tools: dict[str, Tool]) -> str:
 
 def _section(tool: Tool) -> str:
     able = ", ".join(feature for feature in FEATURES if feature in tool.can)
-    steps = "\n".join(f"{number}. {step}" for number, step in enumerate(tool.steps, 1)).replace(
-        "@base@", EXAMPLE.base
-    )
+    steps = "\n".join(f"{number}. {EXAMPLE.fill(step)}" for number, step in enumerate(tool.steps, 1))
     where = f"In `{tool.path}`:" if tool.path else ""
     reads = f"Reads the key from `{'` and `'.join(tool.variables)}`." if tool.variables else ""
     about = " ".join(text for text in (reads, where) if text)
     return (
         f"\n## {tool.title}\n\n`./run ide {tool.name}`: {able}.\n\n{steps}\n\n"
         + (f"{about}\n\n" if about else "")
-        + f"```{tool.language}\n{tool.fill(EXAMPLE).rstrip()}\n```\n\nLimits: {tool.limits}\n"
+        + f"```{tool.language}\n{EXAMPLE.fill(tool.config).rstrip()}\n```\n\nLimits: {tool.limits}\n"
     )
 
 

@@ -13,7 +13,7 @@ import yaml
 from services.stack.client import client
 from services.stack.environments import ROOT
 from services.stack.failure import Failure
-from services.stack.settings import ALIASES, KEY, PROFILES
+from services.stack.settings import KEY, Settings
 
 FEATURES = ("chat", "agent", "autocomplete")
 NO_KEY = "YOUR-KEY"  # in place of a key that is not known
@@ -46,13 +46,6 @@ class Tool:
         """Whether the configuration contains the key itself."""
         return "@key@" in self.config
 
-    def fill(self, facts: "Facts") -> str:
-        """The configuration for the service that `facts` describe."""
-        text = self.config
-        for name, value in facts.placeholders().items():
-            text = text.replace(f"@{name}@", value)
-        return text
-
 
 def read_tools(path: Path = ROOT / "config" / "ide.yaml") -> dict[str, Tool]:
     """The tools by name, in the order of the table."""
@@ -78,13 +71,29 @@ def read_tools(path: Path = ROOT / "config" / "ide.yaml") -> dict[str, Tool]:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a configuration says about the service. `windows` and `prompts` are tokens by alias."""
+    """What a configuration says about the service.
+
+    Attributes:
+        coder: the model for code, the first one.
+        general: the one for all else, the second; `coder` if there is only one.
+        windows: the contexts of these two, in tokens.
+        prompts: the share of them that a prompt may fill.
+        fim_model: the name of `coder` by which tools choose their fill-in-the-middle prompt.
+    """
 
     base: str
     key: str | None
+    coder: str
+    general: str
     windows: Mapping[str, int]
     prompts: Mapping[str, int]
     fim_model: str
+
+    def fill(self, text: str) -> str:
+        """`text` with these facts in place of its @placeholders@."""
+        for name, value in self.placeholders().items():
+            text = text.replace(f"@{name}@", value)
+        return text
 
     def placeholders(self) -> dict[str, str]:
         """The values of the @placeholders@ in the table."""
@@ -94,11 +103,13 @@ class Facts:
             "scheme": parts.scheme,
             "host": parts.netloc,
             "key": self.key or NO_KEY,
+            "coder": self.coder,
+            "general": self.general,
             "fim_model": self.fim_model,
-            "coder_window": str(self.windows["coder"]),
-            "general_window": str(self.windows["general"]),
-            "coder_prompt": str(self.prompts["coder"]),
-            "general_prompt": str(self.prompts["general"]),
+            "coder_window": str(self.windows[self.coder]),
+            "general_window": str(self.windows[self.general]),
+            "coder_prompt": str(self.prompts[self.coder]),
+            "general_prompt": str(self.prompts[self.general]),
             "answer": str(min(self.windows[alias] - self.prompts[alias] for alias in self.windows)),
         }
 
@@ -122,24 +133,26 @@ def key_for(url: str | None, settings: Mapping[str, str]) -> str | None:
     return os.environ.get("DUOSERVE_API_KEY") or (settings[KEY] or None if url is None else None)
 
 
-def facts_of(url: str | None, settings: Mapping[str, str]) -> Facts:
+def facts_of(url: str | None, settings: Settings) -> Facts:
     """The facts that the running service publishes or, if it does not answer, those of the profile.
 
     Raises:
         Failure: `url` is not an address.
     """
-    base, key = base_url(url, settings), key_for(url, settings)
-    names, windows = _published(base, key) or _profile(settings["PROFILE"])
-    ratio = float(settings["CONTEXT_RATIO"])
+    variables = settings.variables
+    base, key = base_url(url, variables), key_for(url, variables)
+    names, windows = _published(base, key) or _profile(settings)
+    coder, general = (list(windows) * 2)[:2]
+    ratio = float(variables["CONTEXT_RATIO"])
     prompts = {alias: int(ratio * window) for alias, window in windows.items()}
     families = yaml.safe_load((ROOT / "config" / "fim.yaml").read_text())
     parts = [part for family in families.values() for part in family["models"]]
-    fim = next((name for name in names if any(part in name.lower() for part in parts)), "coder")
-    return Facts(base, key, windows, prompts, fim)
+    fim = next((name for name in names if any(part in name.lower() for part in parts)), coder)
+    return Facts(base, key, coder, general, windows, prompts, fim)
 
 
 def _published(base: str, key: str | None) -> tuple[list[str], dict[str, int]] | None:
-    """The names of the coder, and the windows by alias, from /v1/models."""
+    """The names of the first model, and the windows of the first two by name, from /v1/models."""
     try:
         with client(base, headers={"authorization": f"Bearer {key}"}, timeout=3) as asked:
             answer = asked.get(f"{base}/v1/models")
@@ -147,13 +160,19 @@ def _published(base: str, key: str | None) -> tuple[list[str], dict[str, int]] |
         windows = {
             model["id"]: int(model["max_model_len"]) for model in models if model["id"] == model["root"]
         }
-        names = [model["id"] for model in models if model["root"] == "coder"]
-        return names, {alias: windows[alias] for alias in ALIASES}
-    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        first = next(iter(windows))
+        return [model["id"] for model in models if model["root"] == first], _first_two(windows)
+    except (httpx.HTTPError, ValueError, KeyError, TypeError, StopIteration):
         return None
 
 
-def _profile(profile: str) -> tuple[list[str], dict[str, int]]:
-    engines = {alias: yaml.safe_load((PROFILES / profile / f"{alias}.yaml").read_text()) for alias in ALIASES}
-    names = ["coder", str(engines["coder"]["model"]).rstrip("/").rpartition("/")[2].lower()]
-    return names, {alias: int(engine["max-model-len"]) for alias, engine in engines.items()}
+def _profile(settings: Settings) -> tuple[list[str], dict[str, int]]:
+    """The same from the profile."""
+    kinds = {engine.alias: settings.values(engine.kind) for engine in settings.engines}
+    first, values = next(iter(kinds.items()))
+    names = [first, str(values["model"]).rstrip("/").rpartition("/")[2].lower()]
+    return names, _first_two({alias: int(values["max-model-len"]) for alias, values in kinds.items()})
+
+
+def _first_two(windows: Mapping[str, int]) -> dict[str, int]:
+    return dict(list(windows.items())[:2])

@@ -8,7 +8,7 @@ from pathlib import Path
 from services.stack.settings import Settings
 
 # What the guard logs.
-WAITING = b"duoserve: waiting for the other engine to load\n"
+WAITING = b"duoserve: waiting for another engine to load\n"
 STARTING = b"duoserve: starting\n"
 # What vLLM logs while it starts, and what the user reads.
 _PHASES = (
@@ -20,7 +20,7 @@ _PHASES = (
     (re.compile(rb"Starting to load model|Loading safetensors|Downloading"), "loading weights"),
     (re.compile(rb"Initializing a V1 LLM engine"), "starting the engine"),
     (re.compile(STARTING), "importing vLLM"),
-    (re.compile(WAITING), "waiting for the other engine to load"),
+    (re.compile(WAITING), "waiting for another engine to load"),
 )
 # Without the proxy that the environment may name: it is not for loopback.
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))

@@ -186,7 +186,8 @@ class Supervisor:
                 growth=float(self.settings.variables["ENGINE_GROWTH"]),
             )
         else:
-            own, ready_url = self.settings.variables, None
+            own = self.settings.variables if name == "router" else self.settings.common
+            ready_url = None
             limits = Limits(health_url=health.url(name, self.settings))
         return Service(self._command(name), variables.passed() | own, ready_url, limits)
 
@@ -198,7 +199,7 @@ class Supervisor:
             serve = [str(BY_NAME["engine"].python), "-m", "services.engine"]
         else:
             serve = [str(BY_NAME["engine-cuda"].folder / "bin" / "vllm"), "serve"]
-        configuration = os.path.relpath(self.settings.profile / f"{engine.alias}.yaml", ROOT)
+        configuration = os.path.relpath(self.settings.profile / f"{engine.kind}.yaml", ROOT)
         address = ["--host", "127.0.0.1", "--port", str(self.settings.ports[name])]
         return [*serve, "--config", configuration, *address]
 

@@ -23,7 +23,8 @@ from tests.support.waiting import wait_for
 
 def settings(url: str) -> dict[str, str]:
     variables = {"LITELLM_MASTER_KEY": "sk-mock", "PROFILE": "blackwell-96gb", "ROUTER_URL": url}
-    return os.environ | variables | {"CODER_URL": url, "GENERAL_URL": url}
+    variables |= {"LITELLM_CONFIG": "config/litellm.yaml", "CODER_URL": url, "GENERAL_URL": url}
+    return os.environ | variables
 
 
 def judged(done: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:

@@ -13,8 +13,8 @@ from services.stack.ide import merge
 from services.stack.ide.merge import merged
 from tests.unit.ide.test_tools import FACTS, TOOLS
 
-ZED = TOOLS["zed"].fill(FACTS)
-CODEX = TOOLS["codex"].fill(FACTS)
+ZED = FACTS.fill(TOOLS["zed"].config)
+CODEX = FACTS.fill(TOOLS["codex"].config)
 COMMENTED = """// mine
 {
   /* colours */ "theme": "dark", // night
@@ -55,7 +55,7 @@ def test_json_of_any_form_stays_json(text: str) -> None:
 @pytest.mark.parametrize("name", [tool.name for tool in TOOLS.values() if tool.format])
 def test_merging_twice_changes_nothing(name: str) -> None:
     tool = TOOLS[name]
-    config, form = tool.fill(FACTS), tool.format or ""
+    config, form = FACTS.fill(tool.config), tool.format or ""
     empty = {"toml": "# none"}.get(form, "[]" if config.lstrip()[0] in "[-" else "{}")
     once = merged(empty, config, form, tool.keep)
     assert merged(once, config, form, tool.keep) == once
@@ -72,7 +72,7 @@ def test_toml_keeps_comments_and_other_providers() -> None:
 def test_yaml_keeps_comments_names_and_other_models() -> None:
     tool = TOOLS["continue"]
     own = "# mine\nname: My assistant\nmodels:\n  # the first\n  - name: GPT\n    provider: openai\n"
-    after = merged(own, tool.fill(FACTS), "yaml", tool.keep)
+    after = merged(own, FACTS.fill(tool.config), "yaml", tool.keep)
     assert "# mine" in after and "# the first" in after
     settings = yaml.safe_load(after)
     assert settings["name"] == "My assistant"
@@ -95,7 +95,7 @@ def test_a_file_is_written_with_a_copy_of_what_was_there(tmp_path: Path) -> None
 
 def test_a_new_file_with_the_key_is_for_its_owner(tmp_path: Path) -> None:
     path = tmp_path / "new" / "config.yaml"
-    assert merge.write(path, TOOLS["continue"].fill(FACTS), "yaml", secret=True) is None
+    assert merge.write(path, FACTS.fill(TOOLS["continue"].config), "yaml", secret=True) is None
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 

@@ -17,6 +17,8 @@ TOOLS = read_tools()
 FACTS = Facts(
     "https://ai.example.com",
     "the-key-of-this-test",
+    "coder",
+    "general",
     {"coder": 8192, "general": 4096},
     {"coder": 6144, "general": 3072},
     "qwen3-coder-30b",
@@ -40,7 +42,7 @@ def test_the_table_has_the_tools_that_developers_use() -> None:
 @pytest.mark.parametrize("name", TOOLS)
 def test_a_configuration_is_whole(name: str) -> None:
     tool = TOOLS[name]
-    text = tool.fill(FACTS)
+    text = FACTS.fill(tool.config)
     assert not re.search(r"@\w+@", text), "a placeholder was not filled in"
     assert "ai.example.com" in text
     assert set(tool.can) <= set(FEATURES) and tool.can
@@ -55,7 +57,7 @@ def test_a_configuration_is_whole(name: str) -> None:
 
 
 def test_agents_know_what_a_prompt_may_fill() -> None:
-    opencode = json.loads(TOOLS["opencode"].fill(FACTS))["provider"]["duoserve"]["models"]
+    opencode = json.loads(FACTS.fill(TOOLS["opencode"].config))["provider"]["duoserve"]["models"]
     assert opencode["coder"]["limit"] == {"context": 6144, "output": 1024}
 
 
@@ -66,7 +68,7 @@ def test_the_page_has_not_drifted() -> None:
 
 @pytest.mark.parametrize("name", TOOLS)
 def test_every_tool_has_requests_for_what_it_can_do(name: str) -> None:
-    requests = check.requests_of(name, "qwen3-coder-30b")
+    requests = check.requests_of(name, "coder", "qwen3-coder-30b")
     assert requests
     if TOOLS[name].seen["how"] == "replayed":
         whats = {request.what.split()[0] for request in requests}

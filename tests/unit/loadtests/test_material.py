@@ -7,6 +7,8 @@ from random import Random
 from loadtests.workload.material import AgentRun, Conversation, Editing, source_file
 from loadtests.workload.suites import SUITES, RequestGenerator, Workload
 
+MODELS = ("coder", "general")
+
 
 def test_files_are_python_and_no_two_alike() -> None:
     texts = [source_file(Random(seed), 4).text for seed in range(40)]
@@ -17,14 +19,14 @@ def test_files_are_python_and_no_two_alike() -> None:
 
 def test_the_same_seed_gives_the_same_requests() -> None:
     for suite in SUITES:
-        first, second = (RequestGenerator(Workload(suite, seed=7), 3) for _ in range(2))
+        first, second = (RequestGenerator(Workload(suite, MODELS, seed=7), 3) for _ in range(2))
         assert [first.next() for _ in range(10)] == [second.next() for _ in range(10)]
-        other = RequestGenerator(Workload(suite, seed=8), 3)
+        other = RequestGenerator(Workload(suite, MODELS, seed=8), 3)
         assert [first.next() for _ in range(10)] != [other.next() for _ in range(10)]
 
 
 def test_completions_ask_for_50_to_100_tokens_around_a_cursor() -> None:
-    generator = RequestGenerator(Workload("completion"), 0)
+    generator = RequestGenerator(Workload("completion", MODELS), 0)
     requests = [r for r in (generator.next() for _ in range(60)) if r.kind == "completion"]
     assert {50 <= r.body["max_tokens"] <= 100 for r in requests} == {True}
     assert all(len(r.body["prompt"]) > 500 and r.body["suffix"].startswith("\n") for r in requests)

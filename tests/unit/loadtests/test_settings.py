@@ -4,6 +4,7 @@ from loadtests.settings import SettingError, Target
 
 ENVIRONMENT = {
     "PROFILE": "cpu",
+    "LITELLM_CONFIG": "config/litellm.yaml",
     "LITELLM_MASTER_KEY": "sk-test",
     "ROUTER_URL": "http://127.0.0.1:4000/",
     "CODER_URL": "http://127.0.0.1:8001/, http://127.0.0.1:8003",

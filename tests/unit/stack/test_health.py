@@ -7,7 +7,7 @@ def test_the_phase_is_the_last_that_the_log_tells(tmp_path: Path) -> None:
     log = tmp_path / "coder.log"
     assert phase(log) == "starting"
     log.write_bytes(WAITING)
-    assert phase(log) == "waiting for the other engine to load"
+    assert phase(log) == "waiting for another engine to load"
     log.write_bytes(WAITING + STARTING)
     assert phase(log) == "importing vLLM"
     log.write_text(

@@ -69,7 +69,7 @@ def test_activations_are_near_what_vllm_measured() -> None:
 def _pair(vram: float, **values: Any) -> Plan:
     name = "Qwen/Qwen2.5-7B-Instruct-AWQ"
     return Plan(
-        "cuda", int(vram * GIB), [_planned(name, vram, alias, **values) for alias in settings.ALIASES]
+        "cuda", int(vram * GIB), [_planned(name, vram, alias, **values) for alias in ("coder", "general")]
     )
 
 
@@ -82,7 +82,7 @@ def test_the_second_engine_does_not_start_at_vllms_default_utilization() -> None
 
 def test_too_little_memory_and_too_small_a_cache_are_named() -> None:
     (sum_,) = _pair(24, **{"gpu-memory-utilization": 0.46}).problems()
-    assert "both models need 31.1 GiB, 7.1 GiB more" in sum_
+    assert "the models need 31.1 GiB, 7.1 GiB more" in sum_
     small = _pair(24, **{"gpu-memory-utilization": 0.46, "kv-cache-memory-bytes": "1G"}).problems()
     assert [text for text in small if "less than one context of 32,768" in text] == small
 
@@ -203,9 +203,10 @@ def test_an_offloaded_cache_takes_memory_of_the_machine() -> None:
 
 
 def _profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> settings.Settings:
+    loaded = settings.load(tmp_path)
     monkeypatch.setattr(settings, "PROFILES", tmp_path)
     shutil.copytree(ROOT / "config" / "engines" / name, tmp_path / name)
-    return settings.Settings(tmp_path, {"PROFILE": name})
+    return settings.Settings(tmp_path, loaded.variables | {"PROFILE": name})
 
 
 def test_only_write_changes_the_profile_and_keeps_its_comments(

@@ -1,0 +1,156 @@
+"""config/litellm.yaml: every key has its effect, changes nothing, or stops the start with one line."""
+
+import inspect
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from dotenv import dotenv_values
+
+from router.errors import BadSettings
+from router.litellm.config import Config, read_config, verdict
+from router.models import models_list, published_names, read_models
+from router.settings import ROOT, read_settings
+
+Json = dict[str, Any]
+ENGINE = {"model": "hosted_vllm/coder", "api_base": "http://127.0.0.1:8001"}
+UNSET = ENGINE | {"api_base": "os.environ/NO_SUCH"}
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in dotenv_values(ROOT / ".env.example").items():
+        monkeypatch.setenv(name, value or "")
+    monkeypatch.setenv("LITELLM_MASTER_KEY", "q7Zr3kX9vT2mB6nL8wY4dF1hJ5cG0sPa")
+
+
+def config(tmp_path: Path, content: Json) -> Config:
+    path = tmp_path / "litellm.yaml"
+    path.write_text(
+        yaml.safe_dump({"model_list": [{"model_name": "coder", "litellm_params": ENGINE}]} | content)
+    )
+    return read_config(path)
+
+
+def refusal(tmp_path: Path, content: Json) -> str:
+    with pytest.raises(BadSettings) as caught:
+        read_models(read_settings(), config(tmp_path, content), [])
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def schema() -> dict[str, set[str]]:
+    """The keys of LiteLLM's own configuration, by section, as its classes have them."""
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+    import litellm
+    from litellm.proxy._types import ConfigGeneralSettings, ConfigYAML
+    from litellm.router import Router
+    from litellm.types.router import Deployment, LiteLLM_Params, ModelInfo, UpdateRouterConfig
+
+    plain = (bool, int, float, str, list, dict, set, type(None))
+    # litellm_settings sets attributes of the module.
+    settings = {
+        name
+        for name, value in vars(litellm).items()
+        if isinstance(value, plain) and not name.startswith("_") and name == name.lower()
+    }
+    return {
+        "": set(ConfigYAML.model_fields),
+        "general_settings": set(ConfigGeneralSettings.model_fields),
+        "router_settings": {*inspect.signature(Router).parameters, *UpdateRouterConfig.model_fields},
+        "litellm_settings": settings,
+        "model_list": set(Deployment.model_fields) & {"model_name", "litellm_params", "model_info"},
+        "engine": set(LiteLLM_Params.model_fields),
+        "model_info": set(ModelInfo.model_fields),
+    }
+
+
+def test_every_key_of_litellm_is_honoured_harmless_or_refused() -> None:
+    missing = {
+        f"{section}.{key}"
+        for section, keys in schema().items()
+        for key in keys
+        if verdict(section, key) is None
+    }
+    assert not missing, f"router/litellm/keys.yaml says nothing about {sorted(missing)}"
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ({"general_settings": {"database_url": "postgres://"}}, "general_settings.database_url is not"),
+        ({"general_settings": {"master_key": "sk-9"}}, "general_settings.master_key"),
+        ({"general_settings": {"custom_auth": "mine.check"}}, "KEYS_FILE"),
+        ({"general_settings": {"no_such_key": 1}}, "general_settings.no_such_key"),
+        ({"guardrails": []}, "guardrails"),
+        ({"environment_variables": {"A": "b"}}, "environment_variables"),
+        ({"modell_list": []}, "did you mean model_list?"),
+        ({"router_settings": {"routing_strategy": "latency-based-routing"}}, "routing_strategy"),
+        ({"router_settings": {"model_group_alias": {"gpt-4": "nobody"}}}, "model_group_alias.gpt-4"),
+        ({"router_settings": ["x"]}, "router_settings must be a mapping"),
+        ({"router_settings": {"fallbacks": [{"coder": ["nobody"]}]}}, "names nobody"),
+        ({"router_settings": {"fallbacks": {"coder": ["coder"]}}}, "must be a list"),
+        ({"router_settings": {"fallbacks": [{"coder": "coder"}]}}, "needs a list"),
+        ({"router_settings": {"context_window_fallbacks": []}}, "context_window_fallbacks"),
+        ({"litellm_settings": {"fallbacks": []}}, "router_settings.fallbacks"),
+        ({"litellm_settings": {"cache": True}}, "litellm_settings.cache"),
+        ({"model_list": []}, "model_list"),
+        ({"model_list": [{"litellm_params": ENGINE}]}, "entry 1 of model_list needs a model_name"),
+        ({"model_list": [{"model_name": "x"}]}, "litellm_params"),
+        ({"model_list": [{"model_name": "x", "litellm_params": {"model": "hosted_vllm/x"}}]}, "x.yaml"),
+        ({"model_list": [{"model_name": "x", "litellm_params": {"model": "hosted_vllm/../x"}}]}, "x"),
+        ({"model_list": [{"model_name": "x", "litellm_params": {"model": "hosted_vllm/coder"}}]}, "api_base"),
+        ({"model_list": [{"model_name": "x", "litellm_params": ENGINE | {"api_key": "k"}}]}, "x: api_key"),
+        ({"model_list": [{"model_name": "x", "litellm_params": UNSET}]}, "NO_SUCH"),
+        ({"model_list": [{"model_name": "x", "litellm_params": ENGINE | {"api_base": "host:1"}}]}, "origin"),
+        ({"model_list": [{"model_name": "x", "litellm_params": ENGINE, "modelinfo": {}}]}, "modelinfo"),
+        (
+            {"model_list": [{"model_name": name, "litellm_params": ENGINE} for name in ("a", "b")]},
+            "a and b have the same engine",
+        ),
+        (
+            {
+                "model_list": [
+                    {"model_name": "a", "litellm_params": ENGINE | {"model": f"hosted_vllm/{name}"}}
+                    for name in ("coder", "general")
+                ]
+            },
+            "share one file",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_not_honoured_stops_the_start(tmp_path: Path, content: Json, named: str) -> None:
+    assert named in refusal(tmp_path, content)
+
+
+@pytest.mark.parametrize("text", ["", "[", "- a\n", "model_list\n"])
+def test_what_is_no_configuration_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "litellm.yaml").write_text(text)
+    with pytest.raises(BadSettings, match=r"litellm\.yaml"):
+        read_config(tmp_path / "litellm.yaml")
+    with pytest.raises(BadSettings, match="LITELLM_CONFIG"):
+        read_config(tmp_path / "nothing.yaml")
+
+
+def test_several_entries_of_a_name_are_several_engines(tmp_path: Path) -> None:
+    entries = [
+        {"model_name": "fast one", "litellm_params": ENGINE | {"api_base": f"http://127.0.0.1:{port}/v1"}}
+        for port in (8001, 8003)
+    ]
+    models = read_models(read_settings(), config(tmp_path, {"model_list": entries}), [])
+    replicas = models["fast one"].replicas
+    assert [replica.url for replica in replicas] == ["http://127.0.0.1:8001", "http://127.0.0.1:8003"]
+    # The engine knows the model by its own name, whatever clients call it.
+    assert {replica.served for replica in replicas} == {"coder"}
+
+
+def test_a_hidden_name_answers_and_is_not_listed(tmp_path: Path) -> None:
+    settings = {"model_group_alias": {"gpt-4": "coder", "secret": {"model": "coder", "hidden": True}}}
+    read = config(tmp_path, {"router_settings": settings})
+    models = read_models(read_settings(), read, [])
+    names = published_names(models, read.aliases)
+    assert names["secret"] == "coder"
+    listed = [model["id"] for model in models_list(names, models, read.hidden)["data"]]
+    assert "gpt-4" in listed and "secret" not in listed
