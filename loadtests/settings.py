@@ -30,7 +30,12 @@ class Target:
     @classmethod
     def from_environment(cls) -> Target:
         """The service that the environment describes. Raises SettingError."""
-        return cls(router_url(), required("LITELLM_MASTER_KEY"), required("PROFILE"), listed_engines())
+        return cls(
+            required("ROUTER_URL").rstrip("/"),
+            required("LITELLM_MASTER_KEY"),
+            required("PROFILE"),
+            listed_engines(),
+        )
 
     def servers(self) -> dict[str, str]:
         """The URLs of the router and the engines, by the names that `./run status` shows."""
@@ -69,8 +74,7 @@ def required(name: str) -> str:
     value = os.environ.get(name, "")
     if not value:
         raise SettingError(
-            f"{name} is not set: use ./run, or load .env into the environment "
-            "(set -a; . ./.env.example; . ./.env)."
+            f"{name} is not set: use ./run, or load .env into the environment (docs/load-tests.md)."
         )
     return value
 
@@ -88,15 +92,6 @@ def measured_cpu() -> tuple[float, float]:
         raise SettingError(
             "the limits of the cpu profile depend on what this CPU does: run ./run setup, which measures it."
         ) from None
-
-
-def router_url() -> str:
-    """ROUTER_URL, or the router on this machine, at BIND_ADDRESS and ROUTER_PORT."""
-    if url := os.environ.get("ROUTER_URL", ""):
-        return url.rstrip("/")
-    address = required("BIND_ADDRESS")
-    host = "127.0.0.1" if address in ("0.0.0.0", "::", "[::]") else address  # noqa: S104 - compared, not bound
-    return f"http://{host}:{required('ROUTER_PORT')}"
 
 
 def engine_config(profile: str, name: str) -> dict[str, object]:

@@ -56,10 +56,9 @@ def values(base: str, key: str, models: Sequence[ListedModel], ratio: float) -> 
     """
     own = [model for model in models if model.name == model.root] or [ListedModel("", "", 0)]
     coder, general = (own * 2)[:2]
-    families = yaml.safe_load((_CONFIG / "fim.yaml").read_text())
-    parts = [part for family in families.values() for part in family["models"]]
+    # The real name, which comes first after the alias: tools choose their fill-in-the-middle tokens by it.
     names = [model.name for model in models if model.root == coder.name]
-    fim_model = next((name for name in names if any(part in name.lower() for part in parts)), coder.name)
+    fim_model = next((name for name in names if name != coder.name), coder.name)
     scheme, _, host = base.partition("://")
     filled = {"base": base, "scheme": scheme, "host": host, "key": key, "fim_model": fim_model}
     rest = []

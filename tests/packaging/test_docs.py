@@ -110,3 +110,9 @@ def test_the_architecture_lists_every_file() -> None:
     rooms = ("loadtests/", "mock_engine/", "router/", "services/", "ui/")
     modules = [f for f in files.stdout.split() if f.startswith(rooms) and not f.endswith("__init__.py")]
     assert sorted(listed) == sorted(modules)
+
+
+def test_the_changelog_has_the_version() -> None:
+    (version,) = re.findall(r'^version = "(.+)"$', (ROOT / "pixi.toml").read_text(), re.M)
+    newest = re.search(r"^## \[(\d.*?)\]", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert newest and newest.group(1) == version

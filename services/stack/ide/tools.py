@@ -145,9 +145,8 @@ def facts_of(url: str | None, settings: Settings) -> Facts:
     coder, general = (list(windows) * 2)[:2]
     ratio = float(variables["CONTEXT_RATIO"])
     prompts = {alias: int(ratio * window) for alias, window in windows.items()}
-    families = yaml.safe_load((ROOT / "config" / "fim.yaml").read_text())
-    parts = [part for family in families.values() for part in family["models"]]
-    fim = next((name for name in names if any(part in name.lower() for part in parts)), coder)
+    # The real name, which comes first after the alias: tools choose their fill-in-the-middle tokens by it.
+    fim = next((name for name in names if name != coder), coder)
     return Facts(base, key, coder, general, windows, prompts, fim)
 
 
