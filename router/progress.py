@@ -86,7 +86,7 @@ class Progress:
             return await response.text()
 
     async def _ask_for_a_token(self, replica: Replica) -> None:
-        body = {"model": replica.alias, "prompt": "a", "max_tokens": 1}
+        body = {"model": replica.served, "prompt": "a", "max_tokens": 1}
         try:
             async with self._session.post(replica.url + COMPLETIONS, json=body, raise_for_status=True):
                 pass
