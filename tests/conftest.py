@@ -5,10 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler.loadscope import LoadScopeScheduling
 
 from tests.support.service import Service
 from tests.support.stack import Stack
 
+# The tests that start the real service: two engines are all that a machine has memory and cores for.
+NEED_ENGINES = ("tests/e2e/", "tests/browser/test_chat_real.py")
 _STACK = pytest.StashKey[Stack]()
 
 
@@ -54,19 +57,22 @@ def own_service(tmp_path: Path) -> Iterator[Callable[..., Service]]:
             service.stop()
 
 
+class _OneWithEngines(LoadScopeScheduling):  # type: ignore[misc]  # without types
+    """With several processes (`-n`), one runs all that needs real engines; the others take file by file."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "engines" if nodeid.startswith(NEED_ENGINES) else nodeid.split("::")[0]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _OneWithEngines:
+    return _OneWithEngines(config, log)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With several processes (`-n`), one runs all that needs real engines, and begins with it; the others
-    take file by file.
-    """
-    if not hasattr(config, "workerinput"):
-        return
-
-    def needs_engines(item: pytest.Item) -> bool:
-        return not {"stack", "own_stack"}.isdisjoint(getattr(item, "fixturenames", ()))
-
-    items.sort(key=needs_engines, reverse=True)
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("engines" if needs_engines(item) else str(item.path)))
+    """Begin with what takes longest, if there is another process for the rest."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: not item.nodeid.startswith(NEED_ENGINES))
 
 
 @pytest.hookimpl(wrapper=True)
