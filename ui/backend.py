@@ -1,6 +1,7 @@
 """Behind the pages: one event loop for all sessions, which asks the router and watches its state."""
 
 import asyncio
+import contextlib
 import functools
 import logging
 import threading
@@ -116,11 +117,13 @@ class Backend:
             try:
                 self.readiness = await self._router.ready()
                 if not self.models:
-                    self.models = await self._router.models()
+                    # A router that refuses the key answers /ready; the first question shows why.
+                    with contextlib.suppress(RouterFailure):
+                        self.models = await self._router.models()
             except RouterFailure:
                 self.readiness = None
             except Exception as error:
-                _log.error("cannot read the answer of /ready: %s", type(error).__name__)
+                _log.error("cannot read the answer of the router: %s", type(error).__name__)
                 self.readiness = None
             await asyncio.sleep(READY_EVERY)
 

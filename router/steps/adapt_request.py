@@ -72,10 +72,11 @@ def adapt_request(exchange: Exchange, *, models: Mapping[str, Model]) -> None:
 
 
 def _messages(exchange: Exchange, _: Model) -> None:
-    """Messages without nulls, and with the arguments of calls as text, as OpenAI has them."""
+    """Messages without nulls, `content` apart, and with the arguments of calls as text, as OpenAI does."""
     body = exchange.body
     body["messages"] = [
-        {key: value for key, value in message.items() if value is not None} for message in body["messages"]
+        {key: value for key, value in message.items() if value is not None or key == "content"}
+        for message in body["messages"]
     ]
     for message in body["messages"]:
         for call in message.get("tool_calls", []):

@@ -358,10 +358,9 @@ def main() -> int:
     if (status := embedded_model.main()) != 0:
         return status
     try:
-        if arguments.measure:
-            figures = measure(
-                [each.name for each in PREPARED], lambda line: print(line, file=sys.stderr, flush=True)
-            )
+        if arguments.measure is not None:
+            names = arguments.measure or [each.name for each in PREPARED]
+            figures = measure(names, lambda line: print(line, file=sys.stderr, flush=True))
             print(json.dumps({name: asdict(each) for name, each in figures.items()}, indent=1))
         else:
             choose(lambda line: print(line, flush=True))

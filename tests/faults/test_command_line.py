@@ -91,7 +91,7 @@ def test_another_users_checkout_can_be_asked_for_help(tmp_path: Path) -> None:
     (environment / "bin" / "python").chmod(0o755)
     digest = hashlib.sha256((ROOT / "services" / "stack" / "requirements.lock").read_bytes()).hexdigest()
     (environment / ".lock-digest").write_text(digest)
-    for folder in (tmp_path, *tmp_path.parents[:2]):
+    for folder in (tmp_path, *tmp_path.parents[:3]):
         folder.chmod(folder.stat().st_mode | 0o055)
     command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", str(script), "-h"]
     answer = subprocess.run(command, capture_output=True, text=True)

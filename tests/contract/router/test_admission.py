@@ -51,7 +51,8 @@ def places(service: Service) -> float:
 async def order_served(service: Service, bodies: list[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
     """Requests that came one after the other while every slot was taken, as the engine then got them."""
     engine = service.engines["coder"]
-    engine.set(completion_tokens=1)
+    # Long enough that a slot is not given back and taken again while another request is on its way.
+    engine.set(completion_tokens=1, ttft_ms=200)
     async with service.client() as client:
         holding = [
             asyncio.create_task(client.post("/v1/chat/completions", json=chat('mock:{"ttft_ms": 60000}')))

@@ -183,5 +183,5 @@ def test_what_cannot_be_had_is_one_line(hub: Hub, user: User) -> None:
 def test_a_plan_asks_the_hub_for_no_more_than_the_headers(hub: Hub, user: User) -> None:
     planned = user.run("plan", "--vram", "16")
     assert planned.returncode == 0, planned.stdout + planned.stderr
-    assert "0.25 KiB" in planned.stdout  # 2 x 2 layers x 2 heads x 16 x 2 bytes
+    assert "4,096" in planned.stdout  # tokens of 2 x 2 layers x 2 heads x 16 x 2 bytes in 1 MiB
     assert all(asked for asked in hub.ranges(WEIGHTS)), "only parts of the weights were asked for"

@@ -60,7 +60,7 @@ def test_messages_lose_their_nulls() -> None:
     asked = {"role": "user", "content": "hi", "tool_calls": None, "function_call": None, "name": None}
     body, _ = adapted(CHAT, {"messages": [asked, said]})
     as_text = {**call, "function": {"name": "add", "arguments": '{"a":1}'}}
-    assert body["messages"] == [*HI, {"role": "assistant", "tool_calls": [as_text]}]
+    assert body["messages"] == [*HI, {"role": "assistant", "content": None, "tool_calls": [as_text]}]
 
 
 def test_items_of_tools_that_ran_elsewhere_are_left_out_and_named() -> None:
