@@ -372,7 +372,7 @@ def test_an_answer_survives_a_reload(chat: Chat, service: Service) -> None:
 
 @pytest.mark.xfail(
     strict=False,
-    reason="a conversation that two tabs continue at once is now and then shown without an answer",
+    reason="a conversation that two tabs continue at once is at times shown without an answer",
 )
 def test_two_tabs_do_not_overwrite_each_other(open_chat: Open, context: BrowserContext) -> None:
     one = open_chat(context)
