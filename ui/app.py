@@ -12,7 +12,7 @@ from ui.session import ChatSession
 
 
 def _leave(chat: ChatSession) -> None:
-    for answer in list(chat.answers.values()):
+    for answer in chat.unseen():
         chat.backend.abandon(answer)
 
 

@@ -33,6 +33,7 @@ class ChatSession:
     attached: list[Attachment] = field(default_factory=list)  # kept for the next question
     undoable: Undo | None = None
     _missed: str = ""  # id of an answer that could not be found
+    _ended: dict[str, Answer] = field(default_factory=dict)  # the last one of each conversation
     name: str = field(
         default_factory=lambda: f"chat-{new_id()}"
     )  # tells the router's fair queue the askers apart
@@ -171,13 +172,20 @@ class ChatSession:
             if conversation:
                 self._keep(conversation, answer)
                 self.storage.save(conversation)
+                self._ended[key] = answer
         return bool(ended)
+
+    def unseen(self) -> list[Answer]:
+        """The answers that are lost if the page goes away now: the browser has not stored them yet."""
+        ended = (answer for key, answer in self._ended.items() if self.storage.unsaved(key))
+        return [*self.answers.values(), *ended]
 
     def received(self, snapshot: object) -> None:
         """Take over what the browser holds."""
         for old, new in self.storage.receive(snapshot).items():
-            if old in self.answers:
-                self.answers[new] = self.answers.pop(old)
+            for answers in (self.answers, self._ended):
+                if old in answers:
+                    answers[new] = answers.pop(old)
         if self.current.id in self.storage.conversations and not self.answer:
             self.current = self.storage.conversations[self.current.id]
         elif self.answer or self.current.messages:

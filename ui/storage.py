@@ -85,6 +85,10 @@ class BrowserStorage:
         self._add({"op": "delete", "id": conversation_id})
         self._touched[conversation_id] = self._sequence
 
+    def unsaved(self, conversation_id: str) -> bool:
+        """Whether the browser has yet to acknowledge the newest state of a conversation."""
+        return any(change.get("conversation", {}).get("id") == conversation_id for change in self._changes)
+
     def partial(self, answer_id: str) -> Message | None:
         """What the browser has kept of an answer that was growing when its page went away."""
         try:

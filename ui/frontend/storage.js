@@ -78,8 +78,11 @@ function partials() {
   return Object.fromEntries(found);
 }
 
-function forgetPartial(id) {
-  for (const storage of [localStorage, sessionStorage]) storage.removeItem(PARTIAL_PREFIX + id);
+// All of this conversation; two tabs may have had an answer growing in it.
+function forgetPartials(id) {
+  for (const storage of [localStorage, sessionStorage]) {
+    for (const key of Object.keys(storage)) if (key.startsWith(`${PARTIAL_PREFIX}${id}.`)) storage.removeItem(key);
+  }
 }
 
 // Streamlit draws the page as this says when it is loaded; each of the two pages looks for it under its path.
@@ -115,7 +118,7 @@ let latest = null; // the component as it was passed last
 async function make(session, change) {
   if (change.op === "preferences") return prefer(change.preferences);
   if (change.op === "delete") {
-    forgetPartial(change.id);
+    forgetPartials(change.id);
     return place().remove(session.moved[change.id] ?? change.id);
   }
   const conversation = { ...change.conversation };
@@ -124,7 +127,7 @@ async function make(session, change) {
   const bases = [change.base, session.written[conversation.id], conversation.revision];
   if (await place().put(conversation, bases)) {
     session.written[conversation.id] = conversation.revision;
-    if (!conversation.answering) forgetPartial(change.conversation.id);
+    if (!conversation.answering) forgetPartials(change.conversation.id);
     return;
   }
   // Another tab has saved this conversation meanwhile: both versions stay.

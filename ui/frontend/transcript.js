@@ -188,7 +188,7 @@ function update(data) {
 function keepPartial(conversation, answer, message) {
   try {
     const place = JSON.parse(localStorage.getItem(PREFERENCES))?.keep === "tab" ? sessionStorage : localStorage;
-    place.setItem(`duoserve.partial.${conversation}`, JSON.stringify([answer, message]));
+    place.setItem(`duoserve.partial.${conversation}.${answer}`, JSON.stringify([answer, message]));
   } catch (error) {
     console.warn("partial answer", error); // losing it is no reason to stop the answer
   }

@@ -174,7 +174,8 @@ def _state(chat: ChatSession) -> None:
     waiting = bool(chat.current.answering) and not chat.answer
     if waiting:
         chat.resume()
-    if any(answer.ended for answer in chat.answers.values()) or (waiting and chat.answer):
+    found = waiting and (chat.answer or not chat.current.answering)
+    if found or any(answer.ended for answer in chat.answers.values()):
         st.rerun()
 
 

@@ -186,6 +186,18 @@ def test_a_reload_finds_the_running_answer_again(service: FakeService, chat: Cha
     assert later.answer is answer
 
 
+def test_an_answer_is_unseen_until_the_browser_has_stored_it(service: FakeService, chat: ChatSession) -> None:
+    chat.ask("why?")
+    answer = service.asked[0]
+    assert chat.unseen() == [answer]
+    end(answer)
+    chat.collect()
+    assert chat.unseen() == [answer]
+    newest = chat.storage.outgoing()["changes"][-1]["sequence"]
+    chat.storage.acknowledged({"nonce": chat.storage.nonce, "sequence": newest})
+    assert chat.unseen() == []
+
+
 def test_what_the_browser_kept_of_a_lost_answer_is_its_answer(
     service: FakeService, chat: ChatSession
 ) -> None:
