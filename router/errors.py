@@ -40,25 +40,25 @@ def invalid(param: str, problem: str, code: str = "invalid_value") -> ApiError:
     return ApiError(400, f"'{param}' {problem}.", reason="bad_request", param=param, code=code)
 
 
-def engine_failed(alias: str) -> ApiError:
-    """503: the engine died, or the connection to it broke."""
+def unavailable(code: str, message: str, retry_after: int, reason: str | None = None) -> ApiError:
+    """503: the service cannot answer now, but may in `retry_after` seconds. `reason` is `code` by default."""
     return ApiError(
         503,
-        f"The engine of '{alias}' failed to answer. Try again soon; GET /ready shows its state.",
-        reason="engine_failed",
+        message,
+        reason=reason or code,
         kind="service_unavailable",
-        code="engine_failed",
-        headers={"retry-after": "2"},
+        code=code,
+        headers={"retry-after": str(retry_after)},
     )
+
+
+def engine_failed(alias: str) -> ApiError:
+    """503: the engine died, or the connection to it broke."""
+    text = f"The engine of '{alias}' failed to answer. Try again soon; GET /ready shows its state."
+    return unavailable("engine_failed", text, 2)
 
 
 def engine_hangs(alias: str) -> ApiError:
     """503: the engine has stopped making tokens."""
-    return ApiError(
-        503,
-        f"The engine of '{alias}' has stopped making tokens. Try again soon; GET /ready shows its state.",
-        reason="engine_hangs",
-        kind="service_unavailable",
-        code="engine_hangs",
-        headers={"retry-after": "5"},
-    )
+    text = f"The engine of '{alias}' has stopped making tokens. Try again soon; GET /ready shows its state."
+    return unavailable("engine_hangs", text, 5)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import aiohttp
 
 from router.background import background
-from router.errors import ApiError
+from router.errors import ApiError, unavailable
 from router.models import Model, Replica
 
 State = Literal["ready", "loading", "down"]
@@ -167,12 +167,7 @@ class Readiness:
 
 def not_ready(alias: str, status: Status) -> ApiError:
     """503 for a model that is loading or down."""
-    state = "is still loading" if status.state == "loading" else "is down"
-    return ApiError(
-        503,
-        f"The model '{alias}' {state} ({status.reason}). Try again soon; GET /ready shows when it is ready.",
-        reason="not_ready",
-        kind="service_unavailable",
-        code=f"model_{status.state}",
-        headers={"retry-after": "5" if status.state == "loading" else "2"},
-    )
+    state, retry_after = ("is still loading", 5) if status.state == "loading" else ("is down", 2)
+    text = f"The model '{alias}' {state} ({status.reason}). "
+    text += "Try again soon; GET /ready shows when it is ready."
+    return unavailable(f"model_{status.state}", text, retry_after, reason="not_ready")

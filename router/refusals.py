@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from router.errors import ApiError, engine_failed
+from router.errors import ApiError, engine_failed, unavailable
 
 _log = logging.getLogger(__name__)
 # vLLM's lists of what pydantic found: its own, with one dict a line, and pydantic's.
@@ -65,14 +65,7 @@ def engine_refused(status: int, body: bytes, alias: str, sent: Collection[str]) 
         )
     _log.warning("the engine of %s answered %d", alias, status)
     if status in (429, 503):
-        return ApiError(
-            503,
-            f"The engine of '{alias}' is overloaded. Try again soon.",
-            reason="engine_overloaded",
-            kind="service_unavailable",
-            code="engine_overloaded",
-            headers={"retry-after": "2"},
-        )
+        return unavailable("engine_overloaded", f"The engine of '{alias}' is overloaded. Try again soon.", 2)
     return engine_failed(alias)
 
 

@@ -5,7 +5,7 @@ import asyncio
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from router.errors import ApiError, engine_hangs
+from router.errors import ApiError, engine_hangs, unavailable
 from router.exchange import Exchange
 
 _CANCEL_AGAIN_SECONDS = 0.1
@@ -63,14 +63,7 @@ class Cancel:
 
 
 def _shutting_down() -> ApiError:
-    return ApiError(
-        503,
-        "Duoserve is shutting down. Try again soon.",
-        reason="shutdown",
-        kind="service_unavailable",
-        code="shutting_down",
-        headers={"retry-after": "10"},
-    )
+    return unavailable("shutting_down", "Duoserve is shutting down. Try again soon.", 10, reason="shutdown")
 
 
 async def _left(receive: Receive) -> None:

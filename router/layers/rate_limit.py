@@ -13,7 +13,7 @@ from limits.errors import StorageError
 from limits.storage import storage_from_string
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from router.errors import ApiError
+from router.errors import ApiError, unavailable
 from router.exchange import Exchange
 from router.keys import KeyRing
 
@@ -107,14 +107,8 @@ class RateLimit:
                 _log.error("rate limits fail %s: Redis does not answer (%s)", self._without_storage, error)
             self._down = True
             if refuse and self._without_storage == "closed":
-                raise ApiError(
-                    503,
-                    "Rate limits cannot be checked at the moment. Try again soon.",
-                    reason="limits_down",
-                    kind="service_unavailable",
-                    code="rate_limits_unavailable",
-                    headers={"retry-after": "5"},
-                ) from None
+                text = "Rate limits cannot be checked at the moment. Try again soon."
+                raise unavailable("rate_limits_unavailable", text, 5, reason="limits_down") from None
         else:
             if self._down:
                 _log.warning("rate limits work again: Redis answers")

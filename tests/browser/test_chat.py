@@ -417,12 +417,17 @@ def test_a_tab_s_conversations_can_end_with_it(open_chat: Open, context: Browser
     expect(later.page.get_by_text("A secret plan")).to_have_count(0)
 
 
-def test_rename_pin_search_delete_and_undo(chat: Chat) -> None:
-    for question in ("About apples", "About pears"):
+def ask_apart(chat: Chat, *questions: str) -> None:
+    """Each in a conversation of its own; an empty one is open afterwards."""
+    for question in questions:
         chat.ask(question)
         chat.answered()
         chat.button("New chat").first.click()
         expect(chat.messages).to_have_count(0)
+
+
+def test_rename_pin_search_delete_and_undo(chat: Chat) -> None:
+    ask_apart(chat, "About apples", "About pears")
     sidebar = chat.page.get_by_test_id("stSidebar")
     sidebar.get_by_text("About apples").click()
     expect(chat.messages.first).to_contain_text("About apples")
@@ -531,11 +536,7 @@ def test_a_file_that_the_browser_cannot_send_blocks_the_question(chat: Chat, tmp
 
 
 def test_back_and_forward_change_the_conversation(chat: Chat) -> None:
-    for question in ("About apples", "About pears"):
-        chat.ask(question)
-        chat.answered()
-        chat.button("New chat").first.click()
-        expect(chat.messages).to_have_count(0)
+    ask_apart(chat, "About apples", "About pears")
     sidebar = chat.page.get_by_test_id("stSidebar")
     for title in ("About apples", "About pears"):
         sidebar.get_by_text(title).click()
