@@ -115,14 +115,18 @@ let reloadDue = false;
 const sessions = new Map(); // by nonce: {done, acknowledged, moved, written, snapshotSent, queue}
 let latest = null; // the component as it was passed last
 
+function asCopy(conversation, id) {
+  return { ...conversation, id, title: `${conversation.title} (other tab)` };
+}
+
 async function make(session, change) {
   if (change.op === "preferences") return prefer(change.preferences);
   if (change.op === "delete") {
     forgetPartials(change.id);
     return place().remove(session.moved[change.id] ?? change.id);
   }
-  const conversation = { ...change.conversation };
-  conversation.id = session.moved[conversation.id] ?? conversation.id;
+  const moved = session.moved[change.conversation.id];
+  const conversation = moved ? asCopy(change.conversation, moved) : change.conversation;
   // What this session wrote itself may be newer than the base, if a change was made before it was acknowledged.
   const bases = [change.base, session.written[conversation.id], conversation.revision];
   if (await place().put(conversation, bases)) {
@@ -135,7 +139,7 @@ async function make(session, change) {
   session.moved[change.conversation.id] = copy;
   session.snapshotSent = false;
   session.written[copy] = conversation.revision;
-  await place().put({ ...conversation, id: copy, title: `${conversation.title} (other tab)` }, []);
+  await place().put(asCopy(conversation, copy), []);
 }
 
 async function work(nonce) {
