@@ -558,13 +558,13 @@ def test_an_unknown_conversation_is_named(open_chat: Open, context: BrowserConte
 
 
 def test_light_and_dark_can_be_chosen(chat: Chat) -> None:
-    background = "getComputedStyle(document.querySelector('[data-testid=stApp]')).backgroundColor"
-    assert chat.page.evaluate(background) == "rgb(255, 255, 255)"
+    app = chat.page.get_by_test_id("stApp")
+    expect(app).to_have_css("background-color", "rgb(255, 255, 255)")
     chat.button("Settings").click()
     chat.page.get_by_role("radio", name="Dark").or_(chat.button("Dark")).first.click()
-    wait_for(lambda: chat.page.evaluate(background) == "rgb(21, 25, 27)", "it stays light")
+    expect(app).to_have_css("background-color", "rgb(21, 25, 27)")
     chat.page.reload()
-    wait_for(lambda: chat.page.evaluate(background) == "rgb(21, 25, 27)", "it is light again")
+    expect(app).to_have_css("background-color", "rgb(21, 25, 27)")
 
 
 def test_a_long_paste_becomes_a_folded_file(chat: Chat, service: Service, context: BrowserContext) -> None:

@@ -18,6 +18,8 @@ _SIGN = {"ready": ":green[●] ready", "loading": ":orange[◐] loading", "down"
 
 def _page(chat: ChatSession) -> None:
     chat.collect()
+    # The link back names no conversation: it means the one that is open.
+    st.session_state.pop("address", None)
     enliven_page()
     with st.sidebar:
         st.page_link("views/chat.py", label="Back to the chat", icon=":material/arrow_back:")

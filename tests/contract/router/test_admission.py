@@ -25,9 +25,15 @@ def places_are_given_back(service: Service) -> Iterator[None]:
 
 async def test_a_burst_is_served_as_far_as_slots_and_room_go(service: Service) -> None:
     before = len(service.records())
-    service.engines["coder"].set(ttft_ms=150, completion_tokens=1)
+    engine = service.engines["coder"]
+    engine.set(
+        ttft_ms=5000, completion_tokens=1
+    )  # of those that come first: no slot is free before all are there
     async with service.client() as client:
-        asking = (client.post("/v1/chat/completions", json=chat()) for _ in range(150))
+        asking = [asyncio.create_task(client.post("/v1/chat/completions", json=chat())) for _ in range(150)]
+        room = SLOTS + QUEUE_MAX
+        await until(lambda: sum(task.done() for task in asking) == 150 - room, "the rest is refused")
+        engine.set(ttft_ms=20)
         answers = await asyncio.gather(*asking)
     refused = [answer.headers for answer in answers if answer.status_code == 429]
     served = [answer.headers for answer in answers if answer.status_code == 200]
