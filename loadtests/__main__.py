@@ -17,6 +17,7 @@ from loadtests.experiments import crosscheck, side_by_side  # noqa: E402
 from loadtests.judge import slo  # noqa: E402
 from loadtests.report import page, results  # noqa: E402
 from loadtests.settings import ROOT, SettingError  # noqa: E402
+from loadtests.workload.sessions import Session, read_sessions  # noqa: E402
 from loadtests.workload.suites import SUITES  # noqa: E402
 
 
@@ -40,6 +41,17 @@ def positive(text: str) -> float:
     if not 0 < number < float("inf"):
         raise argparse.ArgumentTypeError(f"takes a number above 0, not {text!r}")
     return number
+
+
+def trace(path: str) -> list[Session]:
+    """The sessions of a file."""
+    try:
+        found = read_sessions(Path(path))
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if not found:
+        raise argparse.ArgumentTypeError(f"{path} has no session")
+    return found
 
 
 class Parser(argparse.ArgumentParser):
@@ -81,6 +93,13 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--rate", type=positive, default=0, help="open loop: N requests per second", metavar="N")
     run.add_argument(
         "--think", type=float, default=1, help="multiplies the pauses between requests (0: no pauses)"
+    )
+    run.add_argument(
+        "--sessions",
+        type=trace,
+        metavar="FILE",
+        help="sessions for agent-replay, in the format of loadtests/workload/sessions.py or Mooncake's "
+        "(default: those recorded of coding agents)",
     )
     run.add_argument("--seed", type=int, default=1, help="another seed sends other prompts (default 1)")
     run.add_argument("--slo", type=Path, default=slo.DEFAULT, help="objectives other than loadtests/slo.toml")

@@ -17,3 +17,7 @@ class LoadRequest:
     min_tokens: int = 1
     # Name of a prompt whose answer is compared with the one given without load.
     canary: str = ""
+    # In a replayed session: which one, which turn, and of how many.
+    session: str = ""
+    turn: int = 0
+    turns: int = 0
