@@ -13,7 +13,7 @@ from pathlib import Path  # noqa: E402
 from typing import NoReturn  # noqa: E402
 
 from loadtests import bench, gate  # noqa: E402
-from loadtests.experiments import crosscheck, side_by_side  # noqa: E402
+from loadtests.experiments import crosscheck, replay, side_by_side  # noqa: E402
 from loadtests.judge import slo  # noqa: E402
 from loadtests.report import page, results  # noqa: E402
 from loadtests.settings import ROOT, SettingError  # noqa: E402
@@ -41,6 +41,17 @@ def positive(text: str) -> float:
     if not 0 < number < float("inf"):
         raise argparse.ArgumentTypeError(f"takes a number above 0, not {text!r}")
     return number
+
+
+def add_sessions(command: argparse.ArgumentParser) -> None:
+    """The option for sessions other than the recorded ones."""
+    command.add_argument(
+        "--sessions",
+        type=trace,
+        metavar="FILE",
+        help="sessions for agent-replay, in the format of loadtests/workload/sessions.py or Mooncake's "
+        "(default: those recorded of coding agents)",
+    )
 
 
 def trace(path: str) -> list[Session]:
@@ -94,13 +105,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--think", type=float, default=1, help="multiplies the pauses between requests (0: no pauses)"
     )
-    run.add_argument(
-        "--sessions",
-        type=trace,
-        metavar="FILE",
-        help="sessions for agent-replay, in the format of loadtests/workload/sessions.py or Mooncake's "
-        "(default: those recorded of coding agents)",
-    )
+    add_sessions(run)
     run.add_argument("--seed", type=int, default=1, help="another seed sends other prompts (default 1)")
     run.add_argument("--slo", type=Path, default=slo.DEFAULT, help="objectives other than loadtests/slo.toml")
     run.add_argument(
@@ -137,6 +142,17 @@ def parser() -> argparse.ArgumentParser:
     beside.add_argument("--engine", metavar="URL", help="a running engine instead of the mock")
     beside.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE as well")
     beside.set_defaults(carry_out=side_by_side.run)
+
+    sessions = commands.add_parser(
+        "replay",
+        help="recorded sessions of coding agents, directly to an engine and through the router",
+        description=replay.__doc__,
+    )
+    sessions.add_argument("--rounds", type=int, default=3, help="how often each session is sent (default 3)")
+    sessions.add_argument("--seed", type=int, default=1, help="another seed sends other texts (default 1)")
+    sessions.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE as well")
+    add_sessions(sessions)
+    sessions.set_defaults(carry_out=replay.run)
 
     cross = commands.add_parser(
         "crosscheck",
