@@ -20,7 +20,8 @@ Json = dict[str, Any]
 Key = tuple[str, str]
 _BLOCK = 64  # characters, about the 16 tokens of vLLM's block
 _MOST_PROMPTS = 64  # of one key
-_MOST_BLOCKS = 2_000_000  # of all prompts: 16 MB
+_MOST_BLOCKS = 4_000_000  # of all prompts: 32 MB
+_PART_BLOCKS = 40  # what a part takes besides its own: 320 bytes
 # A prompt continues one that it has more than this share of, by turns.
 _SAME_CONVERSATION = 0.5
 # What is not worth a word: a tenth of the prompt before, or this many tokens. Engines of hybrid models keep
@@ -78,8 +79,8 @@ class Prompt:
         return sum(part.length for part in self.parts)
 
     def size(self) -> int:
-        """Blocks that are kept of it."""
-        return sum(len(part.blocks) for part in self.parts)
+        """The memory it takes, in blocks of 8 bytes."""
+        return _PART_BLOCKS + sum(_PART_BLOCKS + len(part.blocks) for part in self.parts)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from loadtests.workload.sessions import FILE, read_sessions
 from mock_engine import MockEngine
 from tests.support import ROOT
 from tests.support.ports import free_port
@@ -141,6 +142,22 @@ def test_a_trace_of_ones_own_is_replayed(tmp_path: Path) -> None:
     trace.write_text("{}")
     done = loadtest("http://127.0.0.1:1", report, "--sessions", str(trace))
     assert done.returncode == 64 and "line 1" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_sessions_are_compared_directly_and_through_the_router(tmp_path: Path) -> None:
+    """Here the mock is both: each way sends every turn, and nothing is lost in either."""
+    with MockEngine(ttft_ms=5, cached_tokens=200_000, max_model_len=200_000) as engine:
+        command = [sys.executable, "-m", "loadtests", "replay", "--rounds", "1"]
+        command += ["--json", str(tmp_path / "figures.json")]
+        done = subprocess.run(
+            command, cwd=ROOT, env=settings(engine.url), capture_output=True, text=True, timeout=120
+        )
+    assert done.returncode == 0, done.stderr
+    assert "100% / 100%" in done.stdout
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert [session["session"] for session in figures] == [session.name for session in read_sessions(FILE)]
+    for session in figures:
+        assert len(session["direct"]["ttft_ms"]) == len(session["router"]["found_again"]) > 5
 
 
 def test_too_few_requests_are_no_pass(tmp_path: Path) -> None:

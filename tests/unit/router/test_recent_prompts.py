@@ -136,8 +136,10 @@ def test_memory_is_bounded_and_holds_no_text(monkeypatch: pytest.MonkeyPatch) ->
         prompt = Prompt.of({"messages": [{"role": "user", "content": f"{i} secret " * 500}]})
         recent.remember((f"client-{i % 100}", "coder"), prompt, 1000, None)
         assert not any(part.text for part in prompt.parts)
+        recent.remember((f"empty-{i}", "coder"), Prompt.of({"messages": []}), 1, None)
     kept = [prompt for prompts in recent._recent.values() for prompt in prompts]
     assert 0 < sum(prompt.size() for prompt in kept) == recent._blocks <= 1000
+    assert len(recent._recent) < 30
 
 
 @pytest.mark.parametrize(
