@@ -70,7 +70,8 @@ def _figures(run: Run, old: Run | None) -> list[Figure]:
 
     stages = run.stages
     limits = {verdict.metric: verdict.limit for verdict in run.promises if verdict.unit == "ms"}
-    kinds, limit = ("completion", "chat", "canary", "burst"), limits.get("ttft")
+    kinds: tuple[str, ...] = ("completion", "chat", "canary", "burst")
+    limit = limits.get("ttft")
     if any(s.session for stage in stages for s in stage.samples):
         kinds, limit = ("turn",), None
     figures = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -67,7 +67,7 @@ class RequestGenerator:
         self._turns = {"chat": 0, "agent": 0}
         self._replayed = self._replay(number)
         self._think: float | None = None  # the recorded pause after the latest request
-        self._activities = {
+        self._activities: dict[str, Callable[[], LoadRequest]] = {
             "completion": self._completion,
             "chat": self._chat,
             "agent": self._agent,
