@@ -184,7 +184,8 @@ class _Answer:
         """An event of Anthropic's Messages API or of OpenAI's Responses API."""
         delta = data.get("delta") or {}
         match kind:
-            case "message_start":
+            case "message_start":  # vLLM sends it with the first token
+                self.sample.ttft = self.sample.total
                 self._usage(data["message"].get("usage"))
             case "content_block_delta":
                 text, arguments = delta.get("text") or "", "partial_json" in delta
@@ -256,7 +257,7 @@ class _Answer:
         if not self._finish or not self._done:
             missing = "finish_reason" if not self._finish else "[DONE]"
             sample.outcome, sample.detail = "truncated", f"the stream ended without {missing}"
-        elif not sample.text.strip() and not self._tool_call:
+        elif request.min_tokens and not sample.text.strip() and not self._tool_call:
             sample.outcome, sample.detail = "empty", "no content and no tool call"
         elif looks_like_garbage(sample.text):
             sample.outcome, sample.detail = "garbage", sample.text[:200]

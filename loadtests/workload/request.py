@@ -13,7 +13,7 @@ class LoadRequest:
     kind: str
     path: str
     body: dict[str, Any]
-    # An answer with fewer tokens is truncated.
+    # An answer with fewer tokens is truncated; only with 0 it may be empty.
     min_tokens: int = 1
     # Name of a prompt whose answer is compared with the one given without load.
     canary: str = ""

@@ -348,4 +348,5 @@ def _turn(api: str, role: str, text: str, call: str) -> Json:
         kind = "output_text" if api == "responses" else "text"
     if api == "chat" and role != "user":
         return {"role": role, "content": text}
-    return {"role": role, "content": [{"type": kind, "text": text}]}
+    turn = {"role": role, "content": [{"type": kind, "text": text}]}
+    return {"type": "message", **turn} if api == "responses" else turn

@@ -186,6 +186,7 @@ class RequestGenerator:
                     "turn" if turn else "first turn",
                     session.path,
                     body,
+                    min_tokens=0,  # to made-up words, a model may well say nothing
                     session=f"{session.name}/{number}/{run}",
                     turn=turn,
                     turns=len(requests),
