@@ -246,8 +246,11 @@ class _Answer:
         sample.cached_tokens = details.get("cached_tokens", details.get("cache_read_input_tokens"))
         sample.completion_tokens = usage.get("completion_tokens", usage.get("output_tokens"))
         sample.prompt_tokens = usage.get("prompt_tokens", usage.get("input_tokens"))
-        if "cache_read_input_tokens" in usage and sample.prompt_tokens is not None:
-            sample.prompt_tokens += sample.cached_tokens or 0  # Anthropic counts them apart
+        if (
+            sample.prompt_tokens is not None
+        ):  # which Anthropic counts without what is in the cache, or new there
+            parts = ("cache_read_input_tokens", "cache_creation_input_tokens")
+            sample.prompt_tokens += sum(usage.get(part) or 0 for part in parts)
 
     def check(self, request: LoadRequest) -> None:
         """Decide whether what arrived is a complete answer."""

@@ -16,6 +16,7 @@ _TAIL = 8192
 _PROMPT = re.compile(rb'"(?:prompt|input)_tokens":\s*(\d+)')
 _COMPLETION = re.compile(rb'"(?:completion|output)_tokens":\s*(\d+)')
 _CACHED = re.compile(rb'"(?:cached_tokens|cache_read_input_tokens)":\s*(\d+)')
+_CREATED = re.compile(rb'"cache_creation_input_tokens":\s*(\d+)')
 _SEQUENCE = re.compile(rb'"sequence_number":\s*(\d+)')
 _WITH_STREAM_OPTIONS = (CHAT, COMPLETIONS)
 
@@ -63,8 +64,8 @@ def _count(exchange: Exchange, head: bytes, tail: bytes) -> None:
     exchange.completion_tokens = _last(_COMPLETION, tail)
     exchange.cached_tokens = _last(_CACHED, tail, head)
     if exchange.path == MESSAGES and exchange.prompt_tokens is not None:
-        # Anthropic counts what was in the cache apart; here the prompt is all of it.
-        exchange.prompt_tokens += exchange.cached_tokens or 0
+        # Anthropic counts apart what was in the cache, and what is new in it; here the prompt is all of it.
+        exchange.prompt_tokens += (exchange.cached_tokens or 0) + (_last(_CREATED, tail, head) or 0)
     if exchange.path == RESPONSES:
         exchange.sequence_number = _last(_SEQUENCE, tail)
 
