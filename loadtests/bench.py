@@ -14,7 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 from loadtests import gate
 from loadtests.experiments import relay, spawn
 from loadtests.judge import slo
-from loadtests.judge.verdict import NO_VERDICT, exit_status
+from loadtests.judge.verdict import exit_status, outlook
 from loadtests.measure.connection import get_json
 from loadtests.measure.load import Progress, warm_up
 from loadtests.report import page, results
@@ -86,17 +86,9 @@ def run(options: argparse.Namespace) -> int:
     for change in slower:
         print(f"SLOWER  {change.name}: {change.before:.0f} -> {change.after:.0f} ms, ratio {change.ratio}")
     if random:
-        print(RANDOM_WEIGHTS, expected(run), sep="\n")
+        print(RANDOM_WEIGHTS, outlook(run.promises, run.profile), sep="\n")
     print(f"Report: {folder / 'report.html'}")
     return max(exit_status(run.verdicts), 1) if slower else exit_status(run.verdicts)
-
-
-def expected(run: Run) -> str:
-    """Whether the service will keep its promises on this machine, as far as random weights can tell."""
-    for state, what in (("missed", "will miss"), (NO_VERDICT, "may keep or miss")):
-        if names := [promise.name for promise in run.promises if promise.verdict == state]:
-            return f"With {run.profile}, this machine {what}: {'; '.join(names)}."
-    return f"With {run.profile}, this machine will keep every promise."
 
 
 def _part(run: Run, measure: Callable[P, list[T]], *args: P.args, **kwargs: P.kwargs) -> list[T]:
