@@ -28,9 +28,12 @@ def prepare(
     think: float = 1,
     rate: float = 0,
     sessions: Sequence[Session] | None = None,
+    any_text: bool = False,
 ) -> tuple[LoadTest, list[str]]:
     """A load test against a running service, and notes for readers of its figures. `sessions` are what
     `agent-replay` replays, if not the recorded ones.
+
+    With `any_text`, the text of answers is not checked.
 
     Raises ConnectionError, with a message for the user, when the service is not there.
     """
@@ -44,7 +47,7 @@ def prepare(
     if not aliases:
         raise ConnectionError(f"{target.url} serves no model")
     window = next(int(model.get("max_model_len") or 0) for model in served if model["id"] == aliases[0])
-    workload = Workload(suite, aliases, seed, think, window=window)
+    workload = Workload(suite, aliases, seed, think, window=window, any_text=any_text)
     if sessions:
         workload.sessions = sessions
     test = LoadTest(target.url, target.key, workload, rate)

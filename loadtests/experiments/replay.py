@@ -97,7 +97,9 @@ def replay(test: LoadTest, session: Session, url: str, engine: str, rounds: int)
                 if session.api == "chat":
                     body = body | {"stream_options": {"include_usage": True}}
                 name = f"{session.name}/{way}/{number}"
-                request = LoadRequest("turn", session.path, body, 0, "", name, turn, len(turns[way]))
+                request = LoadRequest(
+                    "turn", session.path, body, session=name, turn=turn, turns=len(turns[way]), any_text=True
+                )
                 sample = ways[way][0].measure(request)
                 if sample.status != 200:
                     raise ConnectionError(f"{name}, turn {turn}: {sample.outcome} {sample.detail}")

@@ -13,7 +13,7 @@ class LoadRequest:
     kind: str
     path: str
     body: dict[str, Any]
-    # An answer with fewer tokens is truncated; only with 0 it may be empty.
+    # An answer with fewer tokens is truncated.
     min_tokens: int = 1
     # Name of a prompt whose answer is compared with the one given without load.
     canary: str = ""
@@ -21,3 +21,5 @@ class LoadRequest:
     session: str = ""
     turn: int = 0
     turns: int = 0
+    # Whether any text will do: of random weights, and to made-up words, it is noise.
+    any_text: bool = False

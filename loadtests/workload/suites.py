@@ -47,6 +47,7 @@ class Workload:
     suffix: bool = True  # whether completions carry the text after the cursor
     window: int = 0  # tokens of the first model's context; replayed sessions are scaled to it
     sessions: Sequence[Session] = field(default_factory=lambda: read_sessions(FILE))  # what is replayed
+    any_text: bool = False  # whether the text of answers is not checked
 
     def model_for(self, kind: str) -> str:
         """The alias for requests of this kind: chat goes to the last model, the rest to the first."""
@@ -138,7 +139,8 @@ class RequestGenerator:
         }
         if self._workload.suffix:
             body["suffix"] = suffix
-        return LoadRequest("completion", "/v1/completions", body, min_tokens=length)
+        any_text = self._workload.any_text
+        return LoadRequest("completion", "/v1/completions", body, min_tokens=length, any_text=any_text)
 
     def _chat(self) -> LoadRequest:
         if self._conversation is None or self._turns["chat"] >= 4:
@@ -186,7 +188,7 @@ class RequestGenerator:
                     "turn" if turn else "first turn",
                     session.path,
                     body,
-                    min_tokens=0,  # to made-up words, a model may well say nothing
+                    any_text=True,  # to made-up words, a model may well say nothing
                     session=f"{session.name}/{number}/{run}",
                     turn=turn,
                     turns=len(requests),
@@ -203,4 +205,11 @@ class RequestGenerator:
             "stream": True,
             "stream_options": {"include_usage": True},
         }
-        return LoadRequest(kind, "/v1/chat/completions", body, body.get("min_tokens", 1), canary)
+        return LoadRequest(
+            kind,
+            "/v1/chat/completions",
+            body,
+            body.get("min_tokens", 1),
+            canary,
+            any_text=self._workload.any_text,
+        )
