@@ -2,10 +2,12 @@
 
 `python -m services.engine --config FILE OPTIONS`: the options are vLLM's. What precision.py chose is put
 before and after them, and the process becomes vLLM. For the embedded model that includes one of its two kinds
-of weights; any other model has only its own, and is computed in the same type.
+of weights; any other model has only its own, and is computed in the same type. A model
+for embeddings is served as its file says.
 """
 
 import argparse
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -15,12 +17,19 @@ import yaml
 
 from services.engine import embedded_model, precision
 
+# A tenth of a core where another process wants all of it: enough not to seem to hang.
+_NICE = 10
+
 
 def main() -> int:
     """Become `vllm serve`; returns an exit status only when that is impossible."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("--config", type=Path, required=True)
     values: dict[str, Any] = yaml.safe_load(parser.parse_known_args()[0].config.read_text())
+    vllm = str(Path(sys.executable).with_name("vllm"))
+    if values.get("runner") == "pooling":
+        _yield_to_others()
+        os.execv(vllm, [vllm, "serve", *sys.argv[1:]])  # noqa: S606 - no shell
     try:
         variant, figures = precision.choose(lambda line: print(line, flush=True))
     except precision.UnknownPrecisionError as error:
@@ -29,7 +38,6 @@ def main() -> int:
     except (precision.MeasuringError, OSError) as error:
         print(f"duoserve: cannot measure this CPU: {error}", file=sys.stderr)
         return 1
-    vllm = str(Path(sys.executable).with_name("vllm"))
     if values["model"] in {str(embedded_model.folder(weights)) for weights in embedded_model.SHA256}:
         print(f"duoserve: precision {variant.name}: {figures}", flush=True)
         command = [vllm, "serve", variant.model, *sys.argv[1:], *variant.arguments]
@@ -38,6 +46,14 @@ def main() -> int:
         print(f"duoserve: {variant.settings['dtype']}, which suits this CPU", flush=True)
         command = [vllm, "serve", *sys.argv[1:], *variant.arguments_for(values)]
     os.execv(vllm, command)  # noqa: S606 - no shell
+
+
+def _yield_to_others() -> None:
+    """Let the engines that write answers go first, wherever this one wants the same core."""
+    os.nice(_NICE)
+    # Linux may compare sessions, and not processes; every service is a session.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(_NICE))
 
 
 if __name__ == "__main__":
