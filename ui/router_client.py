@@ -41,6 +41,7 @@ class ListedModel:
     root: str  # the alias or model that the name stands for
     window: int  # context window in tokens; 0: unknown
     description: str = ""  # what it is good for
+    mode: str = "chat"  # what it is for: chat, completion, embedding or rerank
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,7 @@ class RouterClient:
                 str(each.get("root", each["id"])),
                 int(each.get("max_model_len") or 0),
                 str(each.get("description") or ""),
+                str(each.get("mode") or "chat"),
             )
             for each in listed
         ]

@@ -66,7 +66,7 @@ def pinned(settings: Settings) -> Iterator[tuple[str, str | None]]:
 
 
 def is_folder(name: str) -> bool:
-    """Whether a model is a folder of this checkout, or will be: those that `setup` prepares are in models/."""
+    """Whether a model is a folder of this checkout, or becomes one when `setup` prepares it."""
     return name.startswith("models/") or (ROOT / name).is_dir()
 
 

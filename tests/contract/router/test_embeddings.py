@@ -124,8 +124,8 @@ def test_a_model_for_embeddings_does_not_chat(service: Service, path: str) -> No
     assert answer.status_code == 400 and "use 'coder' or 'general'" in answer.json()["error"]["message"]
 
 
-def test_without_a_model_for_it_the_answer_says_so(own_service: Any) -> None:
-    answer = own_service().start().post(PATH, {"input": "a"})
+def test_without_a_model_for_it_the_answer_says_so(shared: Service) -> None:
+    answer = shared.post(PATH, {"input": "a"})
     assert answer.status_code == 400 and "no model here does" in answer.json()["error"]["message"]
 
 
@@ -136,15 +136,6 @@ def test_texts_that_are_too_long_are_cut_and_a_header_says_so(service: Service) 
     assert "x-duoserve-set" not in service.post(PATH, {"input": "short"}).headers
     chosen = service.post(PATH, {"input": "long " * 500, "truncate_prompt_tokens": 10})
     assert chosen.json()["usage"]["prompt_tokens"] == 10
-
-
-def test_texts_that_are_too_long_are_refused_where_nothing_is_to_be_cut(tmp_path: Path) -> None:
-    service = with_embedding(tmp_path, truncate="false")
-    try:
-        answer = service.start().post(PATH, {"input": ["short", "long " * 500]})
-        assert answer.status_code == 400 and f"{WINDOW} tokens" in answer.json()["error"]["message"]
-    finally:
-        service.stop()
 
 
 def test_a_batch_may_be_longer_than_any_context(service: Service) -> None:
@@ -200,21 +191,22 @@ async def test_indexing_takes_no_place_from_whoever_types(service: Service) -> N
 
 
 async def test_a_search_comes_before_the_batches_that_wait(service: Service) -> None:
-    service.engines["embedding"].set(ttft_ms=200)
     async with service.client() as client:
+        holding = [*TEXTS, 'mock:{"ttft_ms": 60000}']
         asking = []
-        for number, body in enumerate(([*TEXTS, "x"], [*TEXTS, "y"], "search")):
-            asking.append(asyncio.create_task(client.post(PATH, json={"input": body})))
-            places = SLOTS + number
+        for number, texts in enumerate((holding, [*TEXTS, "a batch"], "a search")):
+            asking.append(asyncio.create_task(client.post(PATH, json={"input": texts})))
             await until(
-                lambda places=places: (
-                    places == service.gauge("duoserve_waiting") + service.gauge("duoserve_in_flight")
+                lambda number=number: (
+                    service.gauge("duoserve_in_flight") == SLOTS
+                    and service.gauge("duoserve_waiting") == number
                 ),
                 "it has come",
             )
+        asking.pop(0).cancel()
         await asyncio.gather(*asking)
     served = [request["body"]["input"] for request in service.engines["embedding"].requests()]
-    assert served == [[*TEXTS, "x"], "search", [*TEXTS, "y"]]
+    assert served == [holding, "a search", [*TEXTS, "a batch"]]
 
 
 def test_it_is_listed_as_what_it_is(service: Service) -> None:
