@@ -196,19 +196,13 @@ class Embeddings(_Pooled):
     use_activation: bool | None = Field(default=None, description="Whether vectors have the length 1.")
 
 
-class Document(BaseModel):
-    """A document as Cohere's and Jina's clients may send it. Only its text is read."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
-
-    text: str
-
-
 class Rerank(_Pooled):
     """Body of /v1/rerank, as Cohere, Jina and vLLM have it."""
 
     query: str
-    documents: Annotated[list[str | Document], Field(min_length=1, fail_fast=True)]
+    documents: Annotated[list[str | Json], Field(min_length=1, fail_fast=True)] = Field(
+        description="Texts, or objects with a `text`. At most 2,048."
+    )
     top_n: Annotated[int, Field(ge=0, le=10_000)] | None = None
     max_tokens_per_doc: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
     # vLLM's

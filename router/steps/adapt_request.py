@@ -279,7 +279,10 @@ def _inputs(exchange: Exchange, model: Model) -> None:
 def _documents(exchange: Exchange, model: Model) -> None:
     """Documents as texts, each of which takes a slot."""
     body = exchange.body
-    body["documents"] = [text if isinstance(text, str) else text["text"] for text in body["documents"]]
+    texts = [text if isinstance(text, str) else text.get("text") for text in body["documents"]]
+    if not all(isinstance(text, str) for text in texts):
+        raise invalid("documents", "has one without a text: send texts, or objects with a 'text'")
+    body["documents"] = texts
     _pooled(exchange, model, "documents", len(body["documents"]))
     exchange.urgent = True  # part of a search
 
