@@ -134,6 +134,10 @@ _MODEL: Json = {
             "enum": list(MODES),
             "description": "What it is for: LiteLLM's `mode`. `completion` is for autocompletion.",
         },
+        "output_vector_size": {
+            "type": ["integer", "null"],
+            "description": "How many numbers an embedding has, if the engine's file says so.",
+        },
         "max_model_len": {"type": "integer", "description": "Context length in tokens."},
         "fill_in_the_middle": {
             "type": "boolean",

@@ -49,6 +49,7 @@ class Model:
     engine: str = ""  # its file in the profile, and the name under which its engines serve it
     description: str = ""  # what it is good for, in words for people
     mode: Mode = "chat"
+    vector_size: int | None = None  # of a model for embeddings, if its file says what `dimensions` it has
 
     @property
     def replicas(self) -> tuple[Replica, ...]:
@@ -141,7 +142,15 @@ def _model(
         engine=engine,
         description=str(entry.info.get("description", "")),
         mode=_mode(entry, values, path),
+        vector_size=max(_dimensions(values), default=None),
     )
+
+
+def _dimensions(values: Mapping[str, Any]) -> list[int]:
+    """The sizes of vectors that an engine's file allows, where it does."""
+    overrides = values.get("hf-overrides")
+    found = overrides.get("matryoshka_dimensions") if isinstance(overrides, dict) else None
+    return [size for size in found if isinstance(size, int)] if isinstance(found, list) else []
 
 
 def _mode(entry: Entry, values: Mapping[str, Any], path: Path) -> Mode:
@@ -201,8 +210,8 @@ def models_list(
     names: Mapping[str, str], models: Mapping[str, Model], hidden: Container[str] = ()
 ) -> dict[str, Any]:
     """The response of /v1/models: OpenAI's and Anthropic's fields, vLLM's `root` and `max_model_len` (the
-    context length in tokens), LiteLLM's `mode`, `fill_in_the_middle`: whether the model uses the `suffix` of
-    a completion, and `description`. Names in `hidden` are left out.
+    context length in tokens), LiteLLM's `mode` and `output_vector_size`, `fill_in_the_middle`: whether the
+    model uses the `suffix` of a completion, and `description`. Names in `hidden` are left out.
     """
     listed = {name: alias for name, alias in names.items() if name not in hidden}
     ids = list(listed)
@@ -222,6 +231,7 @@ def models_list(
                 "owned_by": "duoserve",
                 "root": alias,
                 "mode": models[alias].mode,
+                "output_vector_size": models[alias].vector_size,
                 "max_model_len": models[alias].window,
                 "fill_in_the_middle": models[alias].fills_in_the_middle,
                 "description": models[alias].description,

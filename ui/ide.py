@@ -73,5 +73,9 @@ def values(base: str, key: str, models: Sequence[ListedModel], ratio: float) -> 
         prompt = int(model.window * ratio)
         rest.append(model.window - prompt)
         filled |= {role: model.name, f"{role}_window": str(model.window), f"{role}_prompt": str(prompt)}
-    filled |= {"embedding": embedding.name, "embedding_window": str(embedding.window)}
+    filled |= {
+        "embedding": embedding.name,
+        "embedding_window": str(embedding.window),
+        "embedding_size": str(embedding.vector_size or ""),
+    }
     return filled | {"answer": str(min(rest))}

@@ -42,6 +42,7 @@ class ListedModel:
     window: int  # context window in tokens; 0: unknown
     description: str = ""  # what it is good for
     mode: str = "chat"  # what it is for: chat, completion, embedding or rerank
+    vector_size: int = 0  # numbers in an embedding; 0: unknown
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,7 @@ class RouterClient:
                 int(each.get("max_model_len") or 0),
                 str(each.get("description") or ""),
                 str(each.get("mode") or "chat"),
+                int(each.get("output_vector_size") or 0),
             )
             for each in listed
         ]

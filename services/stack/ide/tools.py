@@ -85,6 +85,7 @@ class Facts:
             autocompletion or of `coder`.
         embedding: the model for embeddings; empty if there is none.
         embedding_window: the tokens that it reads of a text.
+        embedding_size: the numbers in its vectors; 0 if that is not known.
     """
 
     base: str
@@ -96,6 +97,7 @@ class Facts:
     fim_model: str
     embedding: str = ""
     embedding_window: int = 0
+    embedding_size: int = 0
 
     def fill(self, text: str) -> str:
         """`text` with these facts in place of its @placeholders@, and without what the service lacks."""
@@ -118,6 +120,7 @@ class Facts:
             "fim_model": self.fim_model,
             "embedding": self.embedding,
             "embedding_window": str(self.embedding_window),
+            "embedding_size": str(self.embedding_size or ""),
             "coder_window": str(self.windows[self.coder]),
             "general_window": str(self.windows[self.general]),
             "coder_prompt": str(self.prompts[self.coder]),
@@ -160,7 +163,9 @@ def facts_of(url: str | None, settings: Settings) -> Facts:
     windows = {model.name: model.window for model in (coder, general)}
     prompts = {name: int(ratio * window) for name, window in windows.items()}
     fim = next((model for model in listed if model.mode == "completion"), coder)
-    embedding = next((model for model in listed if model.mode == "embedding"), Listed("", "embedding", 0, ""))
+    embedding = next(
+        (model for model in listed if model.mode == "embedding"), Listed("", "embedding", 0, "", 0)
+    )
     return Facts(
         base,
         key,
@@ -171,17 +176,21 @@ def facts_of(url: str | None, settings: Settings) -> Facts:
         fim.real_name,
         embedding.name,
         embedding.window,
+        embedding.vector_size,
     )
 
 
 @dataclass(frozen=True)
 class Listed:
-    """A model of the service, what it is for, its context in tokens, and the name by which tools know it."""
+    """A model of the service, what it is for, its context in tokens, the name by which tools know it, and the
+    size of its vectors; 0 if it makes none, or that is not known.
+    """
 
     name: str
     mode: str
     window: int
     real_name: str
+    vector_size: int
 
 
 def _published(base: str, key: str | None) -> list[Listed] | None:
@@ -198,6 +207,7 @@ def _published(base: str, key: str | None) -> list[Listed] | None:
                 model.get("mode", "chat"),
                 int(model["max_model_len"]),
                 real.get(model["id"], model["id"]),
+                int(model.get("output_vector_size") or 0),
             )
             for model in models
             if model["id"] == model["root"]
@@ -213,5 +223,8 @@ def _profile(settings: Settings) -> list[Listed]:
         values = settings.values(engine.kind)
         real_name = str(values["model"]).rstrip("/").rpartition("/")[2].lower()
         window = int(values["max-model-len"])
-        found[engine.alias] = Listed(engine.alias, settings.modes[engine.alias], window, real_name)
+        sizes = (values.get("hf-overrides") or {}).get("matryoshka_dimensions") or [0]
+        found[engine.alias] = Listed(
+            engine.alias, settings.modes[engine.alias], window, real_name, max(sizes)
+        )
     return list(found.values())

@@ -28,6 +28,7 @@ def with_embedding(folder: Path, **settings: Any) -> Service:
     running = Service(folder, litellm_config=path, queue_max=QUEUE_MAX, **settings)
     engine = running.engines["embedding"] = running.engine("embedding", WINDOW)
     values = {"model": "a/b-embedding", "runner": "pooling", "max-num-seqs": SLOTS, "max-model-len": WINDOW}
+    values["hf-overrides"] = {"matryoshka_dimensions": [16, 32]}
     (folder / "profile" / "embedding.yaml").write_text(yaml.safe_dump(values))
     parameters = {"model": "hosted_vllm/embedding", "api_base": engine.url}
     config["model_list"].append({"model_name": "embedding", "litellm_params": parameters})
@@ -213,6 +214,8 @@ def test_it_is_listed_as_what_it_is(service: Service) -> None:
     listed = ASK.get(f"{service.url}/v1/models", headers=service.headers).json()["data"]
     modes = {model["id"]: model["mode"] for model in listed if model["id"] == model["root"]}
     assert modes == {"coder": "chat", "general": "chat", "embedding": "embedding"}
+    sizes = {model["root"]: model["output_vector_size"] for model in listed}
+    assert sizes == {"coder": None, "general": None, "embedding": 32}
 
 
 def test_an_engine_that_is_down(service: Service) -> None:
