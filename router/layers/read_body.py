@@ -23,7 +23,7 @@ _LEVELS_AROUND = 14
 _BYTES_PER_TOKEN = 64
 _LEAST_BYTES = 1_000_000
 # Texts that are indexed together are many, and short. OpenAI takes 300,000 tokens of them in a request.
-_BATCH_BYTES = 4_000_000
+_BATCH_BYTES = 2_000_000
 _MOST_LEVELS = 240
 
 
