@@ -7,7 +7,6 @@ for embeddings is served as its file says.
 """
 
 import argparse
-import contextlib
 import os
 import sys
 from pathlib import Path
@@ -17,9 +16,6 @@ import yaml
 
 from services.engine import embedded_model, precision
 
-# A tenth of a core where another process wants all of it: enough not to seem to hang.
-_NICE = 10
-
 
 def main() -> int:
     """Become `vllm serve`; returns an exit status only when that is impossible."""
@@ -28,7 +24,6 @@ def main() -> int:
     values: dict[str, Any] = yaml.safe_load(parser.parse_known_args()[0].config.read_text())
     vllm = str(Path(sys.executable).with_name("vllm"))
     if values.get("runner") == "pooling":
-        _yield_to_others()
         os.execv(vllm, [vllm, "serve", *sys.argv[1:]])  # noqa: S606 - no shell
     try:
         variant, figures = precision.choose(lambda line: print(line, flush=True))
@@ -46,14 +41,6 @@ def main() -> int:
         print(f"duoserve: {variant.settings['dtype']}, which suits this CPU", flush=True)
         command = [vllm, "serve", *sys.argv[1:], *variant.arguments_for(values)]
     os.execv(vllm, command)  # noqa: S606 - no shell
-
-
-def _yield_to_others() -> None:
-    """Let the engines that write answers go first, wherever this one wants the same core."""
-    os.nice(_NICE)
-    # Linux may compare sessions, and not processes; every service is a session.
-    with contextlib.suppress(OSError):
-        Path("/proc/self/autogroup").write_text(str(_NICE))
 
 
 if __name__ == "__main__":

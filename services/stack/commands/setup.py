@@ -57,7 +57,7 @@ def prepare_models(settings: Settings) -> None:
     """
     if any(settings.values(kind)["model"] == EMBEDDING for kind in settings.kinds):
         _prepare_embedding()
-    if not all(models.here(name, revision) for name, revision in models.pinned(settings)):
+    if models.absent(settings):
         # Imported where it is used: huggingface_hub takes half a second, and most commands do without.
         from services.stack.commands import fetch
 
