@@ -72,7 +72,7 @@ def _family(tmp_path: Path, expected: int = 3) -> list[psutil.Process]:
     return [psutil.Process(int(pid)) for pid in pids()[-3:]]
 
 
-SERVER = (
+TWO_THREADS = (
     "import http.server, threading, time; threading.Thread(target=time.sleep, args=[600]).start();"
     "http.server.HTTPServer(('127.0.0.1', {port}), http.server.SimpleHTTPRequestHandler).serve_forever()"
 )
@@ -80,7 +80,7 @@ SERVER = (
 
 def test_a_service_yields_to_others_once_it_is_ready(tmp_path: Path) -> None:
     port = free_port()
-    command = _guarded(tmp_path, "family", sys.executable, "-c", SERVER.format(port=port))
+    command = _guarded(tmp_path, "family", sys.executable, "-c", TWO_THREADS.format(port=port))
     path = tmp_path / "data" / "run" / "family.json"
     path.write_text(
         json.dumps(json.loads(path.read_text()) | {"ready_url": f"http://127.0.0.1:{port}/", "nice": 10})
