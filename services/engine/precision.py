@@ -88,7 +88,7 @@ class Variant:
     def arguments_for(self, values: Mapping[str, Any]) -> list[str]:
         """As `arguments`, for an engine's configuration with another model: the type, for as many tokens."""
         arguments = ["--dtype", self.settings["dtype"]]
-        if self.settings["dtype"] == "float32" and "kv-cache-memory-bytes" in values:
+        if self.settings["dtype"] == "float32":
             arguments += ["--kv-cache-memory-bytes", _doubled(str(values["kv-cache-memory-bytes"]))]
         return arguments
 
