@@ -11,10 +11,12 @@ from dotenv import dotenv_values
 
 from router.errors import BadSettings
 from router.fim import Family, family_of
-from router.litellm.config import Config, Entry, check_engine, urls_of
+from router.litellm.config import Config, Entry, check_parameters, urls_of
 from router.settings import ROOT, Settings
 
 NAME = re.compile(r"[\w.-]+")
+# A remote model whose entry has no max_parallel_requests is asked this many times at once.
+_PARALLEL = 10
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,8 @@ class Replica:
 @dataclass(frozen=True)
 class Model:
     """What an alias stands for. All of its engines run the same configuration: each decodes `slots` requests
-    at once, with a context of `window` tokens.
+    at once, with a context of `window` tokens (0 where nothing tells it). A remote model has no engines;
+    LiteLLM asks its `provider`, at most `slots` times at once.
     """
 
     alias: str
@@ -43,6 +46,15 @@ class Model:
     reasons: bool = False  # has a reasoning parser, and so takes a budget for reasoning
     engine: str = ""  # its file in the profile, and the name under which its engines serve it
     description: str = ""  # what it is good for, in words for people
+    provider: str = ""  # of a remote model, as LiteLLM calls it
+    # What all clients together may use in a minute; 0 is no limit.
+    requests_per_minute: int = 0
+    tokens_per_minute: int = 0
+
+    @property
+    def remote(self) -> bool:
+        """Whether another service answers, so that requests leave this one."""
+        return bool(self.provider)
 
     @property
     def replicas(self) -> tuple[Replica, ...]:
@@ -71,8 +83,17 @@ def read_models(settings: Settings, config: Config, families: Sequence[Family]) 
     models: dict[str, Model] = {}
     taken: dict[tuple[str, str], str] = {}
     for entry in config.entries:
+        check_parameters(config, entry)
+        known = models.get(entry.name)
+        if known and known.remote != entry.remote:
+            raise BadSettings(
+                f"{config.path}: {entry.name} has entries of an engine and of another service; give them "
+                "two names, and name one in router_settings.fallbacks of the other"
+            )
+        if entry.remote:
+            models[entry.name] = known or _remote(entry)
+            continue
         engine, path = _engine_of(entry, profile, config.path)
-        check_engine(config, entry)
         urls = urls_of(config, entry)
         for url in urls:
             if first := taken.get((engine, url)):
@@ -81,28 +102,47 @@ def read_models(settings: Settings, config: Config, families: Sequence[Family]) 
                     "name for a model goes into router_settings.model_group_alias"
                 )
             taken[engine, url] = entry.name
-        model = models.get(entry.name) or _model(entry, engine, _read(path), families)
+        model = known or _model(entry, engine, _read(path), families)
         if model.engine != engine:
             raise BadSettings(
                 f"{config.path}: the entries of {entry.name} name {model.engine} and {engine}; the engines "
                 "of one model share one file of the profile"
             )
         models[entry.name] = replace(model, urls=(*model.urls, *urls))
-    return models
+    return {name: _limited(model, config) for name, model in models.items()}
+
+
+def _remote(entry: Entry) -> Model:
+    window = entry.info.get("max_input_tokens", 0)
+    description = str(entry.info.get("description", ""))
+    return Model(entry.name, (), entry.model, 0, window, description=description, provider=entry.provider)
+
+
+def _limited(model: Model, config: Config) -> Model:
+    """`model` with the limits of its entries, which add up; one without a limit lifts it."""
+    given = [entry.parameters for entry in config.entries if entry.name == model.alias]
+    if model.remote:
+        default = config.settings("router_settings").get("default_max_parallel_requests", _PARALLEL)
+        slots = sum(each.get("max_parallel_requests", default) for each in given)
+    else:
+        slots = min(model.slots, *(each.get("max_parallel_requests", model.slots) for each in given))
+    requests, tokens = ([each.get(kind, 0) for each in given] for kind in ("rpm", "tpm"))
+    return replace(
+        model,
+        slots=slots,
+        requests_per_minute=sum(requests) if all(requests) else 0,
+        tokens_per_minute=sum(tokens) if all(tokens) else 0,
+    )
 
 
 def _engine_of(entry: Entry, profile: Path, path: Path) -> tuple[str, Path]:
     """The name of the engine that an entry means, and its file."""
-    provider, _, name = entry.model.partition("/")
-    if provider != "hosted_vllm":
-        raise BadSettings(
-            f"{path}: model_list: {entry.name}: {entry.model} is not supported; only hosted_vllm/NAME is"
-        )
+    name = entry.model.removeprefix("hosted_vllm/")
     file = profile / f"{name}.yaml"
     if not NAME.fullmatch(name) or not file.is_file():
         raise BadSettings(
             f"{path}: model_list: {entry.name}: {entry.model} needs {name}.yaml in {profile}; copy one there "
-            "from another engine, or remove the entry"
+            f"from another engine, or write openai/{name} if the server is not an engine of this service"
         )
     return name, file
 
@@ -156,6 +196,8 @@ def published_names(models: Mapping[str, Model], extra: Mapping[str, str]) -> di
     """
     names = {alias: alias for alias in models}
     for model in models.values():
+        if model.remote:
+            continue
         names.setdefault(model.name.rstrip("/").rpartition("/")[2].lower(), model.alias)
     return names | dict(extra)
 
@@ -164,8 +206,9 @@ def models_list(
     names: Mapping[str, str], models: Mapping[str, Model], hidden: Container[str] = ()
 ) -> dict[str, Any]:
     """The response of /v1/models: OpenAI's and Anthropic's fields, vLLM's `root` and `max_model_len` (the
-    context length in tokens), `fill_in_the_middle`: whether the model uses the `suffix` of a completion, and
-    `description`. Names in `hidden` are left out.
+    context length in tokens), `fill_in_the_middle`: whether the model uses the `suffix` of a completion,
+    `description`, and `remote`: whether requests leave this service, for the provider in `owned_by`. Names in
+    `hidden` are left out.
     """
     listed = {name: alias for name, alias in names.items() if name not in hidden}
     ids = list(listed)
@@ -182,11 +225,12 @@ def models_list(
                 "display_name": name,
                 "created_at": "1970-01-01T00:00:00Z",
                 "created": 0,
-                "owned_by": "duoserve",
+                "owned_by": models[alias].provider or "duoserve",
                 "root": alias,
                 "max_model_len": models[alias].window,
                 "fill_in_the_middle": models[alias].fills_in_the_middle,
                 "description": models[alias].description,
+                "remote": models[alias].remote,
             }
             for name, alias in listed.items()
         ],
