@@ -11,8 +11,7 @@ from typing import Any
 import h11
 
 from mock_engine.answers import plan
-from mock_engine.dialects import DIALECTS
-from mock_engine.dialects import gemini
+from mock_engine.dialects import DIALECTS, gemini
 from mock_engine.dialects.base import Dialect, error_body
 from mock_engine.knobs import Knobs
 from mock_engine.prompts import Json, prompt_tokens

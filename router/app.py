@@ -126,7 +126,7 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
     fit_prompt = FitPrompt(models, tokenizer, settings.context_ratio, settings.truncate)
     admission = Admission({alias: model.slots for alias, model in models.items()}, settings.queue_max)
     log = RequestLog(settings.log_folder, settings.log_days, settings.log_total_gb * 1e9)
-    metrics = Metrics(admission, readiness, replicas, settings.log_folder)
+    metrics = Metrics(admission, readiness, replicas, settings.log_folder, models.keys() - engines.keys())
     store = storage(settings.redis_url)
     callbacks = None
     if has_callbacks(config):

@@ -152,8 +152,7 @@ def check_with_litellm(config: Config) -> None:
     sys.path.append(str(config.path.parent))
     known = {str(name) for name in litellm._known_custom_logger_compatible_callbacks}
     for key in _CALLBACKS:
-        given = config.settings("litellm_settings").get(key) or []
-        for name in given if isinstance(given, list) else [given]:
+        for name in _listed(config.settings("litellm_settings").get(key)):
             try:
                 if "." in str(name):
                     get_instance_fn(str(name))
@@ -164,6 +163,10 @@ def check_with_litellm(config: Config) -> None:
                 raise BadSettings(
                     f"{config.path}: litellm_settings.{key}: {name} cannot be used: {why}"
                 ) from None
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def _honoured(config: Config, section: str) -> dict[str, Any]:
@@ -202,7 +205,13 @@ def configured(config: Config, replicas: Iterable[Replica]) -> Iterator[None]:
     }
     content: dict[str, Any] = {"general_settings": general}
     if config.remote or has_callbacks(config):
-        content["litellm_settings"] = _DEFAULTS | _honoured(config, "litellm_settings")
+        settings = _DEFAULTS | _honoured(config, "litellm_settings")
+        for key in _CALLBACKS:
+            if key in settings:
+                settings[key] = _listed(settings[key])
+        if has_callbacks(config) and settings["turn_off_message_logging"]:
+            settings["callbacks"] = ["router.litellm.redact.redact", *settings.get("callbacks", [])]
+        content["litellm_settings"] = settings
     if config.remote:
         content["model_list"] = [
             {

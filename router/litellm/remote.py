@@ -14,7 +14,7 @@ from router.exchange import Exchange
 from router.litellm.auth import CLIENT_HEADER, KEY_HEADER
 from router.litellm.proxy import Proxy
 from router.models import Model
-from router.paths import RESPONSES
+from router.paths import CHAT, RESPONSES
 
 # The context of a model, in tokens, that neither its entry nor LiteLLM's table of models tells.
 _UNKNOWN_WINDOW = 128_000
@@ -30,7 +30,12 @@ _TOO_LONG = re.compile(
 )
 _BLOCKED = re.compile(r"ContentPolicyViolation|content_policy_violation|content management policy")
 _RETRY_SECONDS = re.compile(r"Try again in (\d+) seconds")
-_EVENT = re.compile(rb'^data: (?=\{"type": ?"([a-z_.]+)")', re.MULTILINE)
+# Where LiteLLM's streams are not quite OpenAI's: a chunk of usage has no choices, and events have names.
+_USAGE = (re.compile(rb'"choices":\[\{"index":0,"delta":\{\}\}\](?=,"usage":)'), b'"choices":[]')
+_STREAMS = {
+    CHAT: _USAGE,
+    RESPONSES: (re.compile(rb'^data: (?=\{"type": ?"([a-z_.]+)")', re.MULTILINE), rb"event: \1\ndata: "),
+}
 _DATA = re.compile(rb"^data: (\{.*\})$", re.MULTILINE)
 _LONGEST_MESSAGE = 500
 _log = logging.getLogger(__name__)
@@ -49,14 +54,14 @@ class Remote:
         """
         names = {KEY_HEADER: exchange.key_name, CLIENT_HEADER: exchange.client}
 
-        async def named(message: Message) -> None:
-            # OpenAI names the events of a stream; LiteLLM leaves that out.
-            if message.get("body"):
-                message = {**message, "body": _EVENT.sub(rb"event: \1\ndata: ", message["body"])}
+        pattern, right = _STREAMS.get(exchange.path, (None, b""))
+
+        async def corrected(message: Message) -> None:
+            if pattern and message.get("body"):
+                message = {**message, "body": pattern.sub(right, message["body"])}
             await send(message)
 
-        streamed = exchange.stream and exchange.path == RESPONSES
-        sending = named if streamed else send
+        sending = corrected if exchange.stream else send
         await self._proxy.ask(self._proxy.app, scope, exchange.path, exchange.body, sending, names)
 
     def failed(self, exchange: Exchange) -> ApiError:
