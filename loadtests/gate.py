@@ -32,9 +32,12 @@ def prepare(
         raise ConnectionError(
             f"no service at {target.url} ({error}): start it with ./run up --detach"
         ) from error
-    aliases = tuple(str(model["id"]) for model in served if model["id"] == model.get("root", model["id"]))[:2]
+    engines = [model for model in served if not model.get("remote")]  # nobody pays for a load test
+    aliases = tuple(str(model["id"]) for model in engines if model["id"] == model.get("root", model["id"]))[
+        :2
+    ]
     if not aliases:
-        raise ConnectionError(f"{target.url} serves no model")
+        raise ConnectionError(f"{target.url} serves no model with an engine")
     workload = Workload(suite, aliases, seed, think)
     test = LoadTest(target.url, target.key, workload, rate)
     if suite == "soak":

@@ -41,6 +41,7 @@ class ListedModel:
     root: str  # the alias or model that the name stands for
     window: int  # context window in tokens; 0: unknown
     description: str = ""  # what it is good for
+    provider: str = ""  # the other service that answers, so that questions leave this one; empty: none
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,7 @@ class RouterClient:
                 str(each.get("root", each["id"])),
                 int(each.get("max_model_len") or 0),
                 str(each.get("description") or ""),
+                str(each.get("owned_by") or "another service") if each.get("remote") else "",
             )
             for each in listed
         ]

@@ -87,13 +87,13 @@ class Remote:
         if _TOO_LONG.search(message):
             return ApiError(400, words, reason="context_length", code="context_length_exceeded")
         if _BLOCKED.search(message):
-            return ApiError(400, words, reason="provider_refused", code="content_policy_violation")
+            return ApiError(400, words, reason="refused_by_provider", code="content_policy_violation")
         if "deployments available" in message or "cooldown" in message:
             text = f"The provider of '{alias}' ({provider}) failed, and is not asked again for some seconds."
             found = _RETRY_SECONDS.search(message)
             return unavailable("provider_cooldown", text, int(found[1]) if found else 5, "provider_failed")
         if status in (400, 413, 422):
-            return ApiError(400, words, reason="provider_refused")
+            return ApiError(400, words, reason="refused_by_provider")
         _log.warning("the provider of %s answered %d", alias, status)
         if status in (401, 403):
             text = (

@@ -122,6 +122,12 @@ class Settings:
         """The names of the models that engines serve, in the order of model_list."""
         return tuple(dict.fromkeys(engine.alias for engine in self.engines))
 
+    @cached_property
+    def remote(self) -> dict[str, str]:
+        """The models that other services answer, with their providers."""
+        listed = model_list.entries(self.variables)
+        return {entry.name: entry.provider for entry in listed if entry.provider}
+
     def values(self, kind: str) -> dict[str, Any]:
         """The content of an engine's file in the profile.
 
