@@ -7,7 +7,9 @@ the connection to the engine in every phase.
 
 import contextlib
 from collections.abc import Sequence
+from typing import Any
 
+import orjson
 from fastapi import FastAPI
 from starlette.types import Message, Scope, Send
 
@@ -53,9 +55,13 @@ class PassThrough:
 
     async def __call__(self, scope: Scope, exchange: Exchange, send: Send) -> None:
         """Send the exchange's body to its engine, and the engine's response to `send`."""
-        # LiteLLM takes this parameter of its own out of the body.
-        body = exchange.body | {"no-log": True} if self._silent else exchange.body
-        await self._proxy.ask(self._app, scope, endpoint(exchange.chosen) + exchange.path, body, send)
+        # LiteLLM parses, copies and records what it believes to be the body, and sends on what its state holds.
+        believed: dict[str, Any] = {"model": exchange.body.get("model"), "stream": exchange.stream}
+        if self._silent:
+            believed["no-log"] = True
+        state = {"litellm_pass_through_raw_body": orjson.dumps(exchange.body)}
+        path = endpoint(exchange.chosen) + exchange.path
+        await self._proxy.ask(self._app, scope, path, believed, send, state=state)
 
     def failed(self, exchange: Exchange) -> ApiError:
         return engine_failed(exchange.alias)

@@ -50,9 +50,13 @@ def load_app() -> FastAPI:
     # Its warnings quote the engines' responses, and so prompts; the router logs what goes wrong.
     for name in ("LiteLLM", "LiteLLM Proxy", "LiteLLM Router"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    from litellm.proxy.auth.user_api_key_auth import user_api_key_auth
     from litellm.proxy.proxy_server import app
 
+    from router.litellm.auth import master_key_only
+
     loaded: FastAPI = app
+    loaded.dependency_overrides[user_api_key_auth] = master_key_only
     return loaded
 
 
@@ -78,10 +82,12 @@ class Proxy:
         body: Mapping[str, Any],
         send: Send,
         headers: Mapping[str, str] = MappingProxyType({}),
+        state: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         """Send `body` to `path` of LiteLLM's `app` or a part of it, and the response to `send`.
 
-        `scope` is that of the client's request; none of its headers are passed on, only `headers`.
+        `scope` is that of the client's request; none of its headers are passed on, only `headers`. `state` is
+        what LiteLLM reads of the request's state.
         """
         content = orjson.dumps(body)
         rewritten = {
@@ -90,7 +96,7 @@ class Proxy:
             "path": path,
             "raw_path": path.encode(),
             "query_string": b"",
-            "state": {},
+            "state": dict(state),
             "headers": [
                 (b"host", b"engine"),
                 (b"authorization", f"Bearer {self._master_key}".encode()),
@@ -187,7 +193,6 @@ def configured(config: Config, replicas: Iterable[Replica]) -> Iterator[None]:
         os.environ[name] = resolved(value, f"environment_variables.{name}", config.path)
     general = {
         "master_key": MASTER_KEY,
-        "custom_auth": "router.litellm.auth.master_key_only",
         # The router's REQUEST_TIMEOUT ends a request; this one only has to be longer.
         "pass_through_request_timeout": 3600,
         # Only the router, which has checked key and alias, can reach these paths.
@@ -199,6 +204,7 @@ def configured(config: Config, replicas: Iterable[Replica]) -> Iterator[None]:
                 "methods": ["POST"],
                 "auth": True,
                 "forward_headers": False,
+                "headers": {"content-type": "application/json"},
             }
             for replica in replicas
         ],
