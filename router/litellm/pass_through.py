@@ -55,7 +55,7 @@ class PassThrough:
 
     async def __call__(self, scope: Scope, exchange: Exchange, send: Send) -> None:
         """Send the exchange's body to its engine, and the engine's response to `send`."""
-        # LiteLLM parses, copies and records what it believes to be the body, and sends on what its state holds.
+        # LiteLLM parses, copies and records what it believes to be the body, and sends what its state holds.
         believed: dict[str, Any] = {"model": exchange.body.get("model"), "stream": exchange.stream}
         if self._silent:
             believed["no-log"] = True
