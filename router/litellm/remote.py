@@ -20,8 +20,8 @@ from router.paths import CHAT, RESPONSES
 _UNKNOWN_WINDOW = 128_000
 # What LiteLLM writes around a provider's words: its exceptions, and what its own router did.
 _WRAPPING = re.compile(
-    r"^(?:litellm\.)?(?:\w+Error|Timeout): |^\w*Exception(?: Error)?(?: \w+)? - |\.?\s*Handle with `litellm\..*"
-    r"|\n+LiteLLM: model group .*|\.? ?Received Model Group=.*|\n+Available Model Group Fallbacks=.*"
+    r"^(?:litellm\.)?(?:\w+Error|Timeout): |^\w*Exception(?: Error)?(?: \w+)? - "
+    r"|\.?\s*Handle with `litellm\..*|\n+LiteLLM: model group .*|\.? ?Received Model Group=.*|\n+Available Model Group Fallbacks=.*"
     r"|\.? LiteLLM Retried: .*",
     re.DOTALL,
 )

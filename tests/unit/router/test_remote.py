@@ -7,8 +7,8 @@ from router.litellm.remote import plain
     ("written", "words"),
     [
         (
-            "litellm.BadRequestError: OpenAIException - mock fault\n\nLiteLLM: model group 'big' failed with the "
-            "error above. No fallback was attempted.",
+            "litellm.BadRequestError: OpenAIException - mock fault\n\nLiteLLM: model group 'big' failed with "
+            "the error above. No fallback was attempted.",
             "mock fault",
         ),
         (
