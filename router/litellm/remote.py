@@ -21,8 +21,8 @@ _UNKNOWN_WINDOW = 128_000
 # What LiteLLM writes around a provider's words: its exceptions, and what its own router did.
 _WRAPPING = re.compile(
     r"^(?:litellm\.)?(?:\w+Error|Timeout): |^\w*Exception(?: Error)?(?: \w+)? - "
-    r"|\.?\s*Handle with `litellm\..*|\n+LiteLLM: model group .*|\.? ?Received Model Group=.*|\n+Available Model Group Fallbacks=.*"
-    r"|\.? LiteLLM Retried: .*",
+    r"|\.?\s*Handle with `litellm\..*|\n+LiteLLM: model group .*|\.? ?Received Model Group=.*"
+    r"|\n+Available Model Group Fallbacks=.*|\.? LiteLLM Retried: .*",
     re.DOTALL,
 )
 _TOO_LONG = re.compile(
