@@ -37,10 +37,12 @@ def prepare(
     aliases = tuple(
         str(model["id"])
         for model in served
-        if model["id"] == model.get("root", model["id"]) and model.get("mode", "chat") == "chat"
+        if model["id"] == model.get("root", model["id"])
+        and model.get("mode", "chat") == "chat"
+        and not model.get("remote")  # nobody pays for a load test
     )[:2]
     if not aliases:
-        raise ConnectionError(f"{target.url} serves no model to chat with")
+        raise ConnectionError(f"{target.url} serves no model with an engine to chat with")
     workload = Workload(suite, aliases, seed, think, any_text=any_text)
     test = LoadTest(target.url, target.key, workload, rate)
     if suite == "soak":
