@@ -84,6 +84,6 @@ def test_the_stack_starts_and_plans_it_too(service: Service, tmp_path: Path) -> 
     assert all(loaded.url(name) == service.engines[name].url for name in ("embedding", "small"))
     planned = {engine.alias: engine for engine in memory.plan(loaded, 16 * memory.GIB).engines}
     assert set(planned) == set(NAMES) and planned["small"].slots == 4
-    assert (planned["embedding"].kv_cache, planned["embedding"].weights) == (0, 4 * 22_713_728)
+    assert (planned["embedding"].kv_cache, planned["embedding"].weights) == (0, 4 * 22_713_216 + 8 * 512)
     assert loaded.modes == {**dict.fromkeys(NAMES, "chat"), "embedding": "embedding"}
     assert loaded.chat_models == ("coder", "general", "small")
