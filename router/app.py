@@ -24,6 +24,7 @@ from router.layers.choose_replica import ChooseReplica
 from router.layers.complete_response import CompleteResponse
 from router.layers.count_input import CountInput
 from router.layers.count_usage import CountUsage
+from router.layers.explain_cache import ExplainCache
 from router.layers.fall_back import FallBack
 from router.layers.function_call import FunctionCall
 from router.layers.http_only import HttpOnly
@@ -200,6 +201,7 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
         Middleware(ChooseReplica, replicas, quarantine),
         Middleware(Steps, fit_prompt, render_fim),
         Middleware(CountInput, fit_prompt),
+        Middleware(ExplainCache),
         Middleware(CountUsage),
         Middleware(CompleteResponse),
         Middleware(FunctionCall),

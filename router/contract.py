@@ -70,6 +70,12 @@ _HEADERS = {
         "Texts that change from request to request and were moved to the end of the prompt, so that the rest "
         "stays in the prefix cache (config/prefix.yaml).",
     ),
+    "x-duoserve-cache": (
+        "string",
+        "How much of a turn's prompt is in the engine's cache, and why that is less than the turn before it "
+        "sent, as in `1,204 of 61,310 tokens; prefix changed at token 1,204 (system prompt)`. Of a stream, "
+        "this is the router's estimate; the request log has the engine's count. Absent: nothing was lost.",
+    ),
     "x-duoserve-set": (
         "string",
         "Parameters that the router set or lowered: several choices cannot be greedy (temperature=1), and an "

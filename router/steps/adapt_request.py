@@ -112,6 +112,8 @@ def _items(exchange: Exchange, _: Model) -> None:
         _refuse_files("input", item.get("content"))
         if isinstance(item.get("content"), list):
             item = item | {"content": [_without_refusal(part) for part in item["content"]]}
+            if kind is None and item.get("role") == "assistant":
+                item = {"type": "message", **item}  # without it vLLM refuses an answer's parts
         shown.append(item)
     exchange.body["input"] = shown
 
