@@ -24,6 +24,7 @@ from router.layers.choose_replica import ChooseReplica
 from router.layers.complete_response import CompleteResponse
 from router.layers.count_input import CountInput
 from router.layers.count_usage import CountUsage
+from router.layers.explain_cache import ExplainCache
 from router.layers.fall_back import FallBack
 from router.layers.function_call import FunctionCall
 from router.layers.http_only import HttpOnly
@@ -38,6 +39,7 @@ from router.litellm.proxy import Proxy, check_with_litellm, has_callbacks, load_
 from router.litellm.remote import Remote, supported_parameters, with_windows
 from router.metrics import Metrics
 from router.models import engine_device, models_list, published_names, read_models
+from router.paths import RERANK
 from router.prefix import read_rules
 from router.progress import Progress
 from router.quarantine import Quarantine
@@ -124,7 +126,10 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
     quarantine = Quarantine(readiness)
     tokenizer = Tokenizer()
     fit_prompt = FitPrompt(models, tokenizer, settings.context_ratio, settings.truncate)
-    admission = Admission({alias: model.slots for alias, model in models.items()}, settings.queue_max)
+    indexing = {alias for alias, model in models.items() if model.serves(RERANK)}
+    admission = Admission(
+        {alias: model.slots for alias, model in models.items()}, settings.queue_max, indexing
+    )
     log = RequestLog(settings.log_folder, settings.log_days, settings.log_total_gb * 1e9)
     metrics = Metrics(admission, readiness, replicas, settings.log_folder, models.keys() - engines.keys())
     store = storage(settings.redis_url)
@@ -174,7 +179,7 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
         Middleware(
             Steps,
             partial(check_parameters, tolerated=tolerated, max_n=settings.max_n, max_stop=max_stop),
-            partial(resolve_model, names=names),
+            partial(resolve_model, names=names, models=models),
             partial(identify_client, ring=ring),
         ),
         Middleware(RateLimit, store, partial(of_client, ring=ring), settings.limits_without_redis),
@@ -196,6 +201,7 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
         Middleware(ChooseReplica, replicas, quarantine),
         Middleware(Steps, fit_prompt, render_fim),
         Middleware(CountInput, fit_prompt),
+        Middleware(ExplainCache),
         Middleware(CountUsage),
         Middleware(CompleteResponse),
         Middleware(FunctionCall),

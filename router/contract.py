@@ -11,6 +11,7 @@ import yaml
 from pydantic.json_schema import models_json_schema
 
 from router import paths
+from router.models import MODES
 from router.schemas import BY_PATH
 from router.settings import ROOT
 
@@ -24,6 +25,8 @@ _SUMMARIES = {
     paths.MESSAGES: "Message (Anthropic).",
     paths.INPUT_TOKENS: "Count the tokens of a response's prompt (OpenAI).",
     paths.COUNT_TOKENS: "Count the tokens of a message's prompt (Anthropic).",
+    paths.EMBEDDINGS: "Embeddings (OpenAI). Needs a model for them; see `mode` in /v1/models.",
+    paths.RERANK: "Order documents by relevance (Cohere, Jina); also as /rerank and /v2/rerank.",
 }
 _REFUSALS = {
     "400": "The request is not valid; see `param`. `context_length_exceeded`: the prompt is too long.",
@@ -66,6 +69,12 @@ _HEADERS = {
         "string",
         "Texts that change from request to request and were moved to the end of the prompt, so that the rest "
         "stays in the prefix cache (config/prefix.yaml).",
+    ),
+    "x-duoserve-cache": (
+        "string",
+        "How much of a turn's prompt is in the engine's cache, and why that is less than the turn before it "
+        "sent, as in `1,204 of 61,310 tokens; prefix changed at token 1,204 (system prompt)`. Of a stream, "
+        "this is the router's estimate; the request log has the engine's count. Absent: nothing was lost.",
     ),
     "x-duoserve-set": (
         "string",
@@ -118,7 +127,7 @@ _EVENT: Json = {
 }
 _MODEL: Json = {
     "type": "object",
-    "required": ["id", "object", "owned_by", "root", "max_model_len", "fill_in_the_middle", "remote"],
+    "required": ["id", "object", "owned_by", "root", "mode", "max_model_len", "fill_in_the_middle", "remote"],
     "properties": {
         "id": {"type": "string"},
         "object": {"const": "model"},
@@ -128,6 +137,14 @@ _MODEL: Json = {
         "created_at": {"type": "string", "format": "date-time"},
         "owned_by": {"type": "string", "description": "`duoserve`, or the provider of a remote model."},
         "root": {"type": "string", "description": "The model of config/litellm.yaml that it stands for."},
+        "mode": {
+            "enum": list(MODES),
+            "description": "What it is for: LiteLLM's `mode`. `completion` is for autocompletion.",
+        },
+        "output_vector_size": {
+            "type": ["integer", "null"],
+            "description": "How many numbers an embedding has, if the engine's file says so.",
+        },
         "max_model_len": {"type": "integer", "description": "Context length in tokens."},
         "fill_in_the_middle": {
             "type": "boolean",
@@ -270,7 +287,7 @@ def _description(title: str, description: str, operations: Json, components: Jso
 def _inference(path: str, model: str) -> Json:
     error = _ANTHROPIC_ERROR if path in paths.ANTHROPIC else _OPENAI_ERROR
     answer: Json = _json("The engine's answer.", {"type": "object"})
-    if path not in paths.COUNTING:
+    if path not in (*paths.COUNTING, *paths.POOLING):
         answer["content"]["text/event-stream"] = {"schema": _EVENT}
     answer["headers"] = {
         name: {"description": text, "schema": {"type": kind}} for name, (kind, text) in _HEADERS.items()

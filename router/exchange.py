@@ -1,6 +1,7 @@
 """What the layers and steps know about one request, passed on in `scope["duoserve"]`."""
 
 import asyncio
+import re
 import time
 import uuid
 from collections.abc import Callable
@@ -15,8 +16,10 @@ from starlette.types import Scope
 from router.fim import Family
 from router.models import Replica
 from router.paths import canonical
+from router.recent_prompts import Loss
 
 _LONGEST_NAME = 100
+_PRODUCT = re.compile(r"[A-Za-z][\w.-]{0,31}", re.ASCII)
 _LONGEST_HEADER = 2000  # proxies refuse responses whose headers are longer than a few thousand bytes
 
 
@@ -69,6 +72,8 @@ class Exchange:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cached_tokens: int | None = None
+    # What of the turn before is read again.
+    loss: Loss | None = None
     # Of the last event of a stream of the Responses API.
     sequence_number: int | None = None
     # One word for why the request was not served, and whether its client left.
@@ -104,6 +109,12 @@ class Exchange:
             )
 
         return restore
+
+    @property
+    def tool(self) -> str:
+        """The program that asks: the first product of its User-Agent, without the version."""
+        product = _PRODUCT.match(self.request_headers.get("user-agent", ""))
+        return product[0].lower() if product else "unknown"
 
     def ignore(self, name: str) -> None:
         """Say in the response that the parameter `name` was left out."""

@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 from router.admission import Admission
 from router.exchange import Exchange
 from router.gpu import register_gpus
-from router.paths import INFERENCE, SERVED
+from router.paths import CONVERSATIONS, INFERENCE, SERVED
 from router.readiness import Readiness
 from router.replicas import Replicas
 
@@ -28,6 +28,8 @@ _COMPLETION = range(50, 101)
 # A client is active for this long after its latest request.
 _ACTIVE_SECONDS = 300.0
 _MOST_CLIENTS = 10_000
+# Of clients and tools that have series; the rest share one.
+_MOST_PAIRS = 200
 _TOKENS = ("prompt", "completion", "cached")
 # The reasons that config/prometheus/rules refer to.
 _ALARMING = (
@@ -66,6 +68,18 @@ class Metrics:
         self._aborted = self._counter("duoserve_aborted", "Requests whose client left", "alias")
         self._truncations = self._counter("duoserve_truncations", "Prompts shortened", "alias")
         self._tokens = self._counter("duoserve_tokens", "Tokens", "alias", "kind")
+        self._turns = self._counter("duoserve_turns", "Turns of conversations", "client", "tool", "agent")
+        self._turn_tokens = self._counter(
+            "duoserve_turn_tokens",
+            "Tokens of their prompts, and how many of them were in the prefix cache",
+            *("client", "tool", "agent", "kind"),
+        )
+        self._read_again = self._counter(
+            "duoserve_read_again_tokens",
+            "Prompt tokens read again that the turn before had read",
+            *("client", "tool", "reason"),
+        )
+        self._pairs: set[tuple[str, str]] = set()
         self._queue_wait = self._histogram("duoserve_queue_wait_seconds", "Time spent waiting for a slot")
         self._ttft = self._histogram("duoserve_ttft_seconds", "Time to the first token of a stream")
         self._itl = self._histogram(
@@ -139,10 +153,26 @@ class Metrics:
                 histogram.labels(alias).observe(value)
         for kind in _TOKENS:
             self._tokens.labels(alias, kind).inc(getattr(exchange, f"{kind}_tokens") or 0)
+        self._count_cache(exchange)
         if exchange.truncated_tokens:
             self._truncations.labels(alias).inc()
         if exchange.aborted:
             self._aborted.labels(alias).inc()
+
+    def _count_cache(self, exchange: Exchange) -> None:
+        """By client and tool, what of the prompts was in the cache."""
+        if exchange.path not in CONVERSATIONS or exchange.cached_tokens is None or not exchange.prompt_tokens:
+            return
+        pair = (exchange.client, exchange.tool)
+        if pair not in self._pairs and len(self._pairs) >= _MOST_PAIRS:
+            pair = ("other", "other")
+        self._pairs.add(pair)
+        agent = "yes" if exchange.body.get("tools") else "no"
+        self._turns.labels(*pair, agent).inc()
+        self._turn_tokens.labels(*pair, agent, "prompt").inc(exchange.prompt_tokens)
+        self._turn_tokens.labels(*pair, agent, "cached").inc(exchange.cached_tokens)
+        if exchange.loss:
+            self._read_again.labels(*pair, exchange.loss.reason).inc(exchange.loss.again)
 
 
 class ActiveClients:

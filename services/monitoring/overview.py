@@ -1,4 +1,4 @@
-"""The dashboard `Duoserve`: promises, users, queue, engines, GPU.
+"""The dashboard `Duoserve`: promises, users, queue, coding agents, engines, GPU.
 
 After a change, run `.envs/dev/bin/python -m services.monitoring`, which writes it to config/grafana.
 """
@@ -50,6 +50,7 @@ def _overview() -> Dashboard:
         ("Promises", _promises()),
         ("Users", _users()),
         ("Queue", _queue()),
+        ("Coding agents", _agents()),
         ("Engines", _engines()),
         ("GPU", _gpu()),
     ):
@@ -135,6 +136,21 @@ def _queue() -> list[Panel]:
             },
             "reqps",
             width=6,
+        ),
+    ]
+
+
+def _agents() -> list[Panel]:
+    again = "rate(duoserve_read_again_tokens_total[$__rate_interval])"
+    return [
+        _graph(
+            "Prompt tokens from the prefix cache",
+            {"{{client}} {{tool}}": "client_tool:duoserve_turn_tokens:cached_ratio_15m"},
+            "percentunit",
+            width=12,
+        ),
+        _graph(
+            "Read again, by reason", {"{{tool}}: {{reason}}": f"sum by (tool, reason) ({again})"}, "none", 12
         ),
     ]
 

@@ -173,7 +173,7 @@ def _print_addresses(settings: Settings) -> None:
     key = f"sed -n 's/^{KEY}=/oauth2-bearer=/p' {shlex.quote(str(settings.env_file))}"
     message = {"role": "user", "content": "Name three colours."}
     models = (*settings.aliases, *(f"{name} (remote: {to})" for name, to in settings.remote.items()))
-    body = json.dumps({"model": (*settings.aliases, *settings.remote)[0], "messages": [message]})
+    body = json.dumps({"model": (*settings.chat_models, *settings.remote)[0], "messages": [message]})
     console.print(
         f"\n  API   {settings.url('router')}/v1   models {', '.join(models)}"
         f"\n  Chat  {settings.url('ui')}"

@@ -68,5 +68,8 @@ def test_a_page_that_comes_back_keeps_its_answer_going(backend: Backend) -> None
 
 
 def test_a_remote_model_s_name_says_who_answers(backend: Backend) -> None:
-    backend.models = [ListedModel("coder", "coder", 8192), ListedModel("big", "big", 8192, "", "anthropic")]
+    backend.models = [
+        ListedModel("coder", "coder", 8192),
+        ListedModel("big", "big", 8192, provider="anthropic"),
+    ]
     assert [backend.title(name) for name in ("coder", "big")] == ["coder", "big (remote: anthropic)"]
