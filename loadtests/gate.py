@@ -46,10 +46,12 @@ def prepare(
     aliases = tuple(
         str(model["id"])
         for model in served
-        if model["id"] == model.get("root", model["id"]) and model.get("mode", "chat") == "chat"
+        if model["id"] == model.get("root", model["id"])
+        and model.get("mode", "chat") == "chat"
+        and not model.get("remote")  # nobody pays for a load test
     )[:2]
     if not aliases:
-        raise ConnectionError(f"{target.url} serves no model to chat with")
+        raise ConnectionError(f"{target.url} serves no model with an engine to chat with")
     window = next(int(model.get("max_model_len") or 0) for model in served if model["id"] == aliases[0])
     workload = Workload(suite, aliases, seed, think, window=window, any_text=any_text)
     if sessions:

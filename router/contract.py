@@ -54,7 +54,8 @@ _HEADERS = {
     "x-duoserve-truncated-tokens": ("integer", "Tokens left out so that the prompt fits; absent: none."),
     "x-duoserve-fallback": (
         "string",
-        "The model that answered, as the one asked for is not ready (`fallbacks` in config/litellm.yaml).",
+        "The model that answered, as the one asked for failed (`fallbacks` in config/litellm.yaml), or the "
+        "prompt does not fit into its context (`context_window_fallbacks`).",
     ),
     "x-duoserve-suffix": (
         "string",
@@ -126,7 +127,7 @@ _EVENT: Json = {
 }
 _MODEL: Json = {
     "type": "object",
-    "required": ["id", "object", "owned_by", "root", "mode", "max_model_len", "fill_in_the_middle"],
+    "required": ["id", "object", "owned_by", "root", "mode", "max_model_len", "fill_in_the_middle", "remote"],
     "properties": {
         "id": {"type": "string"},
         "object": {"const": "model"},
@@ -134,7 +135,7 @@ _MODEL: Json = {
         "display_name": {"type": "string"},
         "created": {"type": "integer"},
         "created_at": {"type": "string", "format": "date-time"},
-        "owned_by": {"const": "duoserve"},
+        "owned_by": {"type": "string", "description": "`duoserve`, or the provider of a remote model."},
         "root": {"type": "string", "description": "The model of config/litellm.yaml that it stands for."},
         "mode": {
             "enum": list(MODES),
@@ -150,6 +151,10 @@ _MODEL: Json = {
             "description": "Whether the model uses the `suffix` of a completion.",
         },
         "description": {"type": "string", "description": "What the model is good for; may be empty."},
+        "remote": {
+            "type": "boolean",
+            "description": "Whether another service answers, so that requests leave this one.",
+        },
     },
 }
 _MODELS: Json = {

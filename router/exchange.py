@@ -4,9 +4,11 @@ import asyncio
 import re
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
@@ -43,6 +45,8 @@ class Exchange:
     alias: str = ""
     # The model that was meant, where another answers for it.
     fallback_from: str = ""
+    # A model with a longer context answers if the prompt does not fit, so it is not shortened.
+    wider: bool = False
     body: dict[str, Any] = field(default_factory=dict)
     stream: bool = False
     # Asked with `functions`, so that it is answered with `function_call`.
@@ -94,6 +98,17 @@ class Exchange:
         """The exchange that the outermost layer put into `scope`."""
         exchange: Exchange = scope["duoserve"]
         return exchange
+
+    def checkpoint(self) -> Callable[[], None]:
+        """A function that makes this what it is now, for another attempt by another model."""
+        saved, headers, body = dict(vars(self)), dict(self.headers), orjson.dumps(self.body)
+
+        def restore() -> None:
+            vars(self).update(
+                saved, headers=dict(headers), body=orjson.loads(body), abandoned=asyncio.Event()
+            )
+
+        return restore
 
     @property
     def tool(self) -> str:

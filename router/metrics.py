@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
@@ -37,6 +37,9 @@ _ALARMING = (
     "queue_timeout",
     "engine_failed",
     "engine_overloaded",
+    "provider_failed",
+    "provider_credentials",
+    "provider_limit",
     "deadline",
     "internal",
     "limits_down",
@@ -47,12 +50,18 @@ class Metrics:
     """The metrics, in their own registry: the default one also has LiteLLM's."""
 
     def __init__(
-        self, admission: Admission, readiness: Readiness, replicas: Replicas, log_folder: Path
+        self,
+        admission: Admission,
+        readiness: Readiness,
+        replicas: Replicas,
+        log_folder: Path,
+        remote: Container[str] = (),
     ) -> None:
+        """`remote` are the models that other services answer."""
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
         self._clients = ActiveClients()
-        self._registry.register(_Gauges(admission, readiness, replicas, log_folder, self._clients))
+        self._registry.register(_Gauges(admission, readiness, replicas, log_folder, self._clients, remote))
         register_gpus(self._registry)
         self._requests = self._counter("duoserve_requests", "Requests answered", "alias", "path", "status")
         self._rejections = self._counter("duoserve_rejections", "Requests refused", "reason")
@@ -195,7 +204,9 @@ class _Gauges(Collector):
         replicas: Replicas,
         log_folder: Path,
         clients: ActiveClients,
+        remote: Container[str],
     ) -> None:
+        self._remote = remote
         self._admission = admission
         self._readiness = readiness
         self._replicas = replicas
@@ -207,6 +218,7 @@ class _Gauges(Collector):
         waiting = GaugeMetricFamily("duoserve_waiting", "Requests waiting for a slot", labels=["alias"])
         slots = GaugeMetricFamily("duoserve_slots", "Answers that may be decoded at once", labels=["alias"])
         ready = GaugeMetricFamily("duoserve_ready", "Whether the model is ready", labels=["alias"])
+        remote = GaugeMetricFamily("duoserve_remote", "Whether another service answers", labels=["alias"])
         each = ["alias", "engine"]
         engines = GaugeMetricFamily("duoserve_engine_ready", "Whether an engine is ready", labels=each)
         loads = GaugeMetricFamily("duoserve_engine_in_flight", "Answers that an engine decodes", labels=each)
@@ -215,11 +227,12 @@ class _Gauges(Collector):
             waiting.add_metric([alias], self._admission.waiting(alias))
             slots.add_metric([alias], self._admission.slots(alias))
             ready.add_metric([alias], self._readiness.is_ready(alias))
+            remote.add_metric([alias], alias in self._remote)
         for replica, status in self._readiness.each.items():
             labels = [replica.alias, str(replica.number)]
             engines.add_metric(labels, status.state == "ready")
             loads.add_metric(labels, self._replicas.running[replica])
-        yield from (running, waiting, slots, ready, engines, loads)
+        yield from (running, waiting, slots, ready, remote, engines, loads)
         yield GaugeMetricFamily(
             "duoserve_active_clients", "Clients with a request in the last 5 minutes", self._clients.count()
         )

@@ -38,7 +38,9 @@ class CountUsage:
             options: dict[str, Any] = exchange.body.get("stream_options") or {}
             hide = not options.get("include_usage")
             continuous = bool(options.get("continuous_usage_stats")) and not hide
-            exchange.body["stream_options"] = {"include_usage": True, "continuous_usage_stats": continuous}
+            exchange.body["stream_options"] = {"include_usage": True}
+            if continuous:
+                exchange.body["stream_options"]["continuous_usage_stats"] = True
         head, tail = b"", b""
 
         async def watching(message: Message) -> None:

@@ -85,12 +85,16 @@ def _promises() -> list[Panel]:
 
 
 def _users() -> list[Panel]:
+    requests = 'sum by (alias) (rate(duoserve_requests_total{alias!="none"}[$__rate_interval]))'
     answers = 'duoserve_requests_total{path=~"/v1/.+"}[$__rate_interval]'
     return [
         _graph("Clients of the last 5 minutes", {"clients": "max(duoserve_active_clients)"}, "none", width=6),
         _graph(
             "Requests",
-            {"{{alias}}": 'sum by (alias) (rate(duoserve_requests_total{alias!="none"}[$__rate_interval]))'},
+            {
+                "{{alias}}": f"{requests} unless on (alias) duoserve_remote == 1",
+                "{{alias}} (remote)": f"{requests} and on (alias) duoserve_remote == 1",
+            },
             "reqps",
             width=6,
         ),
