@@ -24,6 +24,7 @@ from router.layers.complete_response import CompleteResponse
 from router.layers.count_input import CountInput
 from router.layers.count_usage import CountUsage
 from router.layers.function_call import FunctionCall
+from router.layers.give_way import GiveWay
 from router.layers.http_only import HttpOnly
 from router.layers.rate_limit import RateLimit, storage
 from router.layers.read_body import ReadBody
@@ -55,6 +56,7 @@ from router.steps.fit_prompt import FitPrompt
 from router.steps.identify_client import identify_client
 from router.steps.keep_prefix import KeepPrefix
 from router.steps.resolve_model import resolve_model, resolve_path
+from router.steps.set_priority import set_priority
 from router.tokenizer import Tokenizer
 
 _CONFIG = ROOT / "config"
@@ -168,6 +170,7 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
             partial(check_ready, readiness=readiness),
             partial(identify_client, ring=ring),
             keep_prefix,
+            set_priority,
         ),
         Middleware(RateLimit, storage(settings.redis_url), ring, settings.limits_without_redis),
         Middleware(Cancel, settings.request_timeout, stopping),
@@ -178,6 +181,7 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
         Middleware(CountUsage),
         Middleware(CompleteResponse),
         Middleware(FunctionCall),
+        Middleware(GiveWay, models),
     ]
     app: ASGIApp = Relay(pass_through)
     for layer, positional, named in reversed(layers):

@@ -4,6 +4,7 @@ import asyncio
 import time
 import uuid
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -20,6 +21,14 @@ _LONGEST_HEADER = 2000  # proxies refuse responses whose headers are longer than
 
 def _printable(name: str) -> str:
     return "".join(c if c.isascii() and c.isprintable() and c != "," else "?" for c in name[:_LONGEST_NAME])
+
+
+class Priority(IntEnum):
+    """Whose turn it is in the engine: as in vLLM, lower goes first and is preempted last."""
+
+    KEYSTROKE = 0  # an autocompletion, worthless a second later
+    CHAT = 1
+    AGENT = 2  # has tools, and so a long prompt, and nobody who watches each answer
 
 
 @dataclass(eq=False)
@@ -46,13 +55,16 @@ class Exchange:
     old_functions: bool = False
     # What it asks the engine to decode together: prompts times choices. It takes as many slots.
     sequences: int = 1
-    # Autocompletion: goes before chat.
-    urgent: bool = False
+    priority: Priority = Priority.CHAT
+    # Bytes of the body as the client sent it, decompressed.
+    size: int = 0
     # How `prompt` and `suffix` become one prompt, in a fill-in-the-middle request.
     fim: Family | None = None
     queue_wait: float | None = None
     queue_position: int | None = None
     in_flight: int | None = None
+    # Seconds for which it was not read because its engine answered autocompletions.
+    gave_way: float = 0.0
     # Identifies what is asked, in the quarantine.
     digest: str = ""
     # The engine that answers, once it is chosen.

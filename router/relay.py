@@ -35,7 +35,7 @@ class Relay:
         response = _Response(exchange, send)
         body = orjson.dumps(exchange.body)
         try:
-            await self._pass_through(scope, exchange.chosen, exchange.path, body, response)
+            await self._pass_through(scope, exchange.chosen, exchange.path, body, response, exchange.priority)
         except ClientDisconnect:
             raise
         except Exception as error:

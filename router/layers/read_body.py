@@ -54,7 +54,7 @@ class ReadBody:
             raw = await asyncio.to_thread(self._decompressed, raw)
         if len(raw) > self._most_bytes:
             raise self._too_long(f"{len(raw) / 1e6:.1f} MB")
-        exchange.body = _parsed(raw)
+        exchange.body, exchange.size = _parsed(raw), len(raw)
         for name in ("messages", "input", "prompt"):
             # A message has at least one token, and so has each entry of the others.
             if isinstance(entries := exchange.body.get(name), list) and len(entries) > self._window:

@@ -55,16 +55,18 @@ class PassThrough:
         with contextlib.suppress(Exception):
             await self(scope, self._replicas[0], "/health", b"{}", ignore)
 
-    async def __call__(self, scope: Scope, replica: Replica, path: str, body: bytes, send: Send) -> None:
+    async def __call__(
+        self, scope: Scope, replica: Replica, path: str, body: bytes, send: Send, priority: int = 0
+    ) -> None:
         """Send `body` to `path` of an engine, and its response to `send`.
 
-        `scope` is that of the client's request; none of its headers are passed on.
+        `scope` is that of the client's request; none of its headers are passed on. `priority` is vLLM's.
         """
         await self._endpoints(
-            {**scope, **self._rewritten(endpoint(replica) + path, body)}, _receiver(body), send
+            {**scope, **self._rewritten(endpoint(replica) + path, body, priority)}, _receiver(body), send
         )
 
-    def _rewritten(self, path: str, body: bytes) -> dict[str, Any]:
+    def _rewritten(self, path: str, body: bytes, priority: int) -> dict[str, Any]:
         return {
             # From this version on, Starlette streams responses without a second task to watch the client.
             "asgi": {"version": "3.0", "spec_version": "2.4"},
@@ -77,6 +79,8 @@ class PassThrough:
                 (b"authorization", f"Bearer {self._master_key}".encode()),
                 (b"content-type", b"application/json"),
                 (b"content-length", str(len(body)).encode()),
+                # LiteLLM passes this on without its `x-pass-`.
+                (b"x-pass-x-vllm-priority", str(priority).encode()),
             ],
         }
 
