@@ -57,6 +57,7 @@ from router.steps.identify_client import identify_client
 from router.steps.keep_prefix import KeepPrefix
 from router.steps.resolve_model import resolve_model, resolve_path
 from router.steps.set_priority import set_priority
+from router.steps.set_thinking import SetThinking
 from router.tokenizer import Tokenizer
 
 _CONFIG = ROOT / "config"
@@ -165,6 +166,7 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
             partial(resolve_model, names=names),
             partial(fall_back, readiness=readiness, fallbacks=config.fallbacks),
             partial(adapt_request, models=models),
+            SetThinking(models, chat_family, config.efforts),
             quarantine.refuse,
             RecogniseFim(models, families, max_stop),
             partial(check_ready, readiness=readiness),

@@ -47,6 +47,8 @@ class Exchange:
     # Whose turn in the queue it takes: one that cannot be changed at will.
     group: str = ""
     alias: str = ""
+    # The published name by which the model was meant.
+    name: str = ""
     # The model that was meant, where another answers for it.
     fallback_from: str = ""
     body: dict[str, Any] = field(default_factory=dict)
@@ -109,7 +111,7 @@ class Exchange:
         if len(told) <= _LONGEST_HEADER:
             self.headers["x-duoserve-ignored"] = told
 
-    def note_set(self, name: str, value: float) -> None:
+    def note_set(self, name: str, value: float | str) -> None:
         """Say in the response that the parameter `name` was set to `value`."""
         told = filter(None, (self.headers.get("x-duoserve-set"), f"{name}={value}"))
         self.headers["x-duoserve-set"] = ", ".join(told)

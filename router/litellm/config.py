@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from router.chat_families import EFFORTS
 from router.errors import BadSettings
 
 KEYS = Path(__file__).with_name("keys.yaml")
@@ -46,6 +47,7 @@ class Config:
     entries: tuple[Entry, ...]
     aliases: Mapping[str, str]  # model_group_alias: other names for models
     hidden: frozenset[str] = frozenset()  # those that no list shows
+    efforts: Mapping[str, str] = field(default_factory=dict)  # how much those names have a model think
     fallbacks: Mapping[str, Sequence[str]] = field(default_factory=dict)  # by model, those that answer for it
 
 
@@ -76,7 +78,8 @@ def read_config(path: Path) -> Config:
     hidden = {name for name, meant in aliases.items() if isinstance(meant, dict) and meant.get("hidden")}
     known = {entry.name for entry in entries}
     fallbacks = dict(check.fallbacks((content.get("router_settings") or {}).get("fallbacks"), known))
-    return Config(path, entries, dict(check.aliases(aliases, known)), frozenset(hidden), fallbacks)
+    names = dict(check.aliases(aliases, known))
+    return Config(path, entries, names, frozenset(hidden), dict(check.efforts(aliases)), fallbacks)
 
 
 def verdict(section: str, key: str) -> Verdict | None:
@@ -209,6 +212,17 @@ class _Checker:
                     f"router_settings.model_group_alias.{alias}", "is a model_name of model_list too"
                 )
             yield str(alias), str(name)
+
+    def efforts(self, given: Json) -> Iterator[tuple[str, str]]:
+        for alias, meant in given.items():
+            effort = meant.get("reasoning_effort") if isinstance(meant, dict) else None
+            if effort is not None and effort not in EFFORTS:
+                raise self.bad(
+                    f"router_settings.model_group_alias.{alias}.reasoning_effort",
+                    f"must be one of {', '.join(EFFORTS)}, not {effort}",
+                )
+            if effort is not None:
+                yield str(alias), effort
 
     def fallbacks(self, given: Any, names: set[str]) -> Iterator[tuple[str, list[str]]]:
         key = "router_settings.fallbacks"

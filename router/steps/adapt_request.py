@@ -271,20 +271,6 @@ def _stream_options(exchange: Exchange, _: Model) -> None:
         exchange.ignore("stream_options.include_obfuscation")
 
 
-def _thinking(exchange: Exchange, model: Model) -> None:
-    """How much to reason means nothing to a model that does not reason."""
-    if model.reasons:
-        return
-    body = exchange.body
-    for name in ("thinking", "thinking_token_budget", "reasoning_effort"):
-        if body.pop(name, None) is not None:
-            exchange.ignore(name)
-    if isinstance(body.get("reasoning"), dict) and body["reasoning"].get("effort"):
-        exchange.ignore("reasoning.effort")  # it stays, since the response repeats it
-    if body.get("output_config", {}).pop("effort", None):
-        exchange.ignore("output_config.effort")
-
-
 def _output_format(exchange: Exchange, _: Model) -> None:
     """Anthropic's earlier `output_format`, and what vLLM does not read of `output_config`."""
     body = exchange.body
@@ -364,12 +350,12 @@ def _schemas(exchange: Exchange, _: Model) -> None:
 
 
 Adaptation = Callable[[Exchange, Model], None]
-_COMMON: tuple[Adaptation, ...] = (_sampling, _stream_options, _thinking, _schemas)
+_COMMON: tuple[Adaptation, ...] = (_sampling, _stream_options, _schemas)
 _BY_PATH: dict[str, tuple[Adaptation, ...]] = {
     CHAT: (_messages, _old_functions, _sequences, _allowed_tools, _tools, _logprobs, *_COMMON),
     COMPLETIONS: (_sequences, _logprobs, *_COMMON),
     RESPONSES: (_items, _allowed_tools, _tools, *_COMMON),
     INPUT_TOKENS: (_items, _allowed_tools, _tools),
     MESSAGES: (_output_format, _blocks, _tools, *_COMMON),
-    COUNT_TOKENS: (_output_format, _blocks, _tools, _thinking),
+    COUNT_TOKENS: (_output_format, _blocks, _tools),
 }

@@ -12,37 +12,39 @@ _PROVIDERS = ("openai", "anthropic", "hosted_vllm", "litellm_proxy", "text-compl
 
 
 def resolve_model(exchange: Exchange, *, names: Mapping[str, str]) -> None:
-    """Sets `alias` and the body's `model`, which is the alias for the engine. Without a name the first of
-    `names` (name: alias) is meant.
+    """Sets `name`, `alias` and the body's `model`, which is the alias for the engine. Without a name, the
+    first of `names` (name: alias) is meant.
 
     Raises:
-        ApiError: 404; as `find_alias`.
+        ApiError: 404; as `find_name`.
     """
-    exchange.alias = find_alias(exchange.body.get("model") or next(iter(names)), names)
-    exchange.body["model"] = exchange.alias
+    exchange.name = find_name(exchange.body.get("model") or next(iter(names)), names)
+    exchange.alias = exchange.body["model"] = names[exchange.name]
 
 
 def resolve_path(exchange: Exchange, *, names: Mapping[str, str]) -> None:
     """Sets `alias` where the path names a model.
 
     Raises:
-        ApiError: 404; as `find_alias`.
+        ApiError: 404; as `find_name`.
     """
     if exchange.path.startswith(f"{MODELS}/"):
-        exchange.alias = find_alias(exchange.path.removeprefix(f"{MODELS}/"), names)
+        exchange.alias = names[find_name(exchange.path.removeprefix(f"{MODELS}/"), names)]
 
 
-def find_alias(name: str, names: Mapping[str, str]) -> str:
-    """The alias that `name` stands for. Its case and a provider before it do not matter.
+def find_name(name: str, names: Mapping[str, str]) -> str:
+    """The one of `names` that is meant by `name`. Its case and a provider before it do not matter.
 
     Raises:
         ApiError: 404; there is no such name.
     """
-    known = {published.lower(): alias for published, alias in names.items()}
+    if name in names:
+        return name
+    known = {published.lower(): published for published in names}
     lower = name.lower()
     provider, _, rest = lower.partition("/")
-    alias = names.get(name) or known.get(lower) or (known.get(rest) if provider in _PROVIDERS else None)
-    if alias is None:
+    found = known.get(lower) or (known.get(rest) if provider in _PROVIDERS else None)
+    if found is None:
         close = difflib.get_close_matches(name, names, 1, 0.6)
         hint = f" Did you mean '{close[0]}'?" if close else ""
         raise ApiError(
@@ -52,4 +54,4 @@ def find_alias(name: str, names: Mapping[str, str]) -> str:
             param="model",
             code="model_not_found",
         )
-    return alias
+    return found
