@@ -21,11 +21,37 @@ from router.paths import RESPONSES
 
 # About 2,000 tokens. Shorter ones are read in a step or two of a GPU.
 _LONG_BYTES = 8_000
-# However many autocompletions come, a prompt is read for a third of its time.
-_WAIT_PER_READ = 2.0
-_LEAST_WAIT = 1.0
+# However many autocompletions come, a prompt is read for a fifth of its time: after these seconds it waits at
+# most so many times as long as it has been read.
+_LEAST_WAIT = 2.0
+_WAIT_PER_READ = 4.0
 # vLLM sends some events of the Responses API before it has read the prompt.
 _BEGUN = re.compile(rb"^event: (?!response\.(?:created|in_progress|queued)\n)[^\n]+\n", re.MULTILINE)
+
+
+@dataclass(eq=False)
+class _Reading:
+    """A prompt while its engine reads it. Times are seconds; `began` is of `time.monotonic()`."""
+
+    turn: asyncio.Timeout
+    began: float
+    read_before: float
+    waited: float
+
+    def read(self) -> float:
+        """How long it has been read, this turn included."""
+        return self.read_before + time.monotonic() - self.began
+
+    def give_way(self) -> bool:
+        """End its turn, unless it has waited for long."""
+        if _patience(self.read(), self.waited) <= 0:
+            return False
+        self.turn.reschedule(asyncio.get_running_loop().time())
+        return True
+
+
+def _patience(read: float, waited: float) -> float:
+    return _LEAST_WAIT + _WAIT_PER_READ * read - waited
 
 
 @dataclass
@@ -34,7 +60,7 @@ class _Engine:
 
     urgent: int = 0
     free: asyncio.Event = field(default_factory=asyncio.Event)
-    reading: set[asyncio.Timeout] = field(default_factory=set)
+    reading: list[_Reading] = field(default_factory=list)
 
 
 class GiveWay:
@@ -61,9 +87,7 @@ class GiveWay:
     async def _first(self, engine: _Engine, scope: Scope, receive: Receive, send: Send) -> None:
         engine.urgent += 1
         engine.free.clear()
-        now = asyncio.get_running_loop().time()
-        while engine.reading:
-            engine.reading.pop().reschedule(now)
+        engine.reading = [reading for reading in engine.reading if not reading.give_way()]
         try:
             await self._app(scope, receive, send)
         finally:
@@ -76,32 +100,30 @@ class GiveWay:
     ) -> None:
         read = 0.0
         while True:
-            patience = _LEAST_WAIT + _WAIT_PER_READ * read - exchange.gave_way
-            if engine.urgent and patience > 0:
-                began = time.monotonic()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(patience):
-                        await engine.free.wait()
-                exchange.gave_way += time.monotonic() - began
-                exchange.headers["x-duoserve-gave-way-ms"] = f"{exchange.gave_way * 1000:.0f}"
-                patience -= time.monotonic() - began
-            began = time.monotonic()
+            if engine.urgent:
+                await self._wait(engine, exchange, _patience(read, exchange.gave_way))
             turn = asyncio.timeout(None)
-            answer = _Answer(send, engine, turn, early_events=exchange.path == RESPONSES)
+            reading = _Reading(turn, time.monotonic(), read, exchange.gave_way)
+            answer = _Answer(send, engine, reading, early_events=exchange.path == RESPONSES)
             try:
                 async with turn:
-                    if patience > 0:
-                        engine.reading.add(turn)
-                    else:
-                        answer.begin()
+                    engine.reading.append(reading)
                     await self._app(scope, receive, answer)
                 return
             except TimeoutError:
                 if not turn.expired():
                     raise
             finally:
-                engine.reading.discard(turn)
-            read += time.monotonic() - began
+                answer.begin()
+            read = reading.read()
+
+    async def _wait(self, engine: _Engine, exchange: Exchange, patience: float) -> None:
+        began = time.monotonic()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, patience)):
+                await engine.free.wait()
+        exchange.gave_way += time.monotonic() - began
+        exchange.headers["x-duoserve-gave-way-ms"] = f"{exchange.gave_way * 1000:.0f}"
 
 
 class _Answer:
@@ -109,10 +131,10 @@ class _Answer:
     kept until then, so that nobody receives it twice.
     """
 
-    def __init__(self, send: Send, engine: _Engine, turn: asyncio.Timeout, *, early_events: bool) -> None:
+    def __init__(self, send: Send, engine: _Engine, reading: _Reading, *, early_events: bool) -> None:
         self._send = send
         self._engine = engine
-        self._turn = turn
+        self._reading = reading
         self._early_events = early_events
         self._begun = False
         self._kept: list[Message] = []
@@ -120,7 +142,8 @@ class _Answer:
     def begin(self) -> None:
         """From now on nothing is kept, and the request does not give way."""
         self._begun = True
-        self._engine.reading.discard(self._turn)
+        if self._reading in self._engine.reading:
+            self._engine.reading.remove(self._reading)
 
     async def __call__(self, message: Message) -> None:
         if not self._begun:
@@ -128,8 +151,8 @@ class _Answer:
             if not self._begins(message):
                 return
             self.begin()
-            if self._turn.when() is not None:
-                self._turn.reschedule(None)
+            if self._reading.turn.when() is not None:
+                self._reading.turn.reschedule(None)
             for kept in self._kept:
                 await self._send(kept)
             return

@@ -141,6 +141,40 @@ def test_a_prompt_is_read_in_the_end_however_many_autocompletions_come(
     assert asyncio.run(both())[0] == HEAD and len(runs) == 1
 
 
+def test_who_was_out_of_patience_gives_way_again_once_it_has_been_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(give_way, "_LEAST_WAIT", 0.0)
+    monkeypatch.setattr(give_way, "_WAIT_PER_READ", 1e6)
+    typing, begun = asyncio.Event(), asyncio.Event()
+    runs = []
+
+    async def engine(one: Exchange, send: Send) -> None:
+        if one.priority is Priority.KEYSTROKE:
+            await typing.wait()
+            return
+        runs.append(one)
+        begun.set()
+        if len(runs) == 1:
+            await asyncio.Event().wait()
+        await send(HEAD)
+        await send(part(b"data: 1\n\n", more=False))
+
+    async def both() -> list[Message]:
+        app = layer(engine)
+        typed = asyncio.create_task(asked(app, exchange(Priority.KEYSTROKE)))
+        await asyncio.sleep(0)
+        answer = asyncio.create_task(asked(app, exchange(Priority.AGENT)))
+        await begun.wait()
+        more = asyncio.create_task(asked(app, exchange(Priority.KEYSTROKE)))
+        await asyncio.sleep(0.01)
+        typing.set()
+        await asyncio.gather(typed, more)
+        return await answer
+
+    assert asyncio.run(both())[0] == HEAD and len(runs) == 2
+
+
 def test_a_timeout_inside_is_not_taken_for_giving_way() -> None:
     async def engine(_: Exchange, __: Send) -> None:
         raise TimeoutError
