@@ -11,23 +11,27 @@ from tests.support.service import ASK, Service, chat
 from tests.support.waiting import wait_for
 
 Json = dict[str, Any]
-FIM = {"model": "coder", "prompt": "def add(a, b):\n", "suffix": "\nadd(1, 2)", "max_tokens": 4}
-FUNCTION = {"name": "look", "parameters": {"type": "object", "properties": {}}}
-TOOL = {"type": "function", "function": FUNCTION}
+FIM: Json = {"model": "coder", "prompt": "def add(a, b):\n", "suffix": "\nadd(1, 2)", "max_tokens": 4}
+FUNCTION: Json = {"name": "look", "parameters": {"type": "object", "properties": {}}}
+TOOL: Json = {"type": "function", "function": FUNCTION}
 LONG = "x" * 9000  # one token for the mock engine
 NEVER = 1e8
 
 
 def test_the_engine_learns_what_kind_of_request_it_is(service: Service) -> None:
     hello = [{"role": "user", "content": "hi"}]
-    asked = [
+    asked: list[tuple[str, Json, str]] = [
         ("/v1/completions", FIM, "keystroke"),
         ("/v1/completions", {"model": "coder", "prompt": "<|fim_prefix|>a<|fim_suffix|>b"}, "keystroke"),
         ("/v1/completions", {"model": "coder", "prompt": "Once upon"}, "chat"),
         ("/v1/chat/completions", chat(), "chat"),
         ("/v1/chat/completions", chat(tools=[]), "chat"),
         ("/v1/chat/completions", chat(tools=[TOOL]), "agent"),
-        ("/v1/responses", {"model": "coder", "input": "hi", "tools": [TOOL["function"] | TOOL]}, "agent"),
+        (
+            "/v1/responses",
+            {"model": "coder", "input": "hi", "tools": [FUNCTION | {"type": "function"}]},
+            "agent",
+        ),
         (
             "/v1/messages",
             {
