@@ -26,9 +26,10 @@ def _printable(name: str) -> str:
 class Priority(IntEnum):
     """Whose turn it is in the engine: as in vLLM, lower goes first and is preempted last."""
 
-    KEYSTROKE = 0  # an autocompletion, worthless a second later
+    KEYSTROKE = 0  # an autocompletion, or part of a search: worthless a second later
     CHAT = 1
     AGENT = 2  # has tools, and so a long prompt, and nobody who watches each answer
+    INDEXING = 3  # embeddings of many texts
 
 
 @dataclass(eq=False)

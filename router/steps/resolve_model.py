@@ -3,23 +3,30 @@
 import difflib
 from collections.abc import Mapping
 
-from router.errors import ApiError
+from router.errors import ApiError, invalid
 from router.exchange import Exchange
+from router.models import Model
 from router.paths import MODELS
 
 # What LiteLLM's clients put before a model's name to say which API it has.
 _PROVIDERS = ("openai", "anthropic", "hosted_vllm", "litellm_proxy", "text-completion-openai")
 
 
-def resolve_model(exchange: Exchange, *, names: Mapping[str, str]) -> None:
+def resolve_model(exchange: Exchange, *, names: Mapping[str, str], models: Mapping[str, Model]) -> None:
     """Sets `name`, `alias` and the body's `model`, which is the alias for the engine. Without a name, the
-    first of `names` (name: alias) is meant.
+    first of `models` that serves the path is meant.
 
     Raises:
-        ApiError: 404; as `find_name`.
+        ApiError: 404; as `find_name`. 400; the model is not for this path.
     """
-    exchange.name = find_name(exchange.body.get("model") or next(iter(names)), names)
-    exchange.alias = exchange.body["model"] = names[exchange.name]
+    able = [alias for alias, model in models.items() if model.serves(exchange.path)]
+    name = exchange.body.get("model") or (able or list(models))[0]
+    exchange.name = find_name(name, names)
+    exchange.alias = names[exchange.name]
+    if exchange.alias not in able:
+        others = f"use {' or '.join(map(repr, able))}" if able else "no model here does"
+        raise invalid("model", f"is {exchange.alias!r}, which does not serve {exchange.path}; {others}")
+    exchange.body["model"] = exchange.alias
 
 
 def resolve_path(exchange: Exchange, *, names: Mapping[str, str]) -> None:
