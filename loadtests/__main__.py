@@ -13,7 +13,7 @@ from pathlib import Path  # noqa: E402
 from typing import NoReturn  # noqa: E402
 
 from loadtests import bench, gate  # noqa: E402
-from loadtests.experiments import crosscheck, replay, side_by_side  # noqa: E402
+from loadtests.experiments import beside, crosscheck, replay, side_by_side  # noqa: E402
 from loadtests.judge import slo  # noqa: E402
 from loadtests.report import page, results  # noqa: E402
 from loadtests.settings import ROOT, SettingError  # noqa: E402
@@ -137,17 +137,26 @@ def parser() -> argparse.ArgumentParser:
     again.add_argument("--compare", type=Path, metavar="OLD.json", help="show what became slower")
     again.set_defaults(carry_out=report)
 
-    beside = commands.add_parser(
+    relays = commands.add_parser(
         "side-by-side",
         help="direct, vllm-router, plain LiteLLM and the router, side by side",
         description=side_by_side.__doc__,
     )
-    beside.add_argument(
+    relays.add_argument(
         "--rounds", type=int, default=3, help="more rounds give more certain figures (default 3)"
     )
-    beside.add_argument("--engine", metavar="URL", help="a running engine instead of the mock")
-    beside.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE as well")
-    beside.set_defaults(carry_out=side_by_side.run)
+    relays.add_argument("--engine", metavar="URL", help="a running engine instead of the mock")
+    relays.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE as well")
+    relays.set_defaults(carry_out=side_by_side.run)
+
+    typing = commands.add_parser(
+        "beside",
+        help="completions alone, and beside an agent whose long prompt the same engine reads",
+        description=beside.__doc__,
+    )
+    typing.add_argument("--count", type=int, default=40, help="completions of each kind (default 40)")
+    typing.add_argument("--seed", type=int, default=1, help="another seed sends other prompts (default 1)")
+    typing.set_defaults(carry_out=beside.run)
 
     sessions = commands.add_parser(
         "replay",

@@ -27,6 +27,7 @@ from router.layers.count_usage import CountUsage
 from router.layers.explain_cache import ExplainCache
 from router.layers.fall_back import FallBack
 from router.layers.function_call import FunctionCall
+from router.layers.give_way import GiveWay
 from router.layers.http_only import HttpOnly
 from router.layers.rate_limit import RateLimit, of_client, of_model, storage
 from router.layers.read_body import ReadBody
@@ -61,6 +62,8 @@ from router.steps.fit_prompt import FitPrompt
 from router.steps.identify_client import identify_client
 from router.steps.keep_prefix import KeepPrefix
 from router.steps.resolve_model import resolve_model, resolve_path
+from router.steps.set_priority import set_priority
+from router.steps.set_thinking import SetThinking
 from router.tokenizer import Tokenizer
 
 _CONFIG = ROOT / "config"
@@ -191,10 +194,12 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
             Steps,
             check_structured,
             partial(adapt_request, models=engines),
+            SetThinking(engines, chat_family, config.efforts),
             quarantine.refuse,
             RecogniseFim(engines, families, max_stop),
             partial(check_ready, readiness=readiness),
             KeepPrefix(chat_family, rules),
+            set_priority,
         ),
         Middleware(Cancel, settings.request_timeout, stopping),
         Middleware(Admit, admission, readiness, settings.max_wait),
@@ -205,6 +210,7 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
         Middleware(CountUsage),
         Middleware(CompleteResponse),
         Middleware(FunctionCall),
+        Middleware(GiveWay, engines),
     ]
     to_provider = [
         Middleware(Steps, partial(adapt_for_provider, models=models, supported=supported_parameters(models))),

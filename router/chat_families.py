@@ -9,6 +9,30 @@ import yaml
 
 from router.errors import BadSettings
 
+# How much a model may think, in rising order. OpenAI, Anthropic and vLLM each know a part of them.
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+
+
+@dataclass(frozen=True)
+class Thinking:
+    """How a template is told whether to have the model think, and how much."""
+
+    think: Mapping[str, Any]
+    quick: Mapping[str, Any]
+    efforts: tuple[str, ...] = ()
+
+    def nearest(self, effort: str) -> str | None:
+        """The effort that the template knows and that comes nearest; None if it knows none."""
+        if not self.efforts or (effort == "none" and self.quick):
+            return None
+        wanted = EFFORTS.index(effort)
+        return min(
+            self.efforts, key=lambda known: (abs(EFFORTS.index(known) - wanted), -EFFORTS.index(known))
+        )
+
+
+DEFAULT_THINKING = Thinking({"enable_thinking": True}, {"enable_thinking": False})
+
 
 @dataclass(frozen=True)
 class ChatFamily:
@@ -18,6 +42,8 @@ class ChatFamily:
     models: tuple[str, ...]  # parts of model names, in lower case
     inline_system: bool
     template: Mapping[str, Any] = field(default_factory=dict)
+    thinking: Thinking = DEFAULT_THINKING
+    drops_thinking: bool = False
 
 
 def read_chat_families(path: Path) -> list[ChatFamily]:
@@ -28,7 +54,18 @@ def read_chat_families(path: Path) -> list[ChatFamily]:
     """
     try:
         return [
-            ChatFamily(name, tuple(entry["models"]), entry["inline_system"], entry.get("template", {}))
+            ChatFamily(
+                name,
+                tuple(entry["models"]),
+                entry["inline_system"],
+                entry.get("template", {}),
+                Thinking(
+                    entry.get("think", DEFAULT_THINKING.think),
+                    entry.get("quick", DEFAULT_THINKING.quick),
+                    tuple(entry.get("efforts", ())),
+                ),
+                entry.get("drops_thinking", False),
+            )
             for name, entry in yaml.safe_load(path.read_text()).items()
         ]
     except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:

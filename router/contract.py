@@ -50,6 +50,10 @@ _HEADERS = {
         "integer",
         "Slots of all models that were taken when this request got its own, including these.",
     ),
+    "x-duoserve-gave-way-ms": (
+        "integer",
+        "How long a long prompt waited while its engine answered autocompletions; absent: not at all.",
+    ),
     "x-duoserve-truncated-messages": ("integer", "Messages left out so that the prompt fits; absent: none."),
     "x-duoserve-truncated-tokens": ("integer", "Tokens left out so that the prompt fits; absent: none."),
     "x-duoserve-fallback": (

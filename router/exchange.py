@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Any
 
 import orjson
@@ -27,6 +28,15 @@ def _printable(name: str) -> str:
     return "".join(c if c.isascii() and c.isprintable() and c != "," else "?" for c in name[:_LONGEST_NAME])
 
 
+class Priority(IntEnum):
+    """Whose turn it is in the engine: as in vLLM, lower goes first and is preempted last."""
+
+    KEYSTROKE = 0  # an autocompletion, or part of a search: worthless a second later
+    CHAT = 1
+    AGENT = 2  # has tools, and so a long prompt, and nobody who watches each answer
+    INDEXING = 3  # embeddings of many texts
+
+
 @dataclass(eq=False)
 class Exchange:
     """One request and its outcome. Times are seconds of `time.monotonic()`."""
@@ -43,6 +53,8 @@ class Exchange:
     # Whose turn in the queue it takes: one that cannot be changed at will.
     group: str = ""
     alias: str = ""
+    # The published name by which the model was meant.
+    name: str = ""
     # The model that was meant, where another answers for it.
     fallback_from: str = ""
     # A model with a longer context answers if the prompt does not fit, so it is not shortened.
@@ -53,13 +65,16 @@ class Exchange:
     old_functions: bool = False
     # What it asks the engine to decode together: prompts times choices. It takes as many slots.
     sequences: int = 1
-    # Autocompletion: goes before chat.
-    urgent: bool = False
+    priority: Priority = Priority.CHAT
+    # Bytes of the body as the client sent it, decompressed.
+    size: int = 0
     # How `prompt` and `suffix` become one prompt, in a fill-in-the-middle request.
     fim: Family | None = None
     queue_wait: float | None = None
     queue_position: int | None = None
     in_flight: int | None = None
+    # Seconds for which it was not read because its engine answered autocompletions.
+    gave_way: float = 0.0
     # Identifies what is asked, in the quarantine.
     digest: str = ""
     # The engine that answers, once it is chosen.
@@ -123,7 +138,7 @@ class Exchange:
         if len(told) <= _LONGEST_HEADER:
             self.headers["x-duoserve-ignored"] = told
 
-    def note_set(self, name: str, value: float) -> None:
+    def note_set(self, name: str, value: float | str) -> None:
         """Say in the response that the parameter `name` was set to `value`."""
         told = filter(None, (self.headers.get("x-duoserve-set"), f"{name}={value}"))
         self.headers["x-duoserve-set"] = ", ".join(told)

@@ -48,6 +48,7 @@ class Model:
     window: int
     family: Family | None = None
     greedy: bool = False  # without a temperature in the request
+    caches_prefixes: bool = True
     reasons: bool = False  # has a reasoning parser, and so takes a budget for reasoning
     engine: str = ""  # its file in the profile, and the name under which its engines serve it
     description: str = ""  # what it is good for, in words for people
@@ -188,6 +189,7 @@ def _model(
         values["max-model-len"],
         family_of(values["model"], families),
         greedy=_defaults(values).get("temperature") == 0,
+        caches_prefixes=values.get("enable-prefix-caching") is not False,
         reasons=bool(values.get("reasoning-parser") or values.get("reasoning-config")),
         engine=engine,
         description=str(entry.info.get("description", "")),

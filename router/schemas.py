@@ -145,6 +145,9 @@ class Chat(_Sampled):
     function_call: str | Json | None = Field(default=None, description="The former name of `tool_choice`.")
     parallel_tool_calls: bool | None = None
     reasoning_effort: str | None = None
+    reasoning: Json | None = Field(default=None, description="OpenRouter's form of `reasoning_effort`.")
+    thinking: bool | Json | None = Field(default=None, description="Anthropic's, DeepSeek's and GLM's form.")
+    enable_thinking: bool | None = Field(default=None, description="Qwen's form.")
     include_reasoning: bool | None = None
     echo: bool | None = None
     add_generation_prompt: bool | None = None

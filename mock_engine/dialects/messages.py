@@ -48,24 +48,44 @@ class Messages(Dialect):
     def _stop_reason(self) -> str:
         return {"length": "max_tokens", "tool_calls": "tool_use"}.get(self.answer.finish_reason, "end_turn")
 
+    @property
+    def _index(self) -> int:
+        """The place of the answer's own block: after that of the thinking."""
+        return 1 if self.answer.reasoning else 0
+
+    def _thinking(self, text: str, signature: str = "") -> Json:
+        return {"type": "thinking", "thinking": text, "signature": signature}
+
+    def _start(self, index: int, block: Json) -> bytes:
+        event = "content_block_start"
+        return sse({"type": event, "index": index, "content_block": block}, event)
+
     def first(self) -> bytes:
-        start = {"type": "content_block_start", "index": 0, "content_block": self._block()}
-        return sse({"type": "message_start", "message": self._message()}, "message_start") + sse(
-            start, "content_block_start"
-        )
+        start = sse({"type": "message_start", "message": self._message()}, "message_start")
+        return start + self._start(0, self._thinking("") if self.answer.reasoning else self._block())
 
     def tokens(self) -> Iterator[bytes]:
+        event = "content_block_delta"
+        thought: Json = {"type": event, "index": 0, "delta": {"type": "thinking_delta", "thinking": "\0"}}
+        yield from spliced(thought, self.answer.reasoning, event)
         delta = {"type": "text_delta", "text": "\0"}
         if self.answer.tool_call:
             delta = {"type": "input_json_delta", "partial_json": "\0"}
-        template = {"type": "content_block_delta", "index": 0, "delta": delta}
-        yield from spliced(template, self.answer.reasoning + self.answer.pieces, "content_block_delta")
+        between = b""
+        if self.answer.reasoning:
+            signature = {"type": event, "index": 0, "delta": {"type": "signature_delta", "signature": "s"}}
+            stop = {"type": "content_block_stop", "index": 0}
+            between = sse(signature, event) + sse(stop, "content_block_stop") + self._start(1, self._block())
+        template = {"type": event, "index": self._index, "delta": delta}
+        for piece in spliced(template, self.answer.pieces, event):
+            yield between + piece
+            between = b""
 
     def last(self) -> bytes:
         delta = {"stop_reason": self._stop_reason(), "stop_sequence": None}
         usage = self._usage(self.answer.completion_tokens)
         return (
-            sse({"type": "content_block_stop", "index": 0}, "content_block_stop")
+            sse({"type": "content_block_stop", "index": self._index}, "content_block_stop")
             + sse({"type": "message_delta", "delta": delta, "usage": usage}, "message_delta")
             + sse({"type": "message_stop"}, "message_stop")
         )
@@ -79,4 +99,6 @@ class Messages(Dialect):
         text = "".join(self.answer.pieces)
         block |= {"input": json.loads(text)} if self.answer.tool_call else {"text": text}
         usage = self._usage(self.answer.completion_tokens)
-        return self._message() | {"content": [block], "stop_reason": self._stop_reason(), "usage": usage}
+        thought = "".join(self.answer.reasoning)
+        content = [self._thinking(thought, "s"), block] if thought else [block]
+        return self._message() | {"content": content, "stop_reason": self._stop_reason(), "usage": usage}

@@ -67,40 +67,78 @@ class Responses(Dialect):
         whole = "".join(self.answer.pieces) if text is None else text
         return {"type": "output_text", "text": whole, "annotations": [], "logprobs": None}
 
+    @property
+    def _index(self) -> int:
+        """The place of the answer's own item: after that of the reasoning."""
+        return 1 if self.answer.reasoning else 0
+
+    def _reasoning(self, text: str) -> Json:
+        content = [{"type": "reasoning_text", "text": text}] if text else None
+        return {"type": "reasoning", "id": f"rs_{self.answer.serial}", "summary": [], "content": content}
+
     def _final(self) -> Json:
         status = "incomplete" if self.answer.finish_reason == "length" else "completed"
-        return self._response(status, [self._item("completed")])
+        thought = "".join(self.answer.reasoning)
+        return self._response(
+            status, [*([self._reasoning(thought)] if thought else []), self._item("completed")]
+        )
+
+    def _opened(self) -> bytes:
+        item = self._item("in_progress")
+        events = self._event("response.output_item.added", output_index=self._index, item=item)
+        if not self.answer.tool_call:
+            place = {"item_id": f"msg_{self.answer.serial}", "output_index": self._index, "content_index": 0}
+            events += self._event("response.content_part.added", part=self._part(""), **place)
+        return events
 
     def first(self) -> bytes:
         response = self._response("in_progress", [])
         events = self._event("response.created", response=response)
         events += self._event("response.in_progress", response=response)
-        events += self._event("response.output_item.added", output_index=0, item=self._item("in_progress"))
-        if not self.answer.tool_call:
-            place = {"item_id": f"msg_{self.answer.serial}", "output_index": 0, "content_index": 0}
-            events += self._event("response.content_part.added", part=self._part(""), **place)
-        return events
+        if not self.answer.reasoning:
+            return events + self._opened()
+        return events + self._event("response.output_item.added", output_index=0, item=self._reasoning(""))
 
     def tokens(self) -> Iterator[bytes]:
+        thought, between = "".join(self.answer.reasoning), b""
+        if thought:
+            place = {"item_id": f"rs_{self.answer.serial}", "output_index": 0, "content_index": 0}
+            for piece in self.answer.reasoning:
+                yield self._event("response.reasoning_text.delta", delta=piece, **place)
+            between = self._event("response.reasoning_text.done", text=thought, **place)
+            done = self._reasoning(thought)
+            between += self._event("response.output_item.done", output_index=0, item=done) + self._opened()
         for piece in self.answer.pieces:
             if self.answer.tool_call:
-                place = {"item_id": f"fc_{self.answer.serial}", "output_index": 0}
-                yield self._event("response.function_call_arguments.delta", delta=piece, **place)
+                place = {"item_id": f"fc_{self.answer.serial}", "output_index": self._index}
+                event = self._event("response.function_call_arguments.delta", delta=piece, **place)
             else:
-                place = {"item_id": f"msg_{self.answer.serial}", "output_index": 0, "content_index": 0}
-                yield self._event("response.output_text.delta", delta=piece, logprobs=[], **place)
+                place = {
+                    "item_id": f"msg_{self.answer.serial}",
+                    "output_index": self._index,
+                    "content_index": 0,
+                }
+                event = self._event("response.output_text.delta", delta=piece, logprobs=[], **place)
+            yield between + event
+            between = b""
 
     def last(self) -> bytes:
         answer = self.answer
         text = "".join(answer.pieces)
         if answer.tool_call:
-            place = {"item_id": f"fc_{answer.serial}", "output_index": 0, "name": answer.tool_call["name"]}
+            place = {
+                "item_id": f"fc_{answer.serial}",
+                "output_index": self._index,
+                "name": answer.tool_call["name"],
+            }
             events = self._event("response.function_call_arguments.done", arguments=text, **place)
         else:
-            place = {"item_id": f"msg_{answer.serial}", "output_index": 0, "content_index": 0}
+            place = {"item_id": f"msg_{answer.serial}", "output_index": self._index, "content_index": 0}
             events = self._event("response.output_text.done", text=text, logprobs=[], **place)
             events += self._event("response.content_part.done", part=self._part(), **place)
-        events += self._event("response.output_item.done", output_index=0, item=self._item("completed"))
+        events += self._event(
+            "response.output_item.done", output_index=self._index, item=self._item("completed")
+        )
         return events + self._event("response.completed", response=self._final())
 
     def whole(self) -> Json:

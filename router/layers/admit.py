@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from router.admission import Admission, QueueFull
 from router.errors import ApiError
-from router.exchange import Exchange
+from router.exchange import Exchange, Priority
 from router.paths import COUNTING
 from router.readiness import Readiness, not_ready
 
@@ -35,7 +35,7 @@ class Admit:
             ticket = self._admission.enter(
                 exchange.alias,
                 exchange.client,
-                exchange.urgent,
+                exchange.priority is Priority.KEYSTROKE,
                 slot.set,
                 exchange.group,
                 exchange.sequences,

@@ -56,7 +56,7 @@ class ReadBody:
         if encoding in _ENCODINGS:
             raw = await asyncio.to_thread(self._decompressed, raw)
         self._check_size(len(raw), exchange.path)
-        exchange.body = _parsed(raw)
+        exchange.body, exchange.size = _parsed(raw), len(raw)
         for name in () if exchange.path in POOLING else ("messages", "input", "prompt"):
             # A message has at least one token, and so has each entry of the others.
             if isinstance(entries := exchange.body.get(name), list) and len(entries) > self._window:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from router.chat_families import EFFORTS
 from router.errors import BadSettings
 
 KEYS = Path(__file__).with_name("keys.yaml")
@@ -58,6 +59,7 @@ class Config:
     entries: tuple[Entry, ...]
     aliases: Mapping[str, str]  # model_group_alias: other names for models
     hidden: frozenset[str] = frozenset()  # those that no list shows
+    efforts: Mapping[str, str] = field(default_factory=dict)  # how much those names have a model think
     # By model, those that answer for it: in any case, and where a prompt does not fit.
     fallbacks: Mapping[str, Sequence[str]] = field(default_factory=dict)
     context_window_fallbacks: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -108,6 +110,7 @@ def read_config(path: Path) -> Config:
         entries,
         dict(check.aliases(aliases, known)),
         frozenset(hidden),
+        dict(check.efforts(aliases)),
         dict(check.fallbacks("fallbacks", router_settings, known)),
         dict(check.fallbacks("context_window_fallbacks", router_settings, known)),
         content,
@@ -274,6 +277,17 @@ class _Checker:
                     f"router_settings.model_group_alias.{alias}", "is a model_name of model_list too"
                 )
             yield str(alias), str(name)
+
+    def efforts(self, given: Json) -> Iterator[tuple[str, str]]:
+        for alias, meant in given.items():
+            effort = meant.get("reasoning_effort") if isinstance(meant, dict) else None
+            if effort is not None and effort not in EFFORTS:
+                raise self.bad(
+                    f"router_settings.model_group_alias.{alias}.reasoning_effort",
+                    f"must be one of {', '.join(EFFORTS)}, not {effort}",
+                )
+            if effort is not None:
+                yield str(alias), effort
 
     def fallbacks(self, kind: str, settings: Json, names: set[str]) -> Iterator[tuple[str, list[str]]]:
         key, given = f"router_settings.{kind}", settings.get(kind)

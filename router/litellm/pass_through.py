@@ -61,7 +61,9 @@ class PassThrough:
             believed["no-log"] = True
         state = {"litellm_pass_through_raw_body": orjson.dumps(exchange.body)}
         path = endpoint(exchange.chosen) + exchange.path
-        await self._proxy.ask(self._app, scope, path, believed, send, state=state)
+        # LiteLLM passes this on without its `x-pass-`.
+        priority = {"x-pass-x-vllm-priority": str(int(exchange.priority))}
+        await self._proxy.ask(self._app, scope, path, believed, send, priority, state)
 
     def failed(self, exchange: Exchange) -> ApiError:
         return engine_failed(exchange.alias)

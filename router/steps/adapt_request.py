@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 
 from router.errors import invalid
-from router.exchange import Exchange
+from router.exchange import Exchange, Priority
 from router.json_schema import relaxed
 from router.models import Model
 from router.paths import (
@@ -286,7 +286,7 @@ def _documents(exchange: Exchange, model: Model) -> None:
         raise invalid("documents", "has one without a text: send texts, or objects with a 'text'")
     body["documents"] = texts
     _pooled(exchange, model, "documents", len(body["documents"]))
-    exchange.urgent = True  # part of a search
+    exchange.priority = Priority.KEYSTROKE  # part of a search
 
 
 def _pooled(exchange: Exchange, model: Model, param: str, texts: int) -> None:
@@ -294,7 +294,7 @@ def _pooled(exchange: Exchange, model: Model, param: str, texts: int) -> None:
         raise invalid(param, f"has {texts:,} texts; at most {_MOST_TEXTS:,} are allowed in one request")
     # The engine reads more than it has slots for in turn: no token of an answer is late for that.
     exchange.sequences = min(texts, model.slots)
-    exchange.urgent = texts == 1
+    exchange.priority = Priority.KEYSTROKE if texts == 1 else Priority.INDEXING
 
 
 def _logprobs(exchange: Exchange, _: Model) -> None:
@@ -307,20 +307,6 @@ def _stream_options(exchange: Exchange, _: Model) -> None:
     options = exchange.body.get("stream_options")
     if options and options.pop("include_obfuscation", None):
         exchange.ignore("stream_options.include_obfuscation")
-
-
-def _thinking(exchange: Exchange, model: Model) -> None:
-    """How much to reason means nothing to a model that does not reason."""
-    if model.reasons:
-        return
-    body = exchange.body
-    for name in ("thinking", "thinking_token_budget", "reasoning_effort"):
-        if body.pop(name, None) is not None:
-            exchange.ignore(name)
-    if isinstance(body.get("reasoning"), dict) and body["reasoning"].get("effort"):
-        exchange.ignore("reasoning.effort")  # it stays, since the response repeats it
-    if body.get("output_config", {}).pop("effort", None):
-        exchange.ignore("output_config.effort")
 
 
 def _output_format(exchange: Exchange, _: Model) -> None:
@@ -402,14 +388,14 @@ def _schemas(exchange: Exchange, _: Model) -> None:
 
 
 Adaptation = Callable[[Exchange, Model], None]
-_COMMON: tuple[Adaptation, ...] = (_sampling, _stream_options, _thinking, _schemas)
+_COMMON: tuple[Adaptation, ...] = (_sampling, _stream_options, _schemas)
 _BY_PATH: dict[str, tuple[Adaptation, ...]] = {
     CHAT: (_messages, old_functions, _sequences, allowed_tools, _tools, _logprobs, *_COMMON),
     COMPLETIONS: (_sequences, _logprobs, *_COMMON),
     RESPONSES: (_items, allowed_tools, _tools, *_COMMON),
     INPUT_TOKENS: (_items, allowed_tools, _tools),
     MESSAGES: (_output_format, _blocks, _tools, *_COMMON),
-    COUNT_TOKENS: (_output_format, _blocks, _tools, _thinking),
+    COUNT_TOKENS: (_output_format, _blocks, _tools),
     EMBEDDINGS: (_inputs,),
     RERANK: (_documents,),
 }

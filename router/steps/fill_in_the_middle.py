@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from router.errors import invalid
-from router.exchange import Exchange
+from router.exchange import Exchange, Priority
 from router.fim import Family
 from router.models import Model
 from router.paths import COMPLETIONS
@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 class RecogniseFim:
     """Recognises autocompletions, and refuses a `suffix` that the model cannot use (400).
 
-    Sets the exchange's `urgent` and `fim`. A prompt that already holds a family's special tokens is an
+    Sets the exchange's `priority` and `fim`. A prompt that already holds a family's special tokens is an
     autocompletion too, and is left as it is; and so is whatever a model for autocompletion is asked.
     """
 
@@ -35,7 +35,8 @@ class RecogniseFim:
                 )
 
     def __call__(self, exchange: Exchange) -> None:
-        exchange.urgent |= exchange.alias in self._quick
+        if exchange.alias in self._quick:
+            exchange.priority = Priority.KEYSTROKE
         if exchange.path != COMPLETIONS:
             return
         prompt, suffix = exchange.body["prompt"], exchange.body.get("suffix")
@@ -46,7 +47,8 @@ class RecogniseFim:
         elif suffix is not None:
             self._prepare(exchange, family if family and able else self._refuse(exchange.alias), prompt)
         raw = isinstance(prompt, str) and any(token in prompt for token in self._tokens)
-        exchange.urgent |= exchange.fim is not None or raw
+        if exchange.fim is not None or raw:
+            exchange.priority = Priority.KEYSTROKE
         if raw and self._special.intersection(_texts(exchange.body.get("stop", []))):
             # As below: without this the engine would run past the client's own stops.
             exchange.body.setdefault("skip_special_tokens", False)

@@ -21,17 +21,22 @@ _TURNS = {
     INPUT_TOKENS: "input",
 }
 _HEADS = ("system", "instructions")
+_THINKING_KEYS = ("reasoning", "reasoning_content")
+_THINKING_PARTS = ("thinking", "redacted_thinking")
+_THOUGHT = re.compile(r"\A\s*<think>.*?</think>\s*", re.DOTALL)
 _MOST_CLIENTS, _MOST_TOOLS = 1_000, 1_000
 
 
 class KeepPrefix:
     """Takes out or moves what changes per request (config/prefix.yaml), leaves system turns in the middle of
     a conversation where they stand, and puts tools into the order in which their client first sent them.
+    Thinking leaves the history where the family's template will take it out later, and change the prompt.
     """
 
     def __init__(self, families: Mapping[str, ChatFamily | None], rules: Sequence[Rule]) -> None:
         """`families` are the models' ones, by alias."""
         self._in_place = {alias: bool(family and family.inline_system) for alias, family in families.items()}
+        self._drops = {alias: bool(family and family.drops_thinking) for alias, family in families.items()}
         self._template = {alias: family.template if family else {} for alias, family in families.items()}
         self._rules = rules
         self._tools = ToolOrder()
@@ -50,6 +55,8 @@ class KeepPrefix:
                 body[key] = joined(body[key], reminder(moved), "input_text")
             return
         turns, moved = self._clean(exchange, body[key])
+        if self._drops[exchange.alias]:
+            turns = list(_without_thinking(turns))
         kind = "input_text" if key == "input" else "text"
         turns = _as_system(body, turns) if self._in_place[exchange.alias] else _as_user_text(turns, kind)
         if moved:
@@ -89,6 +96,23 @@ class KeepPrefix:
         if moved:
             exchange.headers["x-duoserve-moved"] = ", ".join(moved)
         return kept, "\n".join(_bare(text) for text in moved.values())
+
+
+def _without_thinking(turns: Iterable[Json]) -> Iterable[Json]:
+    """The turns without what the assistant thought, in each API's form."""
+    for turn in turns:
+        if turn.get("type") == "reasoning":
+            continue
+        if turn.get("role") == "assistant":
+            turn = {name: value for name, value in turn.items() if name not in _THINKING_KEYS}
+            content = turn.get("content")
+            if isinstance(content, str):
+                turn["content"] = _THOUGHT.sub("", content)
+            elif isinstance(content, list):
+                turn["content"] = [part for part in content if part.get("type") not in _THINKING_PARTS]
+                if not turn["content"]:
+                    continue
+        yield turn
 
 
 def _bare(text: str) -> str:

@@ -13,15 +13,16 @@ _PROVIDERS = ("openai", "anthropic", "hosted_vllm", "litellm_proxy", "text-compl
 
 
 def resolve_model(exchange: Exchange, *, names: Mapping[str, str], models: Mapping[str, Model]) -> None:
-    """Sets `alias` and the body's `model`, which is the alias for the engine. Without a name the first of
-    `models` that serves the path is meant.
+    """Sets `name`, `alias` and the body's `model`, which is the alias for the engine. Without a name, the
+    first of `models` that serves the path is meant.
 
     Raises:
-        ApiError: 404; as `find_alias`. 400; the model is not for this path.
+        ApiError: 404; as `find_name`. 400; the model is not for this path.
     """
     able = [alias for alias, model in models.items() if model.serves(exchange.path)]
     name = exchange.body.get("model") or (able or list(models))[0]
-    exchange.alias = find_alias(name, names)
+    exchange.name = find_name(name, names)
+    exchange.alias = names[exchange.name]
     if exchange.alias not in able:
         others = f"use {' or '.join(map(repr, able))}" if able else "no model here does"
         raise invalid("model", f"is {exchange.alias!r}, which does not serve {exchange.path}; {others}")
@@ -32,23 +33,25 @@ def resolve_path(exchange: Exchange, *, names: Mapping[str, str]) -> None:
     """Sets `alias` where the path names a model.
 
     Raises:
-        ApiError: 404; as `find_alias`.
+        ApiError: 404; as `find_name`.
     """
     if exchange.path.startswith(f"{MODELS}/"):
-        exchange.alias = find_alias(exchange.path.removeprefix(f"{MODELS}/"), names)
+        exchange.alias = names[find_name(exchange.path.removeprefix(f"{MODELS}/"), names)]
 
 
-def find_alias(name: str, names: Mapping[str, str]) -> str:
-    """The alias that `name` stands for. Its case and a provider before it do not matter.
+def find_name(name: str, names: Mapping[str, str]) -> str:
+    """The one of `names` that is meant by `name`. Its case and a provider before it do not matter.
 
     Raises:
         ApiError: 404; there is no such name.
     """
-    known = {published.lower(): alias for published, alias in names.items()}
+    if name in names:
+        return name
+    known = {published.lower(): published for published in names}
     lower = name.lower()
     provider, _, rest = lower.partition("/")
-    alias = names.get(name) or known.get(lower) or (known.get(rest) if provider in _PROVIDERS else None)
-    if alias is None:
+    found = known.get(lower) or (known.get(rest) if provider in _PROVIDERS else None)
+    if found is None:
         close = difflib.get_close_matches(name, names, 1, 0.6)
         hint = f" Did you mean '{close[0]}'?" if close else ""
         raise ApiError(
@@ -58,4 +61,4 @@ def find_alias(name: str, names: Mapping[str, str]) -> str:
             param="model",
             code="model_not_found",
         )
-    return alias
+    return found

@@ -86,6 +86,22 @@ AGENTS = {
         variables={},
         configured_by="command",
     ),
+    "kilo": Agent(
+        key="DUOSERVE_API_KEY",
+        command=lambda _: [_modules("@kilocode/cli-linux-x64/bin/kilo"), "run", "--auto", "Say hello."],
+        tool={"name": "bash", "arguments": {"command": COMMAND, "description": "prints"}},
+        variables={"KILO_DISABLE_MODELS_FETCH": "1", "KILO_DISABLE_AUTOUPDATE": "1"},
+    ),
+    "copilot": Agent(
+        key="COPILOT_PROVIDER_API_KEY",
+        command=lambda _: [
+            _modules("@github/copilot-linux-x64/copilot"),
+            *("--allow-all-tools", "--no-color", "-p", "Say hello."),
+        ],
+        tool={"name": "bash", "arguments": {"command": COMMAND, "description": "prints"}},
+        variables={},
+        configured_by="variables",
+    ),
     "aider": Agent(
         key="OPENAI_API_KEY",
         command=lambda _: [
@@ -128,6 +144,8 @@ def run(name: str, served: Served, home: Path, key: str | None = None) -> Ran:
     shown = subprocess.run(ide, cwd=ROOT, env=variables, capture_output=True, text=True)
     assert shown.returncode == 0, shown.stderr
     variables |= {agent.key: key or served.key}
+    if agent.configured_by == "variables":
+        variables |= dict(re.findall(r"^export (\w+)=(.*)$", shown.stdout, re.MULTILINE))
     if agent.configured_by == "command":
         first = ["sh", "-ec", shown.stdout.splitlines()[0]]
         done = subprocess.run(first, env=variables, capture_output=True, text=True)

@@ -338,3 +338,21 @@ def ask(port: int, method: str, path: str, form: str | None = None) -> str:
             time.sleep(0.1)
         finally:
             connection.close()
+
+
+def test_completions_are_compared_with_those_beside_an_agent() -> None:
+    with MockEngine(ttft_ms=1, itl_ms=1, max_model_len=300_000) as engine:
+        done = subprocess.run(
+            [sys.executable, "-m", "loadtests", "beside", "--count", "2"],
+            cwd=ROOT,
+            env=settings(engine.url) | {"PROFILE": "cpu"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        asked = [request["body"] for request in engine.requests()]
+    assert done.returncode == 0, done.stderr
+    assert len([body for body in asked if "suffix" in body]) == 2 + 2 + 2
+    agents = [body for body in asked if "tools" in body]
+    assert agents and len(agents[0]["messages"][0]["content"]) > 8192 * 2
+    assert "completions, p95: " in done.stdout and " times as long" in done.stdout

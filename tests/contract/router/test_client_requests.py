@@ -31,6 +31,48 @@ def reasoning(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         service.stop()
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "asked", "thinking", "text"),
+    [
+        (
+            "/v1/chat/completions",
+            chat(),
+            {"thinking": {"type": "enabled"}},
+            lambda event: (event["choices"] or [{"delta": {}}])[0]["delta"].get("reasoning"),
+            lambda event: (event["choices"] or [{"delta": {}}])[0]["delta"].get("content"),
+        ),
+        (
+            "/v1/messages",
+            {"model": "coder", "max_tokens": 2000, "messages": HI},
+            {"thinking": {"type": "adaptive"}},
+            lambda event: event.get("delta", {}).get("thinking"),
+            lambda event: event.get("delta", {}).get("text"),
+        ),
+        (
+            "/v1/responses",
+            {"model": "coder", "input": "hi"},
+            {"reasoning": {"effort": "low"}},
+            lambda event: event["type"] == "response.reasoning_text.delta" and event["delta"],
+            lambda event: event["type"] == "response.output_text.delta" and event["delta"],
+        ),
+    ],
+    ids=["chat", "messages", "responses"],
+)
+def test_thinking_is_asked_for_and_streamed_in_each_apis_own_form(
+    reasoning: Service, path: str, body: Json, asked: Json, thinking: Any, text: Any
+) -> None:
+    reasoning.engines["coder"].set(reasoning_tokens=3, completion_tokens=4)
+    answer = reasoning.post(path, body | asked | {"stream": True})
+    assert answer.status_code == 200 and answer.headers["x-duoserve-set"] == "thinking=on"
+    assert seen(reasoning)["chat_template_kwargs"] == {"enable_thinking": True}
+    events = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
+    parts = ["t" if thinking(event) else "a" for event in events if thinking(event) or text(event)]
+    assert parts == ["t"] * 3 + ["a"] * 4
+    whole = json.dumps(reasoning.post(path, body | {"stream": False} | asked).json())
+    kept = {"/v1/messages": '"type": "thinking"', "/v1/responses": '"type": "reasoning"'}
+    assert kept.get(path, '"reasoning": " ') in whole
+
+
 def seen(service: Service) -> Json:
     """The body that the engine got last."""
     body: Json = service.engines["coder"].requests()[-1]["body"]

@@ -206,21 +206,6 @@ def test_a_greedy_default_stays_for_one_choice() -> None:
     assert "temperature" not in chat(n=1)[0]
 
 
-def test_a_budget_for_reasoning_is_for_models_that_reason() -> None:
-    body = {"messages": HI, "max_tokens": 2000, "thinking": {"type": "enabled", "budget_tokens": 1024}}
-    got, exchange = adapted(MESSAGES, dict(body))
-    assert "thinking" not in got
-    assert ignored(exchange) == ["thinking"]
-    assert adapted(MESSAGES, dict(body), reasons=True)[0] == body
-    got, exchange = chat(reasoning_effort="high")
-    assert "reasoning_effort" not in got
-    assert ignored(exchange) == ["reasoning_effort"]
-    _, exchange = adapted(RESPONSES, {"input": "hi", "reasoning": {"effort": "high"}})
-    assert ignored(exchange) == ["reasoning.effort"]
-    _, exchange = adapted(MESSAGES, {"messages": HI, "output_config": {"effort": "high"}})
-    assert ignored(exchange) == ["output_config.effort"]
-
-
 def test_the_shape_of_a_message_is_passed_on() -> None:
     shape = {"type": "json_schema", "schema": SCHEMA}
     config = {"format": shape, "effort": "low"}

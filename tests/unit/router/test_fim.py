@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.errors import ApiError
-from router.exchange import Exchange
+from router.exchange import Exchange, Priority
 from router.fim import family_of, read_families
 from router.models import Mode, Model
 from router.settings import ROOT
@@ -120,7 +120,7 @@ SWEEP = (
 )
 def test_a_prompt_for_the_next_edit_passes_as_it_is(model: str, prompt: str, stop: list[str]) -> None:
     exchange = asked(model, {"prompt": prompt, "stop": stop, "max_tokens": 256})
-    assert exchange.urgent and exchange.headers == {}
+    assert exchange.priority is Priority.KEYSTROKE and exchange.headers == {}
     # The engine finds special tokens as stop strings only if they appear in the text.
     assert exchange.body == {
         "model": "coder",
@@ -139,8 +139,8 @@ def test_stops_that_are_plain_text_change_nothing() -> None:
 
 
 def test_all_that_a_model_for_autocompletion_is_asked_is_urgent() -> None:
-    assert asked("some/model", {"prompt": "def add("}, "completion").urgent
-    assert not asked("some/model", {"prompt": "def add("}).urgent
+    assert asked("some/model", {"prompt": "def add("}, "completion").priority is Priority.KEYSTROKE
+    assert asked("some/model", {"prompt": "def add("}).priority is Priority.CHAT
 
 
 @given(st.text(alphabet="ab\n", max_size=5000), st.floats(-0.1, 1.2))

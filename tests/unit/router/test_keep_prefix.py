@@ -29,6 +29,56 @@ def kept(path: str, body: Json, family: ChatFamily | None = STRICT) -> tuple[Jso
     return exchange.body, exchange
 
 
+@pytest.mark.parametrize(
+    ("path", "key", "thought", "left"),
+    [
+        (
+            CHAT,
+            "messages",
+            {"role": "assistant", "content": "a", "reasoning": "t"},
+            {"role": "assistant", "content": "a"},
+        ),
+        (
+            CHAT,
+            "messages",
+            {"role": "assistant", "content": None, "reasoning_content": "t", "tool_calls": [CALL]},
+            {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        ),
+        (
+            CHAT,
+            "messages",
+            {"role": "assistant", "content": "<think>\nt\n</think>\n\na"},
+            {"role": "assistant", "content": "a"},
+        ),
+        (
+            MESSAGES,
+            "messages",
+            {
+                "role": "assistant",
+                "content": [{"type": "thinking", "thinking": "t"}, {"type": "text", "text": "a"}],
+            },
+            {"role": "assistant", "content": [{"type": "text", "text": "a"}]},
+        ),
+        (
+            MESSAGES,
+            "messages",
+            {"role": "assistant", "content": [{"type": "redacted_thinking", "data": "x"}]},
+            None,
+        ),
+        (RESPONSES, "input", {"type": "reasoning", "summary": [], "content": []}, None),
+    ],
+)
+def test_thinking_leaves_the_history_where_the_template_will_take_it_out(
+    path: str, key: str, thought: Json, left: Json | None
+) -> None:
+    question = {"role": "user", "content": "<think>mine</think>"}
+    turns = [question, thought, question]
+    dropping = ChatFamily("dropping", ("x",), inline_system=True, drops_thinking=True)
+    got, _ = kept(path, {key: turns}, dropping)
+    assert got[key] == [question, *([left] if left else []), question]
+    assert kept(path, {key: turns}, IN_PLACE)[0][key] == turns
+
+
 @pytest.mark.parametrize("role", ["system", "developer"])
 def test_an_inline_turn_becomes_text_of_the_user_turn_before_it(role: str) -> None:
     turns = [

@@ -154,6 +154,16 @@ def test_several_entries_of_a_name_are_several_engines(tmp_path: Path) -> None:
     assert {replica.served for replica in replicas} == {"coder"}
 
 
+def test_a_name_may_say_how_much_the_model_thinks(tmp_path: Path) -> None:
+    quick = {"model": "coder", "reasoning_effort": "none"}
+    settings = {"model_group_alias": {"gpt-4": "coder", "quick": quick}}
+    read = config(tmp_path, {"router_settings": settings})
+    assert read.aliases["quick"] == "coder" and read.efforts == {"quick": "none"}
+    quick["reasoning_effort"] = "great"
+    with pytest.raises(BadSettings, match=r"quick\.reasoning_effort must be one of none, minimal, .*great"):
+        config(tmp_path, {"router_settings": settings})
+
+
 def test_a_hidden_name_answers_and_is_not_listed(tmp_path: Path) -> None:
     settings = {"model_group_alias": {"gpt-4": "coder", "secret": {"model": "coder", "hidden": True}}}
     read = config(tmp_path, {"router_settings": settings})

@@ -55,6 +55,32 @@ def test_a_turn_begins_with_nearly_all_of_the_one_before_it(name: str, template:
     assert min(found) >= LEAST
 
 
+@pytest.mark.parametrize(("template", "before"), [("qwen3", 0.9), ("qwen3.6", 0.9)])
+def test_thinking_does_not_make_the_next_turn_cold(template: str, before: float) -> None:
+    """An agent that thinks before every step, and its user's next question."""
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    step = [
+        {"role": "assistant", "content": "", "reasoning_content": "hm " * 50, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c", "content": "result " * 20},
+    ]
+    steps = [{"role": "system", "content": "rules " * 100}, {"role": "user", "content": "q"}, *step * 5]
+    turns = [steps, [*steps, {"role": "assistant", "content": "done"}, {"role": "user", "content": "next"}]]
+
+    def share(kept: bool) -> float:
+        step = KeepPrefix({"coder": chat_family_of(MODELS[template], FAMILIES)}, RULES)
+        prompts = []
+        for messages in turns:
+            body = {"messages": json.loads(json.dumps(messages))}
+            exchange = Exchange("/v1/chat/completions", alias="coder", client="me", body=body)
+            if kept:
+                step(exchange)
+            prompts.append(tokens_of(exchange.path, exchange.body, template))
+        return _shared(*prompts) / len(prompts[0])
+
+    assert share(kept=False) < before
+    assert share(kept=True) >= LEAST
+
+
 def test_without_the_router_reminders_and_dates_make_conversations_cold() -> None:
     assert min(shares("claude-code-reminders", "qwen3.6", kept=False)) < 0.8
     assert min(shares("qwen-code-dialogue", "qwen3-coder", kept=False)) < LEAST
