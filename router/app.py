@@ -42,13 +42,14 @@ from router.relay import Relay
 from router.replicas import Replicas
 from router.request_log import RequestLog
 from router.routes import own_routes
+from router.sandbox import Sandbox
 from router.settings import ROOT, Settings
 from router.steps.adapt_request import adapt_request
 from router.steps.check_key import check_key
 from router.steps.check_parameters import Tolerated, check_parameters
 from router.steps.check_ready import check_ready
 from router.steps.check_route import check_route
-from router.steps.check_structured import check_structured
+from router.steps.check_structured import check_structured, compile_structured
 from router.steps.fall_back import fall_back
 from router.steps.fill_in_the_middle import RecogniseFim, render_fim
 from router.steps.fit_prompt import FitPrompt
@@ -112,6 +113,7 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
     replicas = Replicas(readiness)
     progress = Progress(models, readiness, replicas, settings.stall_seconds)
     quarantine = Quarantine(readiness)
+    sandbox = Sandbox()
     tokenizer = Tokenizer()
     fit_prompt = FitPrompt(models, tokenizer, settings.context_ratio, settings.truncate)
     admission = Admission({alias: model.slots for alias, model in models.items()}, settings.queue_max)
@@ -133,7 +135,7 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
             tokenizer,
             readiness,
             progress,
-            background(ring.watch),
+            background(ring.watch, sandbox.warm_up),
         ):
             yield
         log.close()
@@ -171,6 +173,7 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
         ),
         Middleware(RateLimit, storage(settings.redis_url), ring, settings.limits_without_redis),
         Middleware(Cancel, settings.request_timeout, stopping),
+        Middleware(Steps, partial(compile_structured, models=models, sandbox=sandbox)),
         Middleware(Admit, admission, readiness, settings.max_wait),
         Middleware(ChooseReplica, replicas, quarantine),
         Middleware(Steps, fit_prompt, render_fim),
