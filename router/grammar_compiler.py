@@ -1,4 +1,4 @@
-"""The engine's grammar compiler, xgrammar, in a process of its own. Only `router.sandbox` uses this module.
+"""The engine's grammar compiler, xgrammar, in a separate process. Only `router.sandbox` uses this module.
 
 Importing it takes a second, so it is imported once, in multiprocessing's fork server, and each compilation
 runs in a fork of that.
