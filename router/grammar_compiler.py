@@ -70,6 +70,13 @@ def compile_each(results: Connection, structures: Sequence[Structure], seconds: 
     ):
         resource.setrlimit(kind, (limit, resource.getrlimit(kind)[1]))
     _silence()
+    try:
+        _compile_each(results, structures)
+    except (MemoryError, RuntimeError):
+        os.abort()  # there is no memory left
+
+
+def _compile_each(results: Connection, structures: Sequence[Structure]) -> None:
     compiler = GrammarCompiler(_VOCABULARY, max_threads=1, cache_enabled=False)
     for structure in structures:
         started = time.process_time()
@@ -78,7 +85,7 @@ def compile_each(results: Connection, structures: Sequence[Structure], seconds: 
             _compile(compiler, structure)
         except Exception as error:
             if isinstance(error, MemoryError) or "bad_alloc" in str(error):
-                os.abort()
+                raise
             reason = f"cannot be compiled: {' '.join(_WHERE.sub('', str(error)).split())[:_LONGEST_REASON]}"
         results.send((time.process_time() - started, reason))
 

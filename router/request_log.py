@@ -49,14 +49,14 @@ class _Handler(TimedRotatingFileHandler):
         self._warned = -_WARNING_SECONDS
 
     def emit(self, record: logging.LogRecord) -> None:
-        if self.stream is not None and not self._is_there():
+        if self.stream is not None and not self._is_there(self.stream):
             self._drop()
         super().emit(record)
 
-    def _is_there(self) -> bool:
+    def _is_there(self, stream: TextIOWrapper) -> bool:
         """Whether the file that is open is still the one of that name."""
         try:
-            return os.path.samestat(self._path.stat(), os.fstat(self.stream.fileno()))
+            return os.path.samestat(self._path.stat(), os.fstat(stream.fileno()))
         except OSError:
             return False
 

@@ -27,6 +27,8 @@ SECONDS = 5
 MEMORY_BYTES = 500_000_000
 # Compiled at the same time, one for each client.
 _AT_ONCE = 2
+# The exit status of a process of multiprocessing that an exception ended.
+_EXCEPTION = 1
 # Outcomes remembered; the oldest is forgotten first.
 _MOST = 10_000
 _context = multiprocessing.get_context("forkserver")
@@ -123,7 +125,13 @@ class Sandbox:
         return outcomes
 
     def _fatal(self, status: int | None) -> str:
-        """What ended the process, as a reason."""
+        """What ended the process, as a reason.
+
+        Raises:
+            RuntimeError: an exception did; the router's log has it.
+        """
+        if status == _EXCEPTION:
+            raise RuntimeError("the grammar compiler cannot be used")
         if status == -signal.SIGXCPU:
             return self._too_slow
         return f"makes the grammar compiler crash, or needs more than {self._memory / 1e6:g} MB in it"
