@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from unittest.mock import MagicMock
 
+import numpy
 import orjson
 import tiktoken
 import tvm_ffi  # noqa: F401 - before torch is replaced, for which it looks
@@ -22,7 +23,7 @@ import tvm_ffi  # noqa: F401 - before torch is replaced, for which it looks
 # xgrammar imports both, and needs neither to compile. They would make the environment a gigabyte larger.
 sys.modules.update(dict.fromkeys(("torch", "transformers"), MagicMock()))
 
-from xgrammar import CompiledGrammar, GrammarCompiler, StructuralTagItem, TokenizerInfo  # noqa: E402
+from xgrammar import CompiledGrammar, GrammarCompiler, GrammarMatcher, StructuralTagItem, TokenizerInfo  # noqa: E402
 
 from router.structured import Json, Structure  # noqa: E402
 
@@ -77,17 +78,25 @@ def compile_each(results: Connection, structures: Sequence[Structure], seconds: 
 
 
 def _compile_each(results: Connection, structures: Sequence[Structure]) -> None:
-    compiler = GrammarCompiler(_VOCABULARY, max_threads=1, cache_enabled=False)
+    # With its cache, as in the engine: some schemas fail in that only.
+    compiler = GrammarCompiler(_VOCABULARY, max_threads=1)
     for structure in structures:
         started = time.process_time()
         reason = None
         try:
-            _compile(compiler, structure)
+            if not _allows_a_token(_compile(compiler, structure)):
+                reason = "allows no answer"
         except Exception as error:
             if isinstance(error, MemoryError) or "bad_alloc" in str(error):
                 raise
             reason = f"cannot be compiled: {' '.join(_WHERE.sub('', str(error)).split())[:_LONGEST_REASON]}"
         results.send((time.process_time() - started, reason))
+
+
+def _allows_a_token(grammar: CompiledGrammar) -> bool:
+    mask = numpy.zeros((1, (_VOCABULARY.vocab_size + 31) // 32), dtype=numpy.int32)
+    GrammarMatcher(grammar).fill_next_token_bitmask(mask)
+    return bool(mask.any())
 
 
 def _silence() -> None:

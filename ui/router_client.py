@@ -41,6 +41,8 @@ class ListedModel:
     root: str  # the alias or model that the name stands for
     window: int  # context window in tokens; 0: unknown
     description: str = ""  # what it is good for
+    mode: str = "chat"  # what it is for: chat, completion, embedding or rerank
+    vector_size: int = 0  # numbers in an embedding; 0: unknown
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,8 @@ class RouterClient:
                 str(each.get("root", each["id"])),
                 int(each.get("max_model_len") or 0),
                 str(each.get("description") or ""),
+                str(each.get("mode") or "chat"),
+                int(each.get("output_vector_size") or 0),
             )
             for each in listed
         ]

@@ -115,8 +115,8 @@ def _attached(chat: ChatSession) -> None:
 
 def _models(chat: ChatSession) -> list[str]:
     """The models to choose from; a conversation with none of them gets one."""
-    chosen, readiness = chat.current.options, chat.backend.readiness
-    models = list(readiness.models) if readiness else [name for name in (chosen.model,) if name]
+    chosen = chat.current.options
+    models = chat.backend.chat_models or [name for name in (chosen.model,) if name]
     if models and chosen.model not in models:
         preferred = chat.storage.preferences.model
         chosen.model = preferred if preferred in models else models[0]
@@ -164,7 +164,7 @@ def _state(chat: ChatSession) -> None:
             ":red[○] router not reachable", help=f"No answer from {chat.backend.settings.router_url}."
         )
     else:
-        states = sorted(readiness.models.items())
+        states = sorted((name, readiness.models[name]) for name in chat.backend.chat_models)
         selected = readiness.models.get(chat.current.options.model)
         if any(status.state != "ready" for _, status in states):
             text = " · ".join(f"{_SIGN[status.state]} {name} {status.state}" for name, status in states)
@@ -183,7 +183,11 @@ def _welcome(chat: ChatSession) -> None:
     st.markdown("## What are you working on?", anchors=False)
     readiness = chat.backend.readiness
     if readiness:
-        described = [model for model in chat.backend.models if model.name == model.root and model.description]
+        described = [
+            model
+            for model in chat.backend.models
+            if model.name == model.root and model.mode == "chat" and model.description
+        ]
         st.markdown(
             "\n".join(f"- **{plain(each.name)}** for {plain(each.description)}" for each in described)
         )
@@ -198,7 +202,7 @@ def _welcome(chat: ChatSession) -> None:
         chat.ask(question)
 
     examples = st.container(key="examples", gap="small")
-    models = list(readiness.models) if readiness else [""]
+    models = chat.backend.chat_models or [""]
     for question, number in _EXAMPLES.items():
         model = models[min(number, len(models) - 1)]
         examples.button(

@@ -109,12 +109,18 @@ def test_what_is_large_and_can_be_compiled_is(kind: str, value: Any) -> None:
         ("regex", "[" + "".join(chr(0x4E00 + 2 * i) for i in range(4000)) + "]{100}", "too long"),
         ("grammar", "root ::= ", "line 1"),
         ("grammar", "start: unknown", "unknown"),
+        ("grammar", 'root ::= root "a"', "allows no answer"),
+        (
+            "json",
+            {"type": "object", "propertyNames": text(pattern="^.{500}$"), "minProperties": 500},
+            "cannot be compiled",
+        ),
         ("json", {"$ref": "#/$defs/missing"}, "missing"),
         ("json", {"type": "object", "minProperties": 1}, "minProperties"),
         ("structural_tag", {"type": "structural_tag", "format": {"type": "nonsense"}}, "nonsense"),
         ("structural_tag", {"structures": [{}], "triggers": []}, "begin"),
     ],
-    ids=range(11),
+    ids=range(13),
 )
 def test_what_cannot_is_refused_with_the_reason_and_the_name(kind: str, value: Any, words: str) -> None:
     found = fault(("json", {}), (kind, value), ("json", text()), seconds=1)
