@@ -43,6 +43,7 @@ class ListedModel:
     description: str = ""  # what it is good for
     mode: str = "chat"  # what it is for: chat, completion, embedding or rerank
     vector_size: int = 0  # numbers in an embedding; 0: unknown
+    provider: str = ""  # the other service that answers, so that questions leave this one; empty: none
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,7 @@ class RouterClient:
                 str(each.get("description") or ""),
                 str(each.get("mode") or "chat"),
                 int(each.get("output_vector_size") or 0),
+                str(each.get("owned_by") or "another service") if each.get("remote") else "",
             )
             for each in listed
         ]

@@ -95,7 +95,9 @@ def _models(chat: ChatSession, readiness: Readiness) -> None:
         st.columns(max(2, len(readiness.models))), sorted(readiness.models.items()), strict=False
     ):
         with column.container(border=True):
-            st.markdown(f"**{plain(name)}** {_SIGN[status.state]}", help=plain(status.reason))
+            st.markdown(
+                f"**{plain(chat.backend.title(name))}** {_SIGN[status.state]}", help=plain(status.reason)
+            )
             ttft = None
             if len(samples) > 1:
                 ttft = metrics.quantile(samples[0].ttft.get(name, {}), samples[-1].ttft.get(name, {}), 0.95)

@@ -137,11 +137,12 @@ def _header(chat: ChatSession, models: list[str]) -> None:
             models,
             default=conversation.options.model or None,
             required=bool(models),
+            format_func=chat.backend.title,
             key=key,
             on_change=choose,
             label_visibility="collapsed",
             help=" · ".join(
-                f"**{plain(model.name)}**: {plain(model.description)}"
+                f"**{plain(chat.backend.title(model.name))}**: {plain(model.description)}"
                 for model in chat.backend.models
                 if model.name in models and model.description
             )
@@ -189,7 +190,10 @@ def _welcome(chat: ChatSession) -> None:
             if model.name == model.root and model.mode == "chat" and model.description
         ]
         st.markdown(
-            "\n".join(f"- **{plain(each.name)}** for {plain(each.description)}" for each in described)
+            "\n".join(
+                f"- **{plain(chat.backend.title(each.name))}** for {plain(each.description)}"
+                for each in described
+            )
         )
     st.caption(
         f"Attach up to {attachments.MAX_FILES} text files of {attachments.MAX_KILOBYTES} KB with +. "
@@ -206,7 +210,7 @@ def _welcome(chat: ChatSession) -> None:
     for question, number in _EXAMPLES.items():
         model = models[min(number, len(models) - 1)]
         examples.button(
-            (f":gray[{plain(model)}] " if model else "") + plain(question),
+            (f":gray[{plain(chat.backend.title(model))}] " if model else "") + plain(question),
             on_click=ask,
             args=(model, question),
             type="secondary",
