@@ -49,6 +49,7 @@ from router.relay import Relay
 from router.replicas import Replicas
 from router.request_log import RequestLog
 from router.routes import own_routes
+from router.sandbox import Sandbox
 from router.settings import ROOT, Settings
 from router.steps.adapt_for_provider import adapt_for_provider
 from router.steps.adapt_request import adapt_request
@@ -56,7 +57,7 @@ from router.steps.check_key import check_key
 from router.steps.check_parameters import Tolerated, check_parameters
 from router.steps.check_ready import check_ready
 from router.steps.check_route import check_route
-from router.steps.check_structured import check_structured
+from router.steps.check_structured import check_structured, compile_structured
 from router.steps.fill_in_the_middle import RecogniseFim, render_fim
 from router.steps.fit_prompt import FitPrompt
 from router.steps.identify_client import identify_client
@@ -127,6 +128,7 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
     replicas = Replicas(readiness)
     progress = Progress(models, readiness, replicas, settings.stall_seconds)
     quarantine = Quarantine(readiness)
+    sandbox = Sandbox()
     tokenizer = Tokenizer()
     fit_prompt = FitPrompt(models, tokenizer, settings.context_ratio, settings.truncate)
     indexing = {alias for alias, model in models.items() if model.serves(RERANK)}
@@ -156,7 +158,7 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
             tokenizer,
             readiness,
             progress,
-            background(ring.watch),
+            background(ring.watch, sandbox.warm_up),
         ):
             yield
         log.close()
@@ -202,6 +204,7 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
             set_priority,
         ),
         Middleware(Cancel, settings.request_timeout, stopping),
+        Middleware(Steps, partial(compile_structured, models=engines, sandbox=sandbox)),
         Middleware(Admit, admission, readiness, settings.max_wait),
         Middleware(ChooseReplica, replicas, quarantine),
         Middleware(Steps, fit_prompt, render_fim),

@@ -50,6 +50,7 @@ class Model:
     greedy: bool = False  # without a temperature in the request
     caches_prefixes: bool = True
     reasons: bool = False  # has a reasoning parser, and so takes a budget for reasoning
+    xgrammar: bool = False  # what compiles its schemas and grammars
     engine: str = ""  # its file in the profile, and the name under which its engines serve it
     description: str = ""  # what it is good for, in words for people
     mode: Mode = "chat"
@@ -188,9 +189,10 @@ def _model(
         values["max-num-seqs"],
         values["max-model-len"],
         family_of(values["model"], families),
-        greedy=_defaults(values).get("temperature") == 0,
+        greedy=_options(values, "override-generation-config").get("temperature") == 0,
         caches_prefixes=values.get("enable-prefix-caching") is not False,
         reasons=bool(values.get("reasoning-parser") or values.get("reasoning-config")),
+        xgrammar=_options(values, "structured-outputs-config").get("backend") == "xgrammar",
         engine=engine,
         description=str(entry.info.get("description", "")),
         mode=_mode(entry, values, path),
@@ -241,9 +243,9 @@ def _read(path: Path) -> dict[str, Any]:
     return config
 
 
-def _defaults(config: Mapping[str, Any]) -> dict[str, Any]:
-    defaults = config.get("override-generation-config")
-    return defaults if isinstance(defaults, dict) else {}
+def _options(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    options = config.get(name)
+    return options if isinstance(options, dict) else {}
 
 
 def published_names(models: Mapping[str, Model], extra: Mapping[str, str]) -> dict[str, str]:

@@ -3,7 +3,8 @@
 vLLM's /health answers as long as its server does, whatever the process that runs the model is doing. So while
 an engine has requests, its metrics are read, too: if its token counters and the use of its KV cache, which
 grows while a long prompt is read, stay as they are for `stall` seconds, the engine hangs. It also does if it
-does not answer at all for so long, for example because it was stopped.
+does not answer at all for so long, for example because it was stopped. While an engine only compiles a large
+grammar, nothing moves either; so after half the time it is asked for a token, which it can make meanwhile.
 
 An engine that hangs is down, and its requests end. It is ready again when it has made one token, or has been
 restarted: its guard does that when the router has called it down for a while.
@@ -53,10 +54,10 @@ class Progress:
         self._readiness = readiness
         self._replicas = replicas
         self._stall = stall
+        self._timeout = min(_TIMEOUT_SECONDS, stall)
 
     async def __aenter__(self) -> "Progress":
-        timeout = aiohttp.ClientTimeout(total=min(_TIMEOUT_SECONDS, self._stall))
-        self._session = aiohttp.ClientSession(timeout=timeout)
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=self._timeout))
         self._watching = background(*(partial(self._watch, replica) for replica in self._replicas_of_all))
         await self._watching.__aenter__()
         return self
@@ -70,7 +71,9 @@ class Progress:
         while True:
             await asyncio.sleep(self._stall / _CHECKS)
             if replica in self._readiness.hung:
-                await self._ask_for_a_token(replica)
+                if await self._makes_a_token(replica, self._timeout):
+                    _log.warning("engine %d of %s no longer hangs", replica.number, replica.alias)
+                    self._readiness.hung.pop(replica, None)
                 moved = time.monotonic()
                 continue
             if not self._replicas.running[replica]:
@@ -86,27 +89,31 @@ class Progress:
             patience = max(self._stall, _STEPS * _step_seconds(latest))
             if (now := _moving(latest)) != _moving(figures):
                 figures, moved = latest, time.monotonic()
-            elif time.monotonic() - moved > patience:
+            elif (still := time.monotonic() - moved) > patience:
                 _log.error("engine %d of %s hangs: %s", replica.number, replica.alias, now or "no metrics")
                 self._readiness.hang(replica, f"the engine has made no token for {patience:.0f} s")
                 self._replicas.abandon(replica)
+            elif still > patience / 2 and await self._makes_a_token(replica, patience / 2):
+                moved = time.monotonic()
 
     async def _metrics(self, replica: Replica) -> str:
         async with self._session.get(f"{replica.url}/metrics", raise_for_status=True) as response:
             return await response.text()
 
-    async def _ask_for_a_token(self, replica: Replica) -> None:
+    async def _makes_a_token(self, replica: Replica, seconds: float) -> bool:
+        """Whether it makes one within `seconds`, or has ended, and will be ready when it has loaded."""
         path, body = _LEAST[self._models[replica.alias].mode]
         body = {"model": replica.served, **body}
+        timeout = aiohttp.ClientTimeout(total=seconds)
         try:
-            async with self._session.post(replica.url + path, json=body, raise_for_status=True):
-                pass
+            async with self._session.post(
+                replica.url + path, json=body, timeout=timeout, raise_for_status=True
+            ):
+                return True
         except aiohttp.ClientConnectorError:
-            pass  # it ended, and will be ready when it has loaded
+            return True
         except (aiohttp.ClientError, TimeoutError):
-            return
-        _log.warning("engine %d of %s no longer hangs", replica.number, replica.alias)
-        self._readiness.hung.pop(replica, None)
+            return False
 
 
 def _moving(metrics: str) -> list[str]:

@@ -1,24 +1,30 @@
 """The request log: rotated, and deleted when it is old."""
 
+import contextlib
 import json
 import logging
+import os
+import sys
 import time
+from io import TextIOWrapper
 from logging.handlers import TimedRotatingFileHandler
 from pathlib import Path
 from typing import Any
 
 _ROTATE_BYTES = 256_000_000
+_WARNING_SECONDS = 60.0
+_log = logging.getLogger(__name__)
 
 
 class RequestLog:
     """Writes one JSON object per line to `folder`/requests.jsonl; a new file each day, and at 256 MB.
 
     Rotated files are deleted after `days`, or, oldest first, while all logs in `folder` are larger than
-    `total_bytes`.
+    `total_bytes`. A line that cannot be written, for example because the disk is full, is lost, and the
+    router's own log says so. A log that was deleted is created again.
     """
 
     def __init__(self, folder: Path, days: float, total_bytes: float) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self._handler = _Handler(folder / "requests.jsonl", days, total_bytes)
         self._handler.setFormatter(logging.Formatter("%(message)s"))
         self._logger = logging.Logger("requests")  # not below the root logger, which writes to the terminal
@@ -36,10 +42,40 @@ class RequestLog:
 class _Handler(TimedRotatingFileHandler):
     def __init__(self, path: Path, days: float, total_bytes: float) -> None:
         # With any backupCount above 0, getFilesToDelete is asked at each rotation.
-        super().__init__(path, when="midnight", utc=True, backupCount=1)
+        super().__init__(path, when="midnight", utc=True, backupCount=1, delay=True)
         self._path = path
         self._days = days
         self._total_bytes = total_bytes
+        self._warned = -_WARNING_SECONDS
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self.stream is not None and not self._is_there(self.stream):
+            self._drop()
+        super().emit(record)
+
+    def _is_there(self, stream: TextIOWrapper) -> bool:
+        """Whether the file that is open is still the one of that name."""
+        try:
+            return os.path.samestat(self._path.stat(), os.fstat(stream.fileno()))
+        except OSError:
+            return False
+
+    def _open(self) -> TextIOWrapper:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        return super()._open()
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # the library's name
+        self._drop()
+        if time.monotonic() - self._warned >= _WARNING_SECONDS:
+            self._warned = time.monotonic()
+            _log.warning("requests are missing in %s: %s", self._path, sys.exc_info()[1])
+
+    def _drop(self) -> None:
+        """Close the file with what could not be written to it; the next line opens it again."""
+        stream, self.stream = self.stream, None
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.close()
 
     def shouldRollover(self, record: logging.LogRecord) -> int:  # noqa: N802  # the library's name
         full = self.stream is not None and self.stream.tell() >= _ROTATE_BYTES

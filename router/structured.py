@@ -55,6 +55,63 @@ class Limits:
 
 LIMITS = Limits()
 
+
+@dataclass(frozen=True)
+class Structure:
+    """What the engine compiles: a value of the request's parameter `param`.
+
+    `kind` is its name in vLLM's `structured_outputs`: json, regex, choice, grammar, structural_tag or
+    whitespace_pattern.
+    """
+
+    param: str
+    kind: str
+    value: Any
+
+
+# The types of a Structure's value, by its kind; the engine refuses any other.
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "json": (str, dict),
+    "regex": str,
+    "whitespace_pattern": str,
+    "choice": list,
+    "grammar": str,
+    "structural_tag": (str, dict),
+}
+# Where a tool has its schema, in the chat, Responses and Messages APIs.
+_TOOL_SCHEMAS = ("parameters", "input_schema")
+
+
+def structures(body: Json) -> Iterator[Structure]:
+    """What a request's body constrains the answer with."""
+    for name, value in _object(body.get("structured_outputs")).items():
+        if isinstance(value, _TYPES.get(name, ())):
+            yield Structure(f"structured_outputs.{name}", name, value)
+    yield from _of_format("response_format", body.get("response_format"))
+    for name in ("text", "output_config"):  # of the Responses and the Messages API
+        yield from _of_format(f"{name}.format", _object(body.get(name)).get("format"))
+    for number, tool in enumerate(body.get("tools") or ()):
+        for place in (_object(tool), _object(_object(tool).get("function"))):
+            for name in _TOOL_SCHEMAS:
+                if isinstance(place.get(name), dict):
+                    yield Structure(f"tools.{number}", "json", place[name])
+
+
+def _of_format(param: str, given: Any) -> Iterator[Structure]:
+    """A `response_format`: OpenAI's, with the schema inside or beside its type, or a structural tag."""
+    given = _object(given)
+    if given.get("type") == "structural_tag":
+        yield Structure(param, "structural_tag", given)
+    else:
+        for schema in (_object(given.get("json_schema")).get("schema"), given.get("schema")):
+            if isinstance(schema, dict):
+                yield Structure(param, "json", schema)
+
+
+def _object(value: Any) -> Json:
+    return value if isinstance(value, dict) else {}
+
+
 _BOUNDS = frozenset(
     (
         "minLength",

@@ -186,6 +186,12 @@ TASKS = {
             forwards=True,
         ),
         Task(
+            "test-hostile",
+            "send the real engines what could end them, for HOSTILE_SECONDS (600)",
+            "commands.rooms:test_hostile",
+            forwards=True,
+        ),
+        Task(
             "test-compose",
             "run the containers on a real Docker engine; takes minutes and 15 GB of disk space",
             "commands.rooms:test_compose",

@@ -1,6 +1,8 @@
 """The supervisor with services that only print, on machines and in folders that are not as expected."""
 
+import contextlib
 import json
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -129,6 +131,43 @@ def test_a_shell_without_home_and_locale_is_enough(
     start(tmp_path)
     printed = _printed(tmp_path, "router")
     assert Path(printed["HOME"]).is_dir() and printed["PYTHONUTF8"] == "1"
+
+
+def test_two_checkouts_do_not_touch_each_other(start: Start, tmp_path: Path) -> None:
+    """One's folder begins with the name of the other's."""
+    homes = [tmp_path / "duoserve", tmp_path / "duoserve2", tmp_path / "duoserve" / "data" / "copy"]
+    stacks = [start(home) for home in homes]
+    for home in homes:
+        assert _printed(home, "router")["DUOSERVE_HOME"] == str(home)
+    before = [{process.pid for process in marked(home)} for home in homes]
+    assert all(before) and not set.intersection(*before)
+    assert stacks[0].stop() and marked(homes[0]) == []
+    for home, stack, pids in zip(homes[1:], stacks[1:], before[1:], strict=True):
+        assert stack.running()
+        assert pids <= {process.pid for process in marked(home)}
+
+
+def test_a_disk_that_is_full_or_read_only_keeps_nothing_from_starting_and_stopping(
+    start: Start, tmp_path: Path
+) -> None:
+    logs = tmp_path / "data" / "logs"
+    logs.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(logs)]
+    if subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("this user cannot mount a small file system")
+    try:
+        with contextlib.suppress(OSError):
+            (logs / "other").write_bytes(b"x" * 100_000)
+        for option in ("rw", "ro"):
+            subprocess.run(["mount", "-o", f"remount,{option}", str(logs)], check=True)
+            stack = start(tmp_path)
+            wait_for(
+                lambda: [state for state in stack.states() or () if state.pid][3:],  # noqa: B023
+                "all four services run",
+            )
+            assert stack.stop() and marked(tmp_path) == []
+    finally:
+        subprocess.run(["umount", "--lazy", str(logs)], check=True)
 
 
 def test_files_with_the_key_are_for_their_owner(start: Start, tmp_path: Path) -> None:

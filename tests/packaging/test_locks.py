@@ -59,6 +59,11 @@ def test_vllm_is_the_same_release_everywhere() -> None:
     assert f'version = "{cpu}+cpu"' in metadata
 
 
+def test_grammars_are_compiled_by_one_release_everywhere() -> None:
+    rooms = ("router", "engine", "engine-cuda")
+    assert len({_pins(BY_NAME[room].lock)["xgrammar"] for room in rooms}) == 1
+
+
 def test_nothing_proprietary_is_locked() -> None:
     assert "litellm-enterprise" not in _pins(BY_NAME["router"].lock)
 

@@ -22,6 +22,7 @@ SLOTS = 4
 WINDOW = 1000
 # The coder fills in the middle, the general model does not.
 MODELS = {"coder": "Qwen/Qwen2.5-Coder-7B-Instruct", "general": "Qwen/Qwen2.5-14B-Instruct"}
+_GRAMMARS = {"structured-outputs-config": {"backend": "xgrammar"}}
 Json = dict[str, Any]
 
 # One client for all that is asked beside the tests' own requests: making one takes longer than asking.
@@ -44,7 +45,11 @@ class Service:
         profile = folder / "profile"
         profile.mkdir(exist_ok=True)
         for alias, model in MODELS.items():
-            content = {"model": model, "max-num-seqs": SLOTS, "max-model-len": window} | (engine_config or {})
+            content = (
+                {"model": model, "max-num-seqs": SLOTS, "max-model-len": window}
+                | _GRAMMARS
+                | (engine_config or {})
+            )
             (profile / f"{alias}.yaml").write_text(yaml.safe_dump(content))
         example = {name: value or "" for name, value in dotenv_values(ROOT / ".env.example").items()}
         self.environment = (

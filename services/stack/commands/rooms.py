@@ -24,6 +24,13 @@ def test_clients(arguments: list[str]) -> int:
     return _pytest(["tests/clients/test_agents.py", "-m", "slow", *arguments])
 
 
+def test_hostile(arguments: list[str]) -> int:
+    """Run the tests of hostile requests, and show what was answered."""
+    environments.ensure("dev")
+    prepare(load())
+    return _pytest(["tests/hostile", "-m", "slow or not slow", "-s", *arguments])
+
+
 def test_compose(arguments: list[str]) -> int:
     """Run the tests of the containers, and show their output as it comes."""
     environments.ensure("dev")

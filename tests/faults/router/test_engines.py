@@ -237,3 +237,12 @@ async def test_a_long_wait_for_the_first_token_of_a_slow_engine_is_no_hang(own_s
         )
     assert [answer.status_code for answer in answers] == [200, 200]
     assert "engine_hangs" not in answers[0].text
+
+
+async def test_an_engine_that_only_compiles_a_large_grammar_does_not_hang(own_service: Make) -> None:
+    """None of its figures moves meanwhile, but it answers whoever else asks."""
+    service = own_service(stall_seconds=1).start()
+    slow = chat('mock:{"ttft_ms": 4000, "completion_tokens": 1}')
+    async with service.client() as client:
+        answer = await client.post("/v1/chat/completions", json=slow)
+    assert answer.status_code == 200, answer.text

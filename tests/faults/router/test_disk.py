@@ -1,0 +1,104 @@
+"""A disk that is full or read-only, and logs that are deleted: answers go on."""
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.service import Service, chat
+from tests.support.waiting import wait_for
+
+Make = Callable[..., Service]
+
+
+class Disk:
+    """A file system of 512 KB."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True)
+        mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)]
+        if subprocess.run(mount, capture_output=True).returncode != 0:
+            pytest.skip("this user cannot mount a small file system")
+
+    def spoil(self, how: str) -> None:
+        if how == "read-only":
+            self._mount("ro")
+            return
+        with (self.folder / "other").open("wb", buffering=0) as other:
+            try:
+                while other.write(b"x" * 4096):
+                    pass
+            except OSError:
+                pass
+
+    def repair(self, how: str) -> None:
+        if how == "read-only":
+            self._mount("rw")
+        else:
+            (self.folder / "other").unlink()
+
+    def _mount(self, option: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{option}", str(self.folder)], check=True)
+
+    def remove(self) -> None:
+        subprocess.run(["umount", "--lazy", str(self.folder)], check=True)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Callable[[Path], Disk]]:
+    made: list[Disk] = []
+
+    def make(folder: Path) -> Disk:
+        made.append(Disk(folder))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.remove()
+
+
+def ask(service: Service, *, stream: bool) -> None:
+    answer = service.post("/v1/chat/completions", chat(stream=stream, user="x" * 200))
+    assert answer.status_code == 200 and '"error"' not in answer.text
+    assert not stream or answer.text.endswith("data: [DONE]\n\n")
+
+
+@pytest.mark.parametrize("how", ["full", "read-only"])
+def test_requests_are_served_from_a_spoiled_disk(
+    own_service: Make, disk: Callable[[Path], Disk], how: str
+) -> None:
+    service = own_service()
+    small = disk(service.folder / "data" / "logs")
+    service.start()
+    ask(service, stream=True)
+    wait_for(service.records, "the request is in the log")
+    small.spoil(how)
+    for number in range(30):
+        ask(service, stream=number % 2 == 0)
+    assert "requests are missing in" in service.log() and "Traceback" not in service.log()
+    assert service.log().count("requests are missing in") == 1
+    assert service.router is not None
+    service.router.stop()
+    service.start_router()  # it can be started, too
+    service.wait_ready()
+    ask(service, stream=True)
+    small.repair(how)
+    before = len(service.records())
+    ask(service, stream=True)
+    wait_for(lambda: len(service.records()) > before, "requests are in the log again")
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_a_deleted_request_log_is_created_again(own_service: Make, what: str) -> None:
+    service = own_service().start()
+    ask(service, stream=False)
+    wait_for(service.records, "the request is in the log")
+    log = service.folder / "data" / "logs" / "requests.jsonl"
+    log.unlink()
+    if what == "folder":
+        log.parent.rmdir()
+    ask(service, stream=False)
+    wait_for(log.exists, "the log is there again")
+    wait_for(lambda: len(service.records()) == 1, "it holds the request")
