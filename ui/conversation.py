@@ -36,12 +36,25 @@ class Attachment(BaseModel):
         return f"File `{self.name}`:\n{fence}\n{self.text.rstrip()}\n{fence}"
 
 
+class Versions(BaseModel):
+    """What a conversation has in other versions from one place on, after an edit or a regeneration."""
+
+    others: list["list[Message]"] = []  # each with all that followed it
+    at: int = 0  # where among them the version that is shown belongs
+
+    @property
+    def count(self) -> int:
+        """The number of versions, with the one that is shown."""
+        return len(self.others) + 1
+
+
 class Message(BaseModel):
     """A question, or the answer to the question before it."""
 
     role: Literal["user", "assistant"]
     text: str = ""
     attachments: list[Attachment] = []
+    following: Versions = Field(default_factory=Versions)  # of what comes after it
     # The rest belongs to answers.
     reasoning: str = ""
     model: str = ""
@@ -98,6 +111,7 @@ class Conversation(BaseModel):
     pinned: bool = False
     updated: datetime = Field(default_factory=_now)
     options: Options = Field(default_factory=Options)
+    first: Versions = Field(default_factory=Versions)  # of the first message
     messages: list[Message] = []
     answering: str = ""  # id of the answer that was running when this was saved
 
@@ -121,21 +135,44 @@ class Conversation(BaseModel):
         self.messages.append(answer)
         self.updated = _now()
 
-    def edit(self, index: int, text: str, attached: Collection[str] = ()) -> None:
-        """Change the question at `index` to `text`, and keep the named ones of its attachments.
+    def versions(self, index: int) -> Versions:
+        """The versions of the message at `index`, which may be the one that is to come."""
+        return self.messages[index - 1].following if index else self.first
 
-        What came after it belonged to the old question and is removed.
-        """
-        question = self.messages[index]
-        question.text = text
-        question.attachments = [each for each in question.attachments if each.name in attached]
-        del self.messages[index + 1 :]
+    def show_version(self, index: int, number: int) -> None:
+        """Show version `number`, from 0, of the message at `index`, and what followed that."""
+        versions = self.versions(index)
+        shown = self.messages[index:]
+        del self.messages[index:]
+        if number == versions.at:
+            self.messages += shown
+            return
+        versions.others.insert(versions.at, shown)
+        self.messages += versions.others.pop(number)
+        versions.at = number
         self.updated = _now()
 
-    def forget_last_answer(self) -> None:
-        """Drop the answer to the last question, so that it can be answered again."""
+    def _begin_version(self, index: int) -> None:
+        """Make room for another version of the message at `index`; this one is kept."""
+        versions = self.versions(index)
+        versions.others.insert(versions.at, self.messages[index:])
+        versions.at = len(versions.others)
+        del self.messages[index:]
+
+    def edit(self, index: int, text: str, attached: Collection[str] = ()) -> None:
+        """Begin another version of the question at `index`: `text`, with the named ones of its attachments."""
+        attachments = [each for each in self.messages[index].attachments if each.name in attached]
+        self._begin_version(index)
+        self.messages.append(Message(role="user", text=text, attachments=attachments))
+        self.updated = _now()
+
+    def begin_answer(self) -> None:
+        """Begin another answer to the last question. An answer with text stays as an earlier version."""
         if self.messages and self.messages[-1].role == "assistant":
-            self.messages.pop()
+            if self.messages[-1].text:
+                self._begin_version(len(self.messages) - 1)
+            else:
+                self.messages.pop()
 
     def delete_turn(self, index: int) -> None:
         """Drop the turn that the message at `index` belongs to: the question and its answer."""
@@ -143,6 +180,10 @@ class Conversation(BaseModel):
         after = first + 1
         while after < len(self.messages) and self.messages[after].role == "assistant":
             after += 1
+        # The place now has the versions of the turn and of what followed it.
+        versions, following = self.versions(first), self.messages[after - 1].following
+        versions.others[versions.at : versions.at] = following.others
+        versions.at += following.at
         del self.messages[first:after]
         self.updated = _now()
 

@@ -90,9 +90,9 @@ class ChatSession:
         before = self._snapshot()
         last = self.current.messages[-1]
         had_text = last.role == "assistant" and bool(last.text)
-        self.current.forget_last_answer()
+        self.current.begin_answer()
         self._send(temperature=_REGENERATE_TEMPERATURE if had_text and last.ending != "failed" else None)
-        self.undoable = self._restore("Answer replaced.", before) if had_text else None
+        self.undoable = self._restore("Answered again.", before) if had_text else None
 
     def go_on(self) -> None:
         """Continue the last answer where it was cut off."""
@@ -103,12 +103,17 @@ class ChatSession:
         """Change the question at `index` to `text` and ask it, with the named ones of its attachments."""
         self._end_running()
         before = self._snapshot()
-        lost = len(self.current.messages) - index - 1
+        followed = len(self.current.messages) > index + 1
         self.current.edit(index, text, attached)
         self._send()
-        self.undoable = (
-            self._restore("Question edited; later messages were removed.", before) if lost else None
-        )
+        self.undoable = self._restore("Question edited.", before) if followed else None
+
+    def show_version(self, index: int, number: int) -> None:
+        """Show another version of the message at `index`. A running answer is stopped, and kept."""
+        self._end_running()
+        self.undoable = None
+        self.current.show_version(index, number)
+        self.storage.save(self.current)
 
     def delete_turn(self, index: int) -> None:
         """Delete the question and answer at `index`."""

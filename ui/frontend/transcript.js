@@ -58,7 +58,7 @@ function edit(message, body, actions) {
   const close = () => {
     form.replaceWith(body);
     actions.hidden = false;
-    actions.querySelector("button").focus();
+    actions.querySelector("button:not(.versions button)").focus();
   };
   const sendable = () => (send.disabled = !text.value.trim() && !kept.some((each) => each.box.checked));
   form.oninput = sendable;
@@ -111,6 +111,26 @@ function shell(role) {
   return made;
 }
 
+// ‹ 1/2 ›
+function versions(message) {
+  const group = element("span", "versions");
+  const step = (sign, label, number) => {
+    const button = element("button", "", sign);
+    button.type = "button";
+    button.setAttribute("aria-label", label);
+    button.title = label;
+    button.disabled = number < 0 || number >= message.versions;
+    button.onclick = () => act({ do: "version", index: message.index, number });
+    return button;
+  };
+  group.append(
+    step("‹", "Previous version", message.version - 1),
+    element("span", "", `${message.version + 1}/${message.versions}`),
+    step("›", "Next version", message.version + 1),
+  );
+  return group;
+}
+
 function draw(message) {
   const made = shell(message.role);
   const body = element("div", "body");
@@ -128,6 +148,7 @@ function draw(message) {
   }
   if (message.note) body.append(element("p", "note", message.note));
   const actions = element("div", "actions");
+  if (message.versions) actions.append(versions(message));
   const named = { copy: message.role === "user" ? "Copy the question" : "Copy the answer", delete: "Delete this question and its answer" };
   for (const [name, label] of message.actions) {
     const button = element("button", "", label);

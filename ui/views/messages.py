@@ -47,6 +47,9 @@ def _act(chat: ChatSession, action: dict[str, Any]) -> None:
         chat.edit(index, action["text"].strip(), action["kept"])
     elif name == "delete" and 0 <= index < len(chat.current.messages):
         chat.delete_turn(index)
+    elif name == "version" and 0 <= index <= len(chat.current.messages):
+        if 0 <= (number := int(action["number"])) < chat.current.versions(index).count:
+            chat.show_version(index, number)
     elif name == "retry" and chat.current.messages:
         chat.retry()
     elif name == "continue" and chat.current.messages:
@@ -67,15 +70,22 @@ def entries(chat: ChatSession, shown: int = _PAGE) -> list[dict[str, Any]]:
             entry["above"] = (
                 f"The {kept} messages above no longer fit: the last answer was generated without them."
             )
-        found.append({"index": index, "role": message.role, "text": message.text} | entry)
+        found.append({"index": index, "role": message.role, "text": message.text} | _version(chat, index) | entry)
     if messages and messages[-1].role == "user" and not chat.answer:
         elsewhere = chat.current.answering and chat.backend.is_running(chat.current.answering)
         waiting = {"note": "Another tab is generating this answer …", "actions": []}
         nothing = {"note": "No answer yet.", "actions": [["retry", "Get an answer"]]}
         found.append(
-            {"index": len(messages), "role": "assistant", "text": ""} | (waiting if elsewhere else nothing)
+            {"index": len(messages), "role": "assistant", "text": ""}
+            | _version(chat, len(messages))
+            | (waiting if elsewhere else nothing)
         )
     return found
+
+
+def _version(chat: ChatSession, index: int) -> dict[str, Any]:
+    versions = chat.current.versions(index)
+    return {"version": versions.at, "versions": versions.count} if versions.others else {}
 
 
 def _question(message: Message) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def test_a_title_is_one_short_line_whatever_the_question(question: str) -> None:
     assert len(title) <= TITLE_LENGTH + 1 and len(title.splitlines()) <= 1
 
 
-def test_editing_a_question_drops_what_came_after_it() -> None:
+def test_editing_a_question_begins_a_version_without_what_came_after_it() -> None:
     conversation = talk(3)
     conversation.edit(2, "better question")
     assert texts(conversation) == ["question 0", "answer 0", "better question"]
