@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ui.conversation import Conversation, Message, export, parse_export
+from ui.conversation import Conversation, Message, export
+from ui.imports import read
 
 
 def answer(text: str) -> Message:
@@ -64,15 +65,17 @@ def test_an_edited_question_keeps_what_followed_the_old_one() -> None:
     conversation.answered(answer("another answer"))
     assert texts(conversation) == ["another question", "another answer"]
     conversation.show_version(0, 0)
-    assert texts(conversation) == [f"{kind} {number}" for number in range(3) for kind in ("question", "answer")]
+    assert texts(conversation) == [
+        f"{kind} {number}" for number in range(3) for kind in ("question", "answer")
+    ]
 
 
 def test_versions_survive_export_and_import() -> None:
     conversation = talk(2)
     conversation.edit(2, "edited")
-    (read,) = parse_export(export([conversation]))
-    read.show_version(2, 0)
-    assert texts(read) == ["question 0", "answer 0", "question 1", "answer 1"]
+    ([stored], _) = read(export([conversation]).encode())
+    stored.show_version(2, 0)
+    assert texts(stored) == ["question 0", "answer 0", "question 1", "answer 1"]
 
 
 def test_what_followed_a_deleted_turn_keeps_its_versions() -> None:
@@ -84,7 +87,9 @@ def test_what_followed_a_deleted_turn_keeps_its_versions() -> None:
     assert texts(conversation) == ["question 1", "answer 1"]
 
 
-@given(st.lists(st.tuples(st.sampled_from(["edit", "again", "show", "ask"]), st.integers(0, 40)), max_size=25))
+@given(
+    st.lists(st.tuples(st.sampled_from(["edit", "again", "show", "ask"]), st.integers(0, 40)), max_size=25)
+)
 def test_nothing_is_ever_lost(steps: list[tuple[str, int]]) -> None:
     conversation, written = talk(2), ["answer 0", "answer 1", "question 0", "question 1"]
     for step, (what, number) in enumerate(steps):
