@@ -29,9 +29,12 @@ def enliven_page() -> None:
     _page(key="page", data={})
 
 
-def focus_input(opened: str) -> None:
-    """Put the cursor into the chat input, once for each `opened`: what the page shows now."""
-    _page(key="page", data={"focus": opened})
+def focus_input(opened: str, draft: str) -> None:
+    """Put the cursor into the chat input, once for each `opened`: what the page shows now.
+
+    What was written before for `draft`, and not sent, is there again.
+    """
+    _page(key="page", data={"focus": opened, "draft": draft})
 
 
 def stop_button(answer: str) -> None:

@@ -1,6 +1,6 @@
 """A typed client of the router: the OpenAI SDK where it has a method, plain HTTP for the rest."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -41,6 +41,11 @@ class ListedModel:
     root: str  # the alias or model that the name stands for
     window: int  # context window in tokens; 0: unknown
     description: str = ""  # what it is good for
+
+
+def real_name(models: Sequence[ListedModel], alias: str) -> str:
+    """The model behind `alias`, as its makers call it: the router lists it after the alias. Empty if unknown."""
+    return next((each.name for each in models if each.root == alias != each.name), "")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from ui.answers import Answer
 from ui.backend import Backend
 from ui.conversation import Attachment, Conversation, Message, new_id
 from ui.router_client import ChatRequest
-from ui.storage import BrowserStorage
+from ui.storage import BrowserStorage, Preset
 
 # With greedy sampling the model would give the same answer again.
 _REGENERATE_TEMPERATURE = 0.7
@@ -180,6 +180,27 @@ class ChatSession:
             self.storage.save_preferences()
         if self.current.id in self.storage.conversations:
             self.storage.save(self.current)
+
+    def save_preset(self, name: str, system: str) -> None:
+        """Give a system prompt a name, or the preset with this name another prompt."""
+        presets = self.storage.preferences.presets
+        kept = next((preset for preset in presets if preset.name == name), None)
+        if kept:
+            kept.system = system
+        else:
+            presets.append(Preset(name=name[:60], system=system))
+        self.storage.save_preferences()
+
+    def delete_preset(self, name: str) -> None:
+        """Delete a preset; conversations that use it keep their prompt. Can be undone."""
+        before = list(self.storage.preferences.presets)
+        self.storage.preferences.presets = [each for each in before if each.name != name]
+        self.storage.save_preferences()
+        self.undoable = Undo(f"Preset “{name}” deleted.", lambda: self._restore_presets(before))
+
+    def _restore_presets(self, presets: list[Preset]) -> None:
+        self.storage.preferences.presets = presets
+        self.storage.save_preferences()
 
     def collect(self) -> bool:
         """Put answers that have ended into their conversations; whether there were any."""

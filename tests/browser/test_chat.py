@@ -835,7 +835,7 @@ def test_the_about_page_shows_figures_and_hides_the_key(chat: Chat, service: Ser
     chat.ask("Make a figure")
     chat.answered()
     chat.page.get_by_role("link", name="About this service").click()
-    expect(chat.page.get_by_text("First token, p95").first).to_be_visible()
+    expect(chat.page.get_by_text("TTFT, p95").first).to_be_visible()
     expect(
         chat.page.locator("code").get_by_text(f"http://127.0.0.1:{service.ports['router']}/v1").first
     ).to_be_visible()

@@ -182,6 +182,7 @@ const make = {
   async delete(session, { id: asked }) {
     const id = session.moved[asked] ?? asked;
     forgetPartials(asked);
+    for (const storage of [localStorage, sessionStorage]) storage.removeItem(`duoserve.draft.${asked}`);
     session.deleted[asked] = await place().get(id);
     await place().remove(id);
     await listed(id, null);

@@ -35,7 +35,8 @@ def _page(chat: ChatSession) -> None:
     elif not chat.opening:
         st.session_state.address = ""
         st.query_params.pop("c", None)
-    focus_input(chat.opening or chat.current.id)
+    draft = "" if chat.opening else chat.current.id if chat.current.messages else "new"
+    focus_input(chat.opening or chat.current.id, draft)
     _header(chat, models)
     if not chat.current.messages and not chat.opening:
         if chat.problem:
@@ -197,7 +198,7 @@ def _welcome(chat: ChatSession) -> None:
     for question, number in _EXAMPLES.items():
         model = models[min(number, len(models) - 1)]
         examples.button(
-            (f":gray[{plain(model)}] " if model else "") + plain(question),
+            (f":gray[{plain(model)}] " if model else "") + question,
             on_click=ask,
             args=(model, question),
             type="secondary",
