@@ -70,7 +70,9 @@ def entries(chat: ChatSession, shown: int = _PAGE) -> list[dict[str, Any]]:
             entry["above"] = (
                 f"The {kept} messages above no longer fit: the last answer was generated without them."
             )
-        found.append({"index": index, "role": message.role, "text": message.text} | _version(chat, index) | entry)
+        found.append(
+            {"index": index, "role": message.role, "text": message.text} | _version(chat, index) | entry
+        )
     if messages and messages[-1].role == "user" and not chat.answer:
         elsewhere = chat.current.answering and chat.backend.is_running(chat.current.answering)
         waiting = {"note": "Another tab is generating this answer …", "actions": []}

@@ -64,7 +64,9 @@ def test_an_edited_question_keeps_what_followed_the_old_one() -> None:
     conversation.answered(answer("another answer"))
     assert texts(conversation) == ["another question", "another answer"]
     conversation.show_version(0, 0)
-    assert texts(conversation) == [f"{kind} {number}" for number in range(3) for kind in ("question", "answer")]
+    assert texts(conversation) == [
+        f"{kind} {number}" for number in range(3) for kind in ("question", "answer")
+    ]
 
 
 def test_versions_survive_export_and_import() -> None:
@@ -84,7 +86,9 @@ def test_what_followed_a_deleted_turn_keeps_its_versions() -> None:
     assert texts(conversation) == ["question 1", "answer 1"]
 
 
-@given(st.lists(st.tuples(st.sampled_from(["edit", "again", "show", "ask"]), st.integers(0, 40)), max_size=25))
+@given(
+    st.lists(st.tuples(st.sampled_from(["edit", "again", "show", "ask"]), st.integers(0, 40)), max_size=25)
+)
 def test_nothing_is_ever_lost(steps: list[tuple[str, int]]) -> None:
     conversation, written = talk(2), ["answer 0", "answer 1", "question 0", "question 1"]
     for step, (what, number) in enumerate(steps):
