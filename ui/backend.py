@@ -32,6 +32,7 @@ class Backend:
         self.samples: deque[MetricsSample] = deque()
         self._running: dict[str, tuple[Answer, asyncio.Task[None]]] = {}
         self._unseen: dict[str, tuple[Answer, asyncio.TimerHandle]] = {}  # whose page is gone
+        self._unstored: set[str] = set()  # whose page has yet to see them stored
         self._loop = asyncio.new_event_loop()
         self._router = RouterClient(settings)
         threading.Thread(target=self._loop.run_forever, name="backend", daemon=True).start()
@@ -40,6 +41,7 @@ class Backend:
 
     def ask(self, answer: Answer) -> Answer:
         """Start generating `answer`; returns it."""
+        self._unstored.add(answer.id)
         self._submit(self._give(answer))
         return answer
 
@@ -52,16 +54,21 @@ class Backend:
         entry = self._running.get(answer_id) or self._unseen.get(answer_id)
         return entry[0] if entry else None
 
-    def is_running(self, answer_id: str) -> bool:
-        """Whether this answer is being generated, for whichever page."""
-        return answer_id in self._running
+    def knows(self, answer_id: str) -> bool:
+        """Whether a page has this answer and will store it, or may take it over."""
+        return answer_id in self._unstored or answer_id in self._unseen
+
+    def stored(self, answer: Answer) -> None:
+        """The browser has this answer."""
+        self._unstored.discard(answer.id)
 
     def take_over(self, answer_id: str) -> Answer | None:
         """The answer with this id, running or ended, if the page that asked for it is gone."""
-        unseen = self._unseen.get(answer_id)
+        unseen = self._unseen.pop(answer_id, None)  # by one page only
         if unseen is None:
             return None
-        self.keep(unseen[0])
+        self._unstored.add(answer_id)
+        self._loop.call_soon_threadsafe(unseen[1].cancel)
         return unseen[0]
 
     def keep(self, answer: Answer) -> None:
@@ -102,6 +109,7 @@ class Backend:
 
     def _attach(self, answer_id: str) -> None:
         if unseen := self._unseen.pop(answer_id, None):
+            self._unstored.add(answer_id)
             unseen[1].cancel()
 
     def _abandon(self, answer: Answer) -> None:
@@ -109,8 +117,9 @@ class Backend:
         if answer.id in self._running:
             timer = self._loop.call_later(ABANDONED_AFTER, self._cancel, answer.id)
         else:
-            timer = self._loop.call_later(KEPT_FOR, self._attach, answer.id)
+            timer = self._loop.call_later(KEPT_FOR, self._unseen.pop, answer.id, None)
         self._unseen[answer.id] = answer, timer
+        self._unstored.discard(answer.id)
 
     async def _watch_readiness(self) -> None:
         while True:

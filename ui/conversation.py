@@ -222,11 +222,6 @@ class Conversation(BaseModel):
             return sent[answer.left_out] if 0 < answer.left_out < len(sent) else None
         return None
 
-    def matches(self, words: str) -> bool:
-        """Whether each of `words` occurs in the title or a message, whatever its case."""
-        text = "\n".join([self.name, *(message.text for message in self.messages)]).casefold()
-        return all(word in text for word in words.casefold().split())
-
     def as_markdown(self) -> str:
         """The conversation as a document for people to read."""
         parts = [f"# {self.name}"]
@@ -253,37 +248,13 @@ def propose_title(question: str) -> str:
     return line[: TITLE_LENGTH + 1].rsplit(" ", 1)[0][:TITLE_LENGTH].rstrip(" ,.;:") + "…"
 
 
-def in_order(conversations: Iterable[Conversation]) -> list[Conversation]:
-    """Pinned ones first, then the most recently used."""
-    return sorted(conversations, key=lambda each: (each.pinned, each.updated), reverse=True)
-
-
 def export(conversations: Iterable[Conversation]) -> str:
-    """JSON of `conversations` that `parse_export` reads back."""
+    """JSON of `conversations` that `imports.py` reads back."""
     return json.dumps(
         {"format": FORMAT, "conversations": [each.model_dump(mode="json") for each in conversations]},
         ensure_ascii=False,
         indent=2,
     )
-
-
-def parse_export(text: str | bytes) -> list[Conversation]:
-    """The conversations of an export.
-
-    Raises:
-        NotAConversation: it is not JSON, of a newer format, or not what `export` writes.
-    """
-    try:
-        given: Any = json.loads(text)
-    except ValueError:
-        raise NotAConversation(
-            "This file is not JSON. Import a file that was made with Export as JSON."
-        ) from None
-    if not isinstance(given, dict) or not isinstance(given.get("conversations"), list):
-        raise NotAConversation(
-            "This file contains no conversations. Import a file that was made with Export as JSON."
-        )
-    return [parse(each) for each in given["conversations"]]
 
 
 def parse(stored: Any) -> Conversation:

@@ -35,7 +35,7 @@ def sync_storage(chat: ChatSession) -> None:
     @st.fragment
     def exchange() -> None:
         before = st.session_state.get("storage") or {}
-        chat.storage.acknowledged(before.get("acknowledged"))
+        chat.stored(before.get("acknowledged"))
         news = browser_storage(
             key="storage",
             data=chat.storage.outgoing(),

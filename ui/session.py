@@ -12,6 +12,7 @@ from ui.storage import BrowserStorage
 
 # With greedy sampling the model would give the same answer again.
 _REGENERATE_TEMPERATURE = 0.7
+_UNKNOWN = "This browser has no such conversation. It may have been deleted, or be in another browser."
 
 
 @dataclass
@@ -24,7 +25,7 @@ class Undo:
 
 @dataclass
 class ChatSession:
-    """The open conversation, the others, and the answers that are being generated."""
+    """The open conversation, and the answers that are being generated."""
 
     backend: Backend
     storage: BrowserStorage = field(default_factory=BrowserStorage)
@@ -32,8 +33,9 @@ class ChatSession:
     answers: dict[str, Answer] = field(default_factory=dict)  # by conversation
     attached: list[Attachment] = field(default_factory=list)  # kept for the next question
     undoable: Undo | None = None
-    _missed: str = ""  # id of an answer that could not be found
-    _ended: dict[str, Answer] = field(default_factory=dict)  # the last one of each conversation
+    opening: str = ""  # id of the conversation that the browser is asked for
+    problem: str = ""  # why an empty conversation is open instead of the one that was asked for
+    _ended: list[Answer] = field(default_factory=list)  # until the browser has stored them
     name: str = field(
         default_factory=lambda: f"chat-{new_id()}"
     )  # tells the router's fair queue the askers apart
@@ -45,41 +47,54 @@ class ChatSession:
 
     def new(self) -> None:
         """Open an empty conversation with the model that was used last."""
+        self.opening = ""
         if self.current.messages or self.current.id in self.storage.conversations:
-            self.current = Conversation()
+            self._open(Conversation())
         self.current.options.model = self.storage.preferences.model
 
-    def open(self, conversation_id: str) -> None:
-        """Open a stored conversation; an answer that was running when the page was reloaded goes on."""
-        self.current = self.storage.conversations[conversation_id]
-        self.resume()
+    def open(self, conversation_id: str, stored: object = None) -> None:
+        """Open a conversation; an answer that was running when the page was reloaded goes on.
+
+        The browser is asked for it, unless the session works with it already or it is given as it is `stored`.
+        """
+        self.opening = ""
+        if stored and conversation_id not in self.storage.conversations:
+            self.storage.take(stored)
+        if conversation := self.storage.conversations.get(conversation_id):
+            self._open(conversation)
+            self.resume()
+        else:
+            self._open(Conversation())
+            self.opening = conversation_id
+            self.storage.look_up(conversation_id)
+
+    def _open(self, conversation: Conversation) -> None:
+        self.current, self.problem = conversation, ""
+        self.storage.let_go({conversation.id, *self.answers})
 
     def resume(self) -> None:
         """Find the answer that was running in the open conversation when its page was reloaded or closed.
 
-        If the service has lost it, what the browser has kept of it is the answer. Not at the first look: the
-        answer may have ended this moment in another tab.
+        If the service has lost it, what the browser has kept of it is the answer.
         """
         answering = self.current.answering
         if self.answer or not answering:
             return
         if answer := self.backend.take_over(answering):
             self.answers[self.current.id] = answer
-        elif self.backend.is_running(answering):
-            return
-        elif self._missed != answering:
-            self._missed = answering
+        elif self.backend.knows(answering):
+            return  # another page has it, and stores it
         elif partial := self.storage.partial(answering):
             partial.ending, partial.failure_kind = "failed", "lost"
             partial.failure = "The connection was lost. The partial answer is saved."
             self.current.answering = ""
             self.current.answered(partial)
-            self.storage.save(self.current)
+            self.storage.save(self.current, rescue=True)
 
     def ask(self, text: str, attachments: Sequence[Attachment] = ()) -> None:
         """Ask in the open conversation. A running answer is stopped, and kept."""
         self._end_running()
-        self.undoable = None
+        self.undoable, self.problem = None, ""
         self.current.ask(text, [*self.attached, *attachments])
         self.attached = []
         self._send()
@@ -123,15 +138,18 @@ class ChatSession:
         self.storage.save(self.current)
         self.undoable = self._restore("Question and answer deleted.", before)
 
-    def delete(self, conversation_id: str) -> None:
-        """Delete a conversation."""
-        conversation = self.storage.conversations[conversation_id]
+    def delete(self, conversation_id: str, name: str) -> None:
+        """Delete the conversation that is called `name`."""
+        conversation = self.storage.conversations.get(conversation_id)
         if answer := self.answers.pop(conversation_id, None):
             self.backend.stop(answer)
         self.storage.delete(conversation_id)
-        self.undoable = Undo(f"“{conversation.name}” deleted.", lambda: self._bring_back(conversation))
+        if conversation:
+            self.undoable = Undo(f"“{name}” deleted.", lambda: self._bring_back(conversation))
+        else:
+            self.undoable = Undo(f"“{name}” deleted.", lambda: self.storage.restore(conversation_id))
         if self.current.id == conversation_id:
-            self.current = Conversation()
+            self._open(Conversation())
             self.new()
 
     def undo(self) -> None:
@@ -143,14 +161,11 @@ class ChatSession:
     def rename(self, conversation_id: str, title: str) -> None:
         """Give a conversation a title; an empty one changes nothing."""
         if title.strip():
-            self.storage.conversations[conversation_id].title = " ".join(title.split())[:200]
-            self.storage.save(self.storage.conversations[conversation_id])
+            self.storage.change(conversation_id, title=" ".join(title.split())[:200])
 
-    def pin(self, conversation_id: str) -> None:
+    def pin(self, conversation_id: str, pinned: bool) -> None:
         """Pin a conversation to the top, or unpin it."""
-        conversation = self.storage.conversations[conversation_id]
-        conversation.pinned = not conversation.pinned
-        self.storage.save(conversation)
+        self.storage.change(conversation_id, pinned=pinned)
 
     def move(self, conversation_ids: Sequence[str], folder: str) -> None:
         """Put conversations into a folder, which exists as long as one is in it; "" takes them out."""
@@ -161,10 +176,8 @@ class ChatSession:
     def add(self, conversations: Sequence[Conversation]) -> None:
         """Add imported conversations; one that exists already is added as a copy."""
         for conversation in conversations:
-            if conversation.id in self.storage.conversations:
-                conversation.id = new_id()
-            conversation.revision, conversation.answering = "", ""
-            self.storage.save(conversation)
+            conversation.revision, conversation.answering = new_id(), ""
+            self.storage.add(conversation)
 
     def options_changed(self) -> None:
         """Store the open conversation's options, and its model for the next new conversation."""
@@ -183,27 +196,38 @@ class ChatSession:
             if conversation:
                 self._keep(conversation, answer)
                 self.storage.save(conversation)
-                self._ended[key] = answer
         return bool(ended)
 
     def unseen(self) -> list[Answer]:
         """The answers that are lost if the page goes away now: the browser has not stored them yet."""
-        ended = (answer for key, answer in self._ended.items() if self.storage.unsaved(key))
-        return [*self.answers.values(), *ended]
+        return [*self.answers.values(), *self._ended]
+
+    def stored(self, receipt: object) -> None:
+        """The browser has acknowledged changes; answers in them are not lost any more."""
+        self.storage.acknowledged(receipt)
+        for answer in [each for each in self._ended if not self.storage.unsaved(each.conversation)]:
+            self._ended.remove(answer)
+            self.backend.stored(answer)
 
     def received(self, snapshot: object) -> None:
         """Take over what the browser holds."""
-        for old, new in self.storage.receive(snapshot).items():
-            for answers in (self.answers, self._ended):
-                if old in answers:
-                    answers[new] = answers.pop(old)
-        if self.current.id in self.storage.conversations and not self.answer:
-            self.current = self.storage.conversations[self.current.id]
-        elif self.answer or self.current.messages:
-            if self.current.id in self.storage.conversations:
-                self.storage.conversations[self.current.id] = self.current
-        else:
+        for old, new in self.storage.receive(snapshot, self.answers).items():
+            if old in self.answers:
+                self.answers[new] = self.answers.pop(old)
+            for answer in self.unseen():
+                if answer.conversation == old:
+                    answer.conversation = new
+        held, wanted = self.storage.conversations, self.opening
+        if wanted in held:
+            self.open(wanted)
+        elif wanted and not self.storage.looks_for(wanted):
             self.new()
+            self.problem = self.storage.unreadable.get(wanted, _UNKNOWN)
+        elif self.current.id in held:
+            self.current = held[self.current.id]
+        elif not self.current.messages and not wanted:
+            self.new()
+        self.storage.let_go({self.current.id, *self.answers})
 
     def _send(self, earlier: Message | None = None, temperature: float | None = None) -> None:
         """Ask; `earlier` is an answer to continue, `temperature` the default if the options have none."""
@@ -234,6 +258,7 @@ class ChatSession:
             message.ending = "stopped"
         conversation.answering = ""
         conversation.answered(message)
+        self._ended.append(answer)
 
     def _snapshot(self) -> Conversation:
         return copy.deepcopy(self.current)

@@ -20,8 +20,7 @@ _EXAMPLES = {
 
 
 def _page(chat: ChatSession) -> None:
-    if chat.storage.loaded:
-        _follow_address(chat)
+    _follow_address(chat)
     chat.collect()
     models = _models(chat)
     with st.bottom:
@@ -33,17 +32,14 @@ def _page(chat: ChatSession) -> None:
     sidebar.draw(chat)
     if chat.current.messages:
         st.query_params["c"] = st.session_state.address = chat.current.id
-    elif "address" in st.session_state:
+    elif not chat.opening:
         st.session_state.address = ""
         st.query_params.pop("c", None)
-    focus_input(chat.current.id)
+    focus_input(chat.opening or chat.current.id)
     _header(chat, models)
-    if not chat.current.messages:
-        if st.session_state.get("unknown") == chat.current.id:
-            st.warning(
-                "This browser has no such conversation. It may have been deleted, or be in another browser.",
-                icon=":material/link_off:",
-            )
+    if not chat.current.messages and not chat.opening:
+        if chat.problem:
+            st.warning(chat.problem, icon=":material/link_off:")
         _welcome(chat)
     with above:
         _attached(chat)
@@ -54,16 +50,14 @@ def _page(chat: ChatSession) -> None:
 
 def _follow_address(chat: ChatSession) -> None:
     """Open the conversation that the address names: at first, and when somebody goes back or forward."""
-    wanted, before = st.query_params.get("c", ""), st.session_state.get("address")
-    if wanted == (before or ""):
-        st.session_state.address = wanted
-    elif wanted in chat.storage.conversations:
+    wanted, before = st.query_params.get("c", ""), st.session_state.get("address", "")
+    if wanted == before:
+        return
+    st.session_state.address = wanted
+    if wanted:
         chat.open(wanted)
     else:
         chat.new()
-        st.session_state.address = ""
-        if wanted:
-            st.session_state.unknown = chat.current.id
 
 
 def _input(chat: ChatSession) -> None:
@@ -89,6 +83,7 @@ def _input(chat: ChatSession) -> None:
         key="question",
         accept_file="multiple",
         max_upload_size=attachments.UPLOAD_MEGABYTES,
+        disabled=bool(chat.opening),
         on_submit=ask,  # called whatever else happens at the same moment
     )
 

@@ -74,7 +74,7 @@ def entries(chat: ChatSession, shown: int = _PAGE) -> list[dict[str, Any]]:
             {"index": index, "role": message.role, "text": message.text} | _version(chat, index) | entry
         )
     if messages and messages[-1].role == "user" and not chat.answer:
-        elsewhere = chat.current.answering and chat.backend.is_running(chat.current.answering)
+        elsewhere = chat.current.answering and chat.backend.knows(chat.current.answering)
         waiting = {"note": "Another tab is generating this answer …", "actions": []}
         nothing = {"note": "No answer yet.", "actions": [["retry", "Get an answer"]]}
         found.append(

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ui.conversation import Conversation, Message, export, parse_export
+from ui.conversation import Conversation, Message, export
+from ui.imports import read
 
 
 def answer(text: str) -> Message:
@@ -72,9 +73,9 @@ def test_an_edited_question_keeps_what_followed_the_old_one() -> None:
 def test_versions_survive_export_and_import() -> None:
     conversation = talk(2)
     conversation.edit(2, "edited")
-    (read,) = parse_export(export([conversation]))
-    read.show_version(2, 0)
-    assert texts(read) == ["question 0", "answer 0", "question 1", "answer 1"]
+    ([stored], _) = read(export([conversation]).encode())
+    stored.show_version(2, 0)
+    assert texts(stored) == ["question 0", "answer 0", "question 1", "answer 1"]
 
 
 def test_what_followed_a_deleted_turn_keeps_its_versions() -> None:
