@@ -47,7 +47,8 @@ def _draw_page() -> None:
     st.set_page_config(
         page_title=f"{page.title} · Duoserve", page_icon=str(FRONTEND / "icon.png"), layout="centered"
     )
-    st.html(FRONTEND / "style.css")
+    for style in ("style.css", "lists.css"):
+        st.html(FRONTEND / style)
     page.run()
 
 

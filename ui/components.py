@@ -20,6 +20,10 @@ transcript = st.components.v2.component(
     js=_source("transcript.js"),
     isolate_styles=False,
 )
+# `views/sidebar.py` mounts it.
+conversation_list = st.components.v2.component(
+    "duoserve_conversations", js=_source("conversations.js"), isolate_styles=False
+)
 _stop = st.components.v2.component("duoserve_stop", js=_source("stop_button.js"), isolate_styles=False)
 _page = st.components.v2.component("duoserve_page", js=_source("page.js"))
 

@@ -109,6 +109,7 @@ class Conversation(BaseModel):
     revision: str = ""
     title: str = ""
     pinned: bool = False
+    folder: str = ""
     updated: datetime = Field(default_factory=_now)
     options: Options = Field(default_factory=Options)
     first: Versions = Field(default_factory=Versions)  # of the first message
@@ -160,7 +161,7 @@ class Conversation(BaseModel):
         del self.messages[index:]
 
     def edit(self, index: int, text: str, attached: Collection[str] = ()) -> None:
-        """Begin another version of the question at `index`: `text`, with the named ones of its attachments."""
+        """Begin another version of the question at `index`: `text`, with those of its attachments named."""
         attachments = [each for each in self.messages[index].attachments if each.name in attached]
         self._begin_version(index)
         self.messages.append(Message(role="user", text=text, attachments=attachments))

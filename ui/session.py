@@ -167,6 +167,12 @@ class ChatSession:
         """Pin a conversation to the top, or unpin it."""
         self.storage.change(conversation_id, pinned=pinned)
 
+    def move(self, conversation_ids: Sequence[str], folder: str) -> None:
+        """Put conversations into a folder, which exists as long as one is in it; "" takes them out."""
+        for each in conversation_ids:
+            self.storage.conversations[each].folder = " ".join(folder.split())[:60]
+            self.storage.save(self.storage.conversations[each])
+
     def add(self, conversations: Sequence[Conversation]) -> None:
         """Add imported conversations; one that exists already is added as a copy."""
         for conversation in conversations:

@@ -1,15 +1,15 @@
 """The sidebar: the conversations, import and export, settings, and links."""
 
+from collections.abc import Container, Iterable
 from datetime import UTC, datetime
+from typing import Any
 
 import streamlit as st
 
 from ui import signin
+from ui.components import conversation_list
 from ui.conversation import Conversation, NotAConversation, export, in_order, parse_export
-from ui.markdown import plain
 from ui.session import ChatSession
-
-_SHOWN = 40
 
 
 def draw(chat: ChatSession) -> None:
@@ -53,30 +53,65 @@ def _conversations(chat: ChatSession, words: str) -> None:
     found = [each for each in in_order(chat.storage.conversations.values()) if each.matches(words)]
     if words and not found:
         st.caption("No conversation contains all of these words.")
-    everything = st.session_state.get("all-conversations", False)
-    with st.container(gap=None, key="conversations"):
-        group = ""
-        for conversation in found if everything else found[:_SHOWN]:
-            if (now := _group(conversation)) != group:
-                group = now
-                st.caption(group)
-            running = ":material/more_horiz: " if conversation.id in chat.answers else ""
-            st.button(
-                running + plain(conversation.name),
-                key=f"open-{conversation.id}",
-                type="secondary" if conversation.id == chat.current.id else "tertiary",
-                width="stretch",
-                wrap=False,
-                on_click=chat.open,
-                args=(conversation.id,),
-            )
-    if len(found) > _SHOWN:
-        st.toggle(f"Show all {len(found)}", key="all-conversations")
+
+    def act() -> None:
+        _act(chat, st.session_state["conversations"].action or {})
+
+    conversation_list(
+        key="conversations",
+        data={
+            "items": rows(found, chat.answers),
+            "open": chat.current.id,
+            "folders": _folders(chat),
+        },
+        on_action_change=act,
+    )
 
 
-def _group(conversation: Conversation) -> str:
-    if conversation.pinned:
-        return "Pinned"
+def _folders(chat: ChatSession) -> list[str]:
+    return sorted({each.folder for each in chat.storage.conversations.values() if each.folder})
+
+
+def rows(found: Iterable[Conversation], answering: Container[str]) -> list[dict[str, Any]]:
+    """Conversations as `conversations.js` lists them: pinned ones, folders, then the others by day."""
+    made = [
+        {
+            "id": each.id,
+            "name": each.name,
+            "pinned": each.pinned,
+            "folder": each.folder,
+            "group": "Pinned" if each.pinned else "" if each.folder else _day(each),
+            "running": each.id in answering,
+        }
+        for each in found
+    ]
+
+    def place(row: dict[str, Any]) -> tuple[int, str]:
+        return (0, "") if row["pinned"] else (1, row["folder"].casefold()) if row["folder"] else (2, "")
+
+    return sorted(made, key=place)
+
+
+def _act(chat: ChatSession, action: dict[str, Any]) -> None:
+    name, this = action.get("do"), action.get("id", "")
+    if name == "rename folder":
+        inside = [each.id for each in chat.storage.conversations.values() if each.folder == action["folder"]]
+        chat.move(inside, action["name"])
+    elif this not in chat.storage.conversations:
+        return  # it was deleted meanwhile, in another tab
+    elif name == "open":
+        chat.open(this)
+    elif name == "rename":
+        chat.rename(this, action["name"])
+    elif name == "pin":
+        chat.pin(this)
+    elif name == "move":
+        chat.move([this], action["folder"])
+    elif name == "delete":
+        chat.delete(this)
+
+
+def _day(conversation: Conversation) -> str:
     days = (datetime.now(UTC).date() - conversation.updated.date()).days
     return "Today" if days < 1 else "Yesterday" if days == 1 else "Last 7 days" if days < 7 else "Older"
 

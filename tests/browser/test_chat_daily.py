@@ -1,0 +1,118 @@
+"""What people do with conversations every day: versions, the list, finding, prompts, comparing."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, expect
+
+from tests.browser.conftest import Chat
+from tests.browser.service import Service
+
+
+@pytest.fixture(scope="module")
+def service(folder: Path, browser: Browser) -> Iterator[Service]:
+    running = Service(folder)
+    try:
+        for model in ("coder", "general"):
+            running.engines[model].start(itl_ms=5, completion_tokens=40)
+        running.start("router")
+        running.start("ui")
+        running.ready("coder", "general")
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture
+def chat(service: Service, context: BrowserContext) -> Chat:
+    service.reset()
+    return Chat(context.new_page(), service.url("ui")).open()
+
+
+def bodies(service: Service, model: str = "coder") -> list[Any]:
+    """The requests that an engine has got."""
+    return [request["body"] for request in service.engines[model].requests()]
+
+
+def test_every_version_of_an_answer_and_a_question_stays(chat: Chat, service: Service) -> None:
+    service.engines["coder"].set(text="first answer", times=1)
+    chat.ask("What is one?")
+    chat.answered()
+    service.engines["coder"].set(text="second answer", times=1)
+    chat.button("Regenerate").click()
+    expect(chat.messages.last).to_contain_text("second answer")
+    chat.answered()
+    expect(chat.messages.last).to_contain_text("2/2")
+    chat.messages.last.get_by_role("button", name="Previous version").click()
+    expect(chat.messages.last).to_contain_text("first answer")
+    chat.page.keyboard.press("Escape")
+    chat.ask("And two?")
+    chat.answered(2)
+    assert [each["content"] for each in bodies(service)[-1]["messages"]] == [
+        "What is one?",
+        "first answer",
+        "And two?",
+    ]
+    chat.messages.first.get_by_role("button", name="Edit").click()
+    chat.page.get_by_label("Edit the question").fill("What is three?")
+    chat.button("Ask again").click()
+    chat.answered()
+    chat.page.reload()
+    expect(chat.messages.first).to_contain_text("What is three?")
+    chat.messages.first.get_by_role("button", name="Previous version").click()
+    expect(chat.messages).to_have_count(4)
+    expect(chat.messages.nth(1)).to_contain_text("first answer")
+    chat.messages.nth(1).get_by_role("button", name="Next version").click()
+    expect(chat.messages).to_have_count(2)
+    expect(chat.messages.last).to_contain_text("second answer")
+
+
+def test_the_list_renames_pins_files_and_deletes(chat: Chat) -> None:
+    for question in ("About apples", "About pears"):
+        chat.ask(question)
+        chat.answered()
+        chat.button("New chat").click()
+        expect(chat.messages).to_have_count(0)
+    listed = chat.page.get_by_role("navigation", name="Conversations")
+
+    def choose(name: str, action: str) -> None:
+        listed.get_by_text(name, exact=True).hover()
+        chat.page.get_by_role("button", name=f"Actions for “{name}”").click()
+        chat.page.get_by_role("menuitem", name=action).click()
+
+    choose("About apples", "Rename")
+    title = "Fruit <b>notes</b> [x](javascript:alert(1)) :smile:"
+    chat.page.get_by_label("New name").fill(title)
+    chat.page.keyboard.press("Enter")
+    expect(listed.get_by_text(title, exact=True)).to_be_visible()
+    choose(title, "Pin")
+    expect(listed.get_by_role("heading", name="Pinned")).to_be_visible()
+    choose(title, "Unpin")
+    expect(listed.get_by_role("heading", name="Pinned")).to_have_count(0)
+    choose("About pears", "Move to folder")
+    chat.page.get_by_label("New folder").fill("Orchard")
+    chat.page.keyboard.press("Enter")
+    inside = listed.locator("details")
+    expect(inside.get_by_text("About pears")).to_be_visible()
+    choose(title, "Move to folder")
+    chat.page.get_by_role("menuitem", name="Orchard").click()
+    expect(inside.get_by_text(title)).to_be_visible()
+    chat.page.reload()
+    inside.get_by_text("Orchard").click()
+    expect(inside.get_by_text("About pears")).to_be_hidden()
+    chat.page.reload()
+    expect(inside.get_by_text("Orchard")).to_be_visible()
+    expect(inside.get_by_text("About pears")).to_be_hidden()  # as it was left
+    inside.get_by_text("Orchard").click()
+    choose("Orchard", "Rename folder")
+    chat.page.get_by_label("New name").fill("Garden")
+    chat.page.keyboard.press("Enter")
+    expect(inside.locator("summary")).to_contain_text("Garden")
+    choose("Garden", "Remove folder")
+    expect(inside).to_have_count(0)
+    choose(title, "Delete")
+    expect(listed.get_by_text(title)).to_have_count(0)
+    chat.button("Undo").click()
+    expect(listed.get_by_text(title)).to_be_visible()
