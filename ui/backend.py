@@ -125,7 +125,7 @@ class Backend:
         while True:
             try:
                 self.readiness = await self._router.ready()
-                if not self.models:
+                if set(self.readiness.models) - {model.name for model in self.models}:
                     # A router that refuses the key answers /ready; the first question shows why.
                     with contextlib.suppress(RouterFailure):
                         self.models = await self._router.models()

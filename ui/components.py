@@ -24,6 +24,10 @@ transcript = st.components.v2.component(
 conversation_list = st.components.v2.component(
     "duoserve_conversations", js=_source("conversations.js"), isolate_styles=False
 )
+# `views/models.py` mounts it, in a fragment.
+model_picker = st.components.v2.component(
+    "duoserve_models", js=_source("model_picker.js"), isolate_styles=False
+)
 _stop = st.components.v2.component("duoserve_stop", js=_source("stop_button.js"), isolate_styles=False)
 _page = st.components.v2.component("duoserve_page", js=_source("page.js"))
 

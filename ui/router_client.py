@@ -41,6 +41,14 @@ class ListedModel:
     root: str  # the alias or model that the name stands for
     window: int  # context window in tokens; 0: unknown
     description: str = ""  # what it is good for
+    real: str = ""  # the model behind it, as its makers call it
+    mode: str = "chat"  # LiteLLM's word for what it does
+    remote: str = ""  # the provider that answers, if that is not this service
+
+    @property
+    def chats(self) -> bool:
+        """Whether it takes part in a conversation, rather than completing code or making embeddings."""
+        return self.mode == "chat"
 
 
 def real_name(models: Sequence[ListedModel], alias: str) -> str:
@@ -130,7 +138,10 @@ class RouterClient:
                 each["id"],
                 str(each.get("root", each["id"])),
                 int(each.get("max_model_len") or 0),
-                str(each.get("description") or ""),
+                description=str(each.get("description") or ""),
+                real=str(each.get("display_name") or ""),
+                mode=str(each.get("mode") or "chat"),
+                remote=str(each.get("owned_by") or "") if each.get("remote") else "",
             )
             for each in listed
         ]

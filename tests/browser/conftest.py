@@ -64,6 +64,13 @@ class Chat:
         """A button by its name; its keyboard shortcut is no part of that."""
         return self.page.get_by_role("button", name=re.compile(rf"^(■ )?{re.escape(name)}( Shortcut .*)?$"))
 
+    def choose_model(self, name: str) -> None:
+        self.page.get_by_role("button", name=re.compile("^Model: ")).click()
+        self.page.get_by_role("option", name=re.compile(rf"^{re.escape(name)}\b")).click()
+        expect(
+            self.page.get_by_role("button", name=re.compile(rf"^Model: {re.escape(name)}\b"))
+        ).to_be_visible()
+
     def below(self) -> float:
         """How many pixels of the conversation are below what the window shows."""
         found: float = self.page.evaluate(
