@@ -44,7 +44,7 @@ class ListedModel:
 
 
 def real_name(models: Sequence[ListedModel], alias: str) -> str:
-    """The model behind `alias`, as its makers call it: the router lists it after the alias. Empty if unknown."""
+    """The model behind `alias`, as its makers call it, which the router lists after it; empty if unknown."""
     return next((each.name for each in models if each.root == alias != each.name), "")
 
 

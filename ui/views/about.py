@@ -103,9 +103,7 @@ def _chart(rows: list[dict[str, Any]], title: str, unit: str, target: float | No
     return alt.layer(*layers).properties(description=described, height=200)
 
 
-_CHARTS: list[
-    tuple[str, str, Callable[[metrics.ChartPoint], float | None], Callable[[], float] | None]
-] = [
+_CHARTS: list[tuple[str, str, Callable[[metrics.ChartPoint], float | None], Callable[[], float] | None]] = [
     ("Time to first token", "seconds, p95", lambda point: point.ttft_p95, metrics.ttft_target),
     ("Throughput", "tokens per second", lambda point: point.tokens_per_second, None),
     ("Queue", "requests waiting", lambda point: point.waiting, None),
