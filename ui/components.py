@@ -4,6 +4,8 @@ from pathlib import Path
 
 import streamlit as st
 
+from ui.conversation import FORMAT
+
 FRONTEND = Path(__file__).parent / "frontend"
 
 
@@ -28,6 +30,7 @@ conversation_list = st.components.v2.component(
 model_picker = st.components.v2.component(
     "duoserve_models", js=_source("model_picker.js"), isolate_styles=False
 )
+_export = st.components.v2.component("duoserve_export", js=_source("export_button.js"), isolate_styles=False)
 _stop = st.components.v2.component("duoserve_stop", js=_source("stop_button.js"), isolate_styles=False)
 _page = st.components.v2.component("duoserve_page", js=_source("page.js"))
 
@@ -48,6 +51,11 @@ def focus_input(opened: str, draft: str) -> None:
 def stop_button(answer: str) -> None:
     """A button, and Esc, that stop the growing answer with this id."""
     _stop(key="stop", data={"answer": answer}, width="content")
+
+
+def export_button() -> None:
+    """A button that saves all conversations of this browser to a file."""
+    _export(key="export", data={"format": FORMAT}, width="content")
 
 
 def leave_for(address: str) -> None:

@@ -1,6 +1,6 @@
 """A typed client of the router: the OpenAI SDK where it has a method, plain HTTP for the rest."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -49,11 +49,6 @@ class ListedModel:
     def chats(self) -> bool:
         """Whether it takes part in a conversation, rather than completing code or making embeddings."""
         return self.mode == "chat"
-
-
-def real_name(models: Sequence[ListedModel], alias: str) -> str:
-    """The model behind `alias`, as its makers call it: the router lists it after the alias. Empty if unknown."""
-    return next((each.name for each in models if each.root == alias != each.name), "")
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ class ChatSession:
     def open(self, conversation_id: str, stored: object = None) -> None:
         """Open a conversation; an answer that was running when the page was reloaded goes on.
 
-        The browser is asked for it, unless the session works with it already or it is given as it is `stored`.
+        The browser is asked for it, unless the session works with it already or has it as it is `stored`.
         """
         self.opening = ""
         if stored and conversation_id not in self.storage.conversations:
@@ -170,8 +170,7 @@ class ChatSession:
     def move(self, conversation_ids: Sequence[str], folder: str) -> None:
         """Put conversations into a folder, which exists as long as one is in it; "" takes them out."""
         for each in conversation_ids:
-            self.storage.conversations[each].folder = " ".join(folder.split())[:60]
-            self.storage.save(self.storage.conversations[each])
+            self.storage.change(each, folder=" ".join(folder.split())[:60])
 
     def add(self, conversations: Sequence[Conversation]) -> None:
         """Add imported conversations; one that exists already is added as a copy."""

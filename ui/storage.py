@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from ui.conversation import Conversation, Message, NotAConversation, new_id, parse
 
 _log = logging.getLogger(__name__)
-_LABELS = ("title", "pinned")  # of a conversation, which may change while an answer grows in it
+_LABELS = ("title", "pinned", "folder")  # of a conversation, which may change while an answer grows in it
 
 
 class Preset(BaseModel):

@@ -23,7 +23,7 @@ def names(chat: ChatSession) -> list[str]:
     readiness, chosen = chat.backend.readiness, chat.current.options.model
     if readiness is None:
         return [chosen] if chosen else []
-    return [name for name in readiness.models if (known := _listed(chat, name)) is None or known.chats]
+    return [name for name in readiness.models if (known := chat.backend.listed(name)) is None or known.chats]
 
 
 def draw(chat: ChatSession) -> None:
@@ -63,7 +63,7 @@ def entries(chat: ChatSession) -> list[dict[str, Any]]:
     readiness = chat.backend.readiness
     found = []
     for name in names(chat):
-        known = _listed(chat, name) or ListedModel(name, name, 0)
+        known = chat.backend.listed(name) or ListedModel(name, name, 0)
         status = readiness.models[name] if readiness else None
         found.append(
             {
@@ -77,7 +77,3 @@ def entries(chat: ChatSession) -> list[dict[str, Any]]:
             }
         )
     return found
-
-
-def _listed(chat: ChatSession, name: str) -> ListedModel | None:
-    return next((model for model in chat.backend.models if model.name == name), None)

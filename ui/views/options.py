@@ -130,7 +130,7 @@ def draw_menu(chat: ChatSession) -> None:
             "Unpin" if conversation.pinned else "Pin",
             icon=":material/keep:",
             on_click=chat.pin,
-            args=(this,),
+            args=(this, not conversation.pinned),
             width="stretch",
             type="tertiary",
         )
@@ -139,7 +139,7 @@ def draw_menu(chat: ChatSession) -> None:
             "Delete",
             icon=":material/delete:",
             on_click=chat.delete,
-            args=(this,),
+            args=(this, conversation.name),
             width="stretch",
             type="tertiary",
             key="delete-conversation",

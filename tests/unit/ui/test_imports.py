@@ -102,8 +102,8 @@ OPEN_WEBUI = {
                     "parentId": "1",
                     "role": "assistant",
                     "model": "qwen3",
-                    "content": '<details type="reasoning" done="true" duration="3">\n<summary>Thought for 3 seconds'
-                    "</summary>\n> Hm.\n</details>\nWith `sorted`.",
+                    "content": '<details type="reasoning" done="true" duration="3">\n'
+                    "<summary>Thought for 3 seconds</summary>\n> Hm.\n</details>\nWith `sorted`.",
                 },
                 "3": {"id": "3", "parentId": "1", "role": "assistant", "content": "No idea."},
             },

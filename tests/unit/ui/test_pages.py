@@ -1,16 +1,15 @@
 """The pages, drawn without a browser and with a router that is not there."""
 
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from ui.backend import Backend, shared
-from ui.conversation import Conversation, Message, in_order
+from ui.conversation import Message
 from ui.router_client import Readiness, RouterFailure
 from ui.session import ChatSession
-from ui.views import messages, sidebar
+from ui.views import messages
 
 APP = Path(__file__).parents[3] / "ui" / "app.py"
 
@@ -96,25 +95,6 @@ def test_a_long_conversation_draws_its_end_and_offers_the_rest(app: AppTest) -> 
     ]
     assert len(messages.entries(chat, 80)) == 80
     assert "above" not in messages.entries(chat)[0]
-
-
-def test_the_list_has_pinned_ones_then_folders_then_days() -> None:
-    made = [
-        Conversation(title="old", updated=datetime.now(UTC) - timedelta(days=40)),
-        Conversation(title="new"),
-        Conversation(title="filed", folder="Work"),
-        Conversation(title="filed too", folder="art"),
-        Conversation(title="pinned", pinned=True, folder="Work"),
-    ]
-    listed = sidebar.rows(in_order(made), [made[1].id])
-    assert [(row["name"], row["group"], row["folder"]) for row in listed] == [
-        ("pinned", "Pinned", "Work"),
-        ("filed too", "", "art"),
-        ("filed", "", "Work"),
-        ("new", "Today", ""),
-        ("old", "Older", ""),
-    ]
-    assert [row["name"] for row in listed if row["running"]] == ["new"]
 
 
 def test_the_about_page_hides_the_key_until_it_is_asked_for(app: AppTest) -> None:
