@@ -62,6 +62,7 @@ class ChatRequest:
     max_tokens: int
     user: str  # an opaque name of the asker, so that the router can be fair
     continue_last: bool = False  # continue the assistant message at the end
+    think: bool = True  # False: a model that reasons answers at once
 
 
 @dataclass(frozen=True)
@@ -151,9 +152,11 @@ class RouterClient:
         Raises:
             RouterFailure: the router refused or was not reached, or the answer broke off.
         """
-        extra = (
-            {"continue_final_message": True, "add_generation_prompt": False} if request.continue_last else {}
-        )
+        extra: dict[str, Any] = {}
+        if request.continue_last:
+            extra |= {"continue_final_message": True, "add_generation_prompt": False}
+        if not request.think:
+            extra["chat_template_kwargs"] = {"enable_thinking": False}
         try:
             raw = await self._api.chat.completions.with_raw_response.create(
                 model=request.model,

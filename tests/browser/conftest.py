@@ -26,8 +26,10 @@ _OPEN: dict[Page, "Chat"] = {}
 class Chat:
     """What people do on the chat page."""
 
-    def __init__(self, page: Page, url: str) -> None:
+    def __init__(self, page: Page, url: str, titles: bool = False) -> None:
         self.page = page
+        chosen = f'{{"titles": {str(titles).lower()}}}'  # off, so that engines get only what the tests ask
+        page.add_init_script(f"try {{ localStorage['duoserve.preferences'] ??= '{chosen}' }} catch {{}}")
         self.url = url
         self.complaints: list[str] = []
         self.foreign: list[str] = []

@@ -35,7 +35,7 @@ def draw(chat: ChatSession) -> None:
 
 @st.fragment(run_every=2.0)
 def _picker(chat: ChatSession) -> None:
-    """Asks for the page again when a model was chosen or an answer has ended."""
+    """Asks for the page again when a model was chosen or an answer or a title has come."""
     options = chat.current.options
 
     def act() -> None:
@@ -54,7 +54,7 @@ def _picker(chat: ChatSession) -> None:
         chat.resume()
     found = waiting and (chat.answer or not chat.current.answering)
     chosen = st.session_state.shown_model != options.model
-    if chosen or found or any(answer.ended for answer in chat.answers.values()):
+    if chosen or found or chat.news:
         st.rerun()
 
 
