@@ -1,5 +1,6 @@
 """What people do with conversations every day: versions, the list, finding, prompts, comparing."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
