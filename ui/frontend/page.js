@@ -191,7 +191,15 @@ function openDraft(wanted, tries = 20) {
   input.dispatchEvent(new Event("input", { bubbles: true }));
 }
 
+// What lies outside Streamlit's own element, like menus, is as light or dark as that.
+function copyScheme() {
+  const app = document.querySelector('[data-testid="stApp"]');
+  if (app) document.documentElement.style.colorScheme = getComputedStyle(app).colorScheme;
+}
+window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => setTimeout(copyScheme, 500));
+
 export default function ({ data }) {
+  copyScheme();
   if (data.leave) return window.location.assign(data.leave);
   if (data.draft && data.draft !== drafted) openDraft(data.draft);
   if (!data.focus || data.focus === focused || !window.matchMedia("(pointer: fine)").matches) return;
