@@ -122,7 +122,7 @@ _MODEL: Json = {
         "id": {"type": "string"},
         "object": {"const": "model"},
         "type": {"const": "model", "description": "Anthropic's word for `object`."},
-        "display_name": {"type": "string"},
+        "display_name": {"type": "string", "description": "The model's real name."},
         "created": {"type": "integer"},
         "created_at": {"type": "string", "format": "date-time"},
         "owned_by": {"const": "duoserve"},

@@ -163,9 +163,9 @@ def published_names(models: Mapping[str, Model], extra: Mapping[str, str]) -> di
 def models_list(
     names: Mapping[str, str], models: Mapping[str, Model], hidden: Container[str] = ()
 ) -> dict[str, Any]:
-    """The response of /v1/models: OpenAI's and Anthropic's fields, vLLM's `root` and `max_model_len` (the
-    context length in tokens), `fill_in_the_middle`: whether the model uses the `suffix` of a completion, and
-    `description`. Names in `hidden` are left out.
+    """The response of /v1/models: OpenAI's and Anthropic's fields (`display_name` is the model's real name),
+    vLLM's `root` and `max_model_len` (the context length in tokens), `fill_in_the_middle`: whether the model
+    uses the `suffix` of a completion, and `description`. Names in `hidden` are left out.
     """
     listed = {name: alias for name, alias in names.items() if name not in hidden}
     ids = list(listed)
@@ -179,7 +179,7 @@ def models_list(
                 "id": name,
                 "object": "model",
                 "type": "model",
-                "display_name": name,
+                "display_name": models[alias].name.rstrip("/").rpartition("/")[2],
                 "created_at": "1970-01-01T00:00:00Z",
                 "created": 0,
                 "owned_by": "duoserve",

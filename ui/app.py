@@ -14,6 +14,9 @@ from ui.session import ChatSession
 def _leave(chat: ChatSession) -> None:
     for answer in chat.unseen():
         chat.backend.abandon(answer)
+    for title in chat.titles.values():
+        chat.backend.stop(title)
+        chat.backend.stored(title)
 
 
 @st.cache_resource(scope="session", on_release=_leave, show_spinner=False)

@@ -84,6 +84,10 @@ class Backend:
         """Context window of every model, in tokens, where the router knows it."""
         return {model.name: model.window for model in self.models if model.window}
 
+    def listed(self, name: str) -> ListedModel | None:
+        """What the router says about a model."""
+        return next((model for model in self.models if model.name == name), None)
+
     def waiting(self, model: str) -> int | None:
         """Requests in the router's queue for `model` when it was last asked; None if unknown."""
         return self.samples[-1].waiting.get(model) if self.samples else None
@@ -125,7 +129,7 @@ class Backend:
         while True:
             try:
                 self.readiness = await self._router.ready()
-                if not self.models:
+                if set(self.readiness.models) - {model.name for model in self.models}:
                     # A router that refuses the key answers /ready; the first question shows why.
                     with contextlib.suppress(RouterFailure):
                         self.models = await self._router.models()

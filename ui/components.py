@@ -26,6 +26,12 @@ transcript = st.components.v2.component(
 conversation_list = st.components.v2.component(
     "duoserve_conversations", js=_source("conversations.js"), isolate_styles=False
 )
+# `views/models.py` mounts it, in a fragment.
+model_picker = st.components.v2.component(
+    "duoserve_models", js=_source("model_picker.js"), isolate_styles=False
+)
+# `views/palette.py` mounts it.
+palette = st.components.v2.component("duoserve_palette", js=_source("palette.js"), isolate_styles=False)
 _export = st.components.v2.component("duoserve_export", js=_source("export_button.js"), isolate_styles=False)
 _stop = st.components.v2.component("duoserve_stop", js=_source("stop_button.js"), isolate_styles=False)
 _page = st.components.v2.component("duoserve_page", js=_source("page.js"))
@@ -41,7 +47,12 @@ def focus_input(opened: str, draft: str) -> None:
 
     What was written before for `draft`, and not sent, is there again.
     """
-    _page(key="page", data={"focus": opened, "draft": draft})
+    _page(key="page", data={"focus": opened, "draft": draft}, on_went_change=lambda: None)
+
+
+def went_to() -> dict[str, str] | None:
+    """The address, and the number, of the last step that somebody went back or forward."""
+    return (st.session_state.get("page") or {}).get("went")
 
 
 def stop_button(answer: str) -> None:

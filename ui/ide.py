@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from ui.router_client import ListedModel, real_name
+from ui.router_client import ListedModel
 
 HIDDEN = "YOUR-TEAM-KEY"  # stands for the key until somebody asks to see it
 _CONFIG = Path(__file__).resolve().parents[1] / "config"
@@ -56,8 +56,9 @@ def values(base: str, key: str, models: Sequence[ListedModel], ratio: float) -> 
     """
     own = [model for model in models if model.name == model.root] or [ListedModel("", "", 0)]
     coder, general = (own * 2)[:2]
-    # Tools choose their fill-in-the-middle tokens by it.
-    fim_model = real_name(models, coder.name) or coder.name
+    # The real name, which comes first after the alias: tools choose their fill-in-the-middle tokens by it.
+    names = [model.name for model in models if model.root == coder.name]
+    fim_model = next((name for name in names if name != coder.name), coder.name)
     scheme, _, host = base.partition("://")
     filled = {"base": base, "scheme": scheme, "host": host, "key": key, "fim_model": fim_model}
     rest = []

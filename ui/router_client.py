@@ -1,6 +1,6 @@
 """A typed client of the router: the OpenAI SDK where it has a method, plain HTTP for the rest."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -41,11 +41,14 @@ class ListedModel:
     root: str  # the alias or model that the name stands for
     window: int  # context window in tokens; 0: unknown
     description: str = ""  # what it is good for
+    real: str = ""  # the model behind it, as its makers call it
+    mode: str = "chat"  # LiteLLM's word for what it does
+    remote: str = ""  # the provider that answers, if that is not this service
 
-
-def real_name(models: Sequence[ListedModel], alias: str) -> str:
-    """The model behind `alias`, as its makers call it, which the router lists after it; empty if unknown."""
-    return next((each.name for each in models if each.root == alias != each.name), "")
+    @property
+    def chats(self) -> bool:
+        """Whether it takes part in a conversation, rather than completing code or making embeddings."""
+        return self.mode == "chat"
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class ChatRequest:
     max_tokens: int
     user: str  # an opaque name of the asker, so that the router can be fair
     continue_last: bool = False  # continue the assistant message at the end
+    think: bool = True  # False: a model that reasons answers at once
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,10 @@ class RouterClient:
                 each["id"],
                 str(each.get("root", each["id"])),
                 int(each.get("max_model_len") or 0),
-                str(each.get("description") or ""),
+                description=str(each.get("description") or ""),
+                real=str(each.get("display_name") or ""),
+                mode=str(each.get("mode") or "chat"),
+                remote=str(each.get("owned_by") or "") if each.get("remote") else "",
             )
             for each in listed
         ]
@@ -145,10 +152,12 @@ class RouterClient:
         Raises:
             RouterFailure: the router refused or was not reached, or the answer broke off.
         """
-        # As `messages`, the SDK would look at every field of every message: 0.2 s of CPU in a long conversation.
+        # Given as `messages`, the SDK would look at every field of each: 0.2 s of CPU in a long conversation.
         extra: dict[str, Any] = {"messages": request.messages}
         if request.continue_last:
             extra |= {"continue_final_message": True, "add_generation_prompt": False}
+        if not request.think:
+            extra["chat_template_kwargs"] = {"enable_thinking": False}
         try:
             raw = await self._api.chat.completions.with_raw_response.create(
                 model=request.model,

@@ -4,9 +4,10 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from ui import titles
 from ui.answers import Answer
 from ui.backend import Backend
-from ui.conversation import Attachment, Conversation, Message, new_id
+from ui.conversation import Attachment, Conversation, Message, new_id, propose_title
 from ui.router_client import ChatRequest
 from ui.storage import BrowserStorage, Preset
 
@@ -31,6 +32,7 @@ class ChatSession:
     storage: BrowserStorage = field(default_factory=BrowserStorage)
     current: Conversation = field(default_factory=Conversation)
     answers: dict[str, Answer] = field(default_factory=dict)  # by conversation
+    titles: dict[str, Answer] = field(default_factory=dict)  # being written, by conversation
     attached: list[Attachment] = field(default_factory=list)  # kept for the next question
     undoable: Undo | None = None
     opening: str = ""  # id of the conversation that the browser is asked for
@@ -70,7 +72,7 @@ class ChatSession:
 
     def _open(self, conversation: Conversation) -> None:
         self.current, self.problem = conversation, ""
-        self.storage.let_go({conversation.id, *self.answers})
+        self.storage.let_go({conversation.id, *self.answers, *self.titles})
 
     def resume(self) -> None:
         """Find the answer that was running in the open conversation when its page was reloaded or closed.
@@ -208,7 +210,8 @@ class ChatSession:
         self.storage.save_preferences()
 
     def collect(self) -> bool:
-        """Put answers that have ended into their conversations; whether there were any."""
+        """Put answers and titles that have ended into their conversations; whether there were any answers."""
+        self._collect_titles()
         ended = [key for key, answer in self.answers.items() if answer.ended]
         for key in ended:
             answer = self.answers.pop(key)
@@ -216,7 +219,29 @@ class ChatSession:
             if conversation:
                 self._keep(conversation, answer)
                 self.storage.save(conversation)
+                self._ask_for_title(conversation)
         return bool(ended)
+
+    @property
+    def news(self) -> bool:
+        """Whether there is something to collect."""
+        return any(answer.ended for answer in [*self.answers.values(), *self.titles.values()])
+
+    def _ask_for_title(self, conversation: Conversation) -> None:
+        """Have the model write a title, unless others are waiting for it."""
+        busy = self.backend.waiting(conversation.options.model)
+        if self.storage.preferences.titles and not busy and titles.wanted(conversation):
+            asked = Answer(conversation.id, titles.request(conversation, self.name))
+            self.titles[conversation.id] = self.backend.ask(asked)
+
+    def _collect_titles(self) -> None:
+        for key in [key for key, answer in self.titles.items() if answer.ended]:
+            answer = self.titles.pop(key)
+            self.backend.stored(answer)
+            conversation = self.storage.conversations.get(key)
+            title = titles.read(answer.message)
+            if conversation and title and conversation.title == propose_title(conversation.messages[0].text):
+                self.rename(key, title)
 
     def unseen(self) -> list[Answer]:
         """The answers that are lost if the page goes away now: the browser has not stored them yet."""
@@ -234,6 +259,8 @@ class ChatSession:
         for old, new in self.storage.receive(snapshot, self.answers).items():
             if old in self.answers:
                 self.answers[new] = self.answers.pop(old)
+            if old in self.titles:
+                self.titles[new] = self.titles.pop(old)
             for answer in self.unseen():
                 if answer.conversation == old:
                     answer.conversation = new
@@ -247,7 +274,7 @@ class ChatSession:
             self.current = held[self.current.id]
         elif not self.current.messages and not wanted:
             self.new()
-        self.storage.let_go({self.current.id, *self.answers})
+        self.storage.let_go({self.current.id, *self.answers, *self.titles})
 
     def _send(self, earlier: Message | None = None, temperature: float | None = None) -> None:
         """Ask; `earlier` is an answer to continue, `temperature` the default if the options have none."""

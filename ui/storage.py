@@ -49,6 +49,7 @@ class Preferences(BaseModel):
     keep: Literal["device", "tab"] = "device"
     theme: Literal["System", "Light", "Dark"] = "System"  # as Streamlit's page names them
     model: str = ""
+    titles: bool = True  # whether the model writes them
     presets: list[Preset] = PRESETS
 
 

@@ -325,7 +325,7 @@ def test_regenerate_edit_delete_and_undo(chat: Chat, service: Service) -> None:
 
 
 def test_the_chosen_model_and_the_options_are_used(chat: Chat, service: Service) -> None:
-    chat.page.get_by_role("radio", name="general").or_(chat.button("general")).first.click()
+    chat.choose_model("general")
     chat.button("Options").click()
     chat.page.get_by_label("System prompt").fill("Answer in French.")
     chat.page.get_by_role("spinbutton", name="Max response length (tokens)").fill("64")

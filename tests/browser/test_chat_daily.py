@@ -1,11 +1,12 @@
 """What people do with conversations every day: versions, the list, finding, prompts, comparing."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, expect
+from playwright.sync_api import Browser, BrowserContext, Locator, expect
 
 from tests.browser.conftest import Chat
 from tests.browser.service import Service
@@ -29,6 +30,12 @@ def service(folder: Path, browser: Browser) -> Iterator[Service]:
 def chat(service: Service, context: BrowserContext) -> Chat:
     service.reset()
     return Chat(context.new_page(), service.url("ui")).open()
+
+
+@pytest.fixture
+def listed(chat: Chat) -> Locator:
+    """The list of conversations."""
+    return chat.page.get_by_role("navigation", name="Conversations")
 
 
 def bodies(service: Service, model: str = "coder") -> list[Any]:
@@ -69,13 +76,12 @@ def test_every_version_of_an_answer_and_a_question_stays(chat: Chat, service: Se
     expect(chat.messages.last).to_contain_text("second answer")
 
 
-def test_the_list_renames_pins_files_and_deletes(chat: Chat) -> None:
+def test_the_list_renames_pins_files_and_deletes(chat: Chat, listed: Locator) -> None:
     for question in ("About apples", "About pears"):
         chat.ask(question)
         chat.answered()
         chat.button("New chat").click()
         expect(chat.messages).to_have_count(0)
-    listed = chat.page.get_by_role("navigation", name="Conversations")
 
     def choose(name: str, action: str) -> None:
         listed.get_by_text(name, exact=True).hover()
@@ -116,3 +122,72 @@ def test_the_list_renames_pins_files_and_deletes(chat: Chat) -> None:
     expect(listed.get_by_text(title)).to_have_count(0)
     chat.button("Undo").click()
     expect(listed.get_by_text(title)).to_be_visible()
+
+
+def test_the_model_writes_a_title_unless_that_is_off(chat: Chat, listed: Locator, service: Service) -> None:
+    chat.ask("What does this do, and why?")
+    chat.answered()
+    chat.button("Settings").click()
+    chat.page.get_by_text("Titles by the model").click()
+    chat.page.keyboard.press("Escape")
+    chat.button("New chat").click()
+    expect(chat.messages).to_have_count(0)
+    assert len(bodies(service)) == 1
+    service.engines["coder"].set(text="A title by the model")  # and the answer
+    chat.ask("And what does that do?")
+    expect(listed.get_by_text("A title by the model")).to_be_visible()
+    expect(listed.get_by_text("What does this do, and why?")).to_be_visible()
+    chat.page.reload()
+    expect(listed.get_by_text("A title by the model")).to_be_visible()
+    assert len(bodies(service)) == 3 and bodies(service)[-1]["max_tokens"] == 32
+
+
+def test_models_are_shown_with_real_name_and_state(chat: Chat, service: Service) -> None:
+    picker = chat.page.get_by_role("button", name=re.compile("^Model: "))
+    picker.click()
+    options = chat.page.get_by_role("option")
+    expect(options).to_have_count(2)
+    expect(options.first).to_contain_text(re.compile("coder.*smollm2-135m.*code: write"))
+    chat.page.keyboard.press("ArrowDown")
+    chat.page.keyboard.press("Enter")
+    expect(picker).to_have_text(re.compile("general"))
+    service.engines["general"].set(healthy=False)
+    expect(picker).to_have_text(re.compile("general down"))
+    picker.click()
+    expect(options.last).to_contain_text("down")
+    service.engines["general"].reset()
+    expect(picker).to_have_text(re.compile("^general$"))
+    expect(options.last).not_to_contain_text("down")  # as it is open
+
+
+def test_a_key_finds_conversations_and_commands(chat: Chat, listed: Locator) -> None:
+    for question in ("About apples", "About pears"):
+        chat.ask(question)
+        chat.answered()
+        chat.button("New chat").click()
+        expect(chat.messages).to_have_count(0)
+    chat.page.keyboard.press("Control+k")
+    palette = chat.page.get_by_role("dialog", name="Find a conversation or a command")
+    expect(palette.get_by_role("option", name="About apples")).to_be_visible()
+    chat.page.keyboard.type("apples")
+    chat.page.keyboard.press("Enter")
+    expect(palette).to_have_count(0)
+    expect(chat.messages.first).to_contain_text("About apples")
+    expect(chat.input).to_be_focused()
+    chat.page.keyboard.press("ArrowUp")
+    expect(chat.page.get_by_label("Edit the question")).to_be_focused()
+    expect(chat.page.get_by_label("Edit the question")).to_have_value("About apples")
+    chat.page.keyboard.press("Escape")
+    chat.page.keyboard.press("Control+k")
+    chat.page.keyboard.type("general")
+    chat.page.keyboard.press("Enter")
+    expect(chat.page.get_by_role("button", name="Model: general")).to_be_visible()
+    chat.page.keyboard.press("Control+k")
+    chat.page.keyboard.type("delete this")
+    chat.page.keyboard.press("Enter")
+    expect(listed.get_by_role("listitem")).to_have_count(1)
+    chat.page.keyboard.press("Control+/")
+    shortcuts = chat.page.get_by_role("dialog", name="Keyboard shortcuts")
+    expect(shortcuts).to_contain_text("Find a conversation or a command")
+    chat.page.keyboard.press("Escape")
+    expect(shortcuts).to_have_count(0)

@@ -191,7 +191,24 @@ function openDraft(wanted, tries = 20) {
   input.dispatchEvent(new Event("input", { bubbles: true }));
 }
 
-export default function ({ data }) {
+// What lies outside Streamlit's own element, like menus, is as light or dark as that.
+function copyScheme() {
+  const app = document.querySelector('[data-testid="stApp"]');
+  if (app) document.documentElement.style.colorScheme = getComputedStyle(app).colorScheme;
+}
+window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => setTimeout(copyScheme, 500));
+
+// Back and forward. Streamlit runs the page for them, too, but as well with addresses that are out of date.
+let component = null; // as it was passed last
+window.addEventListener("popstate", () => {
+  const address = new URLSearchParams(window.location.search).get("c") ?? "";
+  component?.setStateValue("went", { address, number: String(Math.random()) });
+});
+
+export default function (passed) {
+  const { data } = passed;
+  if (!data.leave) component = passed;
+  copyScheme();
   if (data.leave) return window.location.assign(data.leave);
   if (data.draft && data.draft !== drafted) openDraft(data.draft);
   if (!data.focus || data.focus === focused || !window.matchMedia("(pointer: fine)").matches) return;

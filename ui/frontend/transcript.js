@@ -82,6 +82,18 @@ function edit(message, body, actions) {
   text.setSelectionRange(text.value.length, text.value.length);
 }
 
+// In the empty input, the key goes to what was asked last.
+document.addEventListener("keydown", (event) => {
+  const input = event.target;
+  if (event.key !== "ArrowUp" || event.ctrlKey || event.metaKey || event.altKey || event.shiftKey || event.isComposing) return;
+  if (!input.matches?.('[data-testid="stChatInputTextArea"]') || input.value) return;
+  const question = [...(list?.querySelectorAll(".message.user") ?? [])].at(-1);
+  const button = [...(question?.querySelectorAll(".actions button") ?? [])].find((each) => each.textContent === "Edit");
+  if (!button) return;
+  event.preventDefault();
+  button.click();
+});
+
 // --- messages ---
 
 function fold(className, label, html) {

@@ -11,7 +11,7 @@ from ui import ide, metrics
 from ui.components import enliven_page
 from ui.markdown import plain
 from ui.page_runs import fragment_place
-from ui.router_client import Readiness, real_name
+from ui.router_client import Readiness
 from ui.session import ChatSession
 
 _SIGN = {"ready": ":green[●] ready", "loading": ":orange[◐] loading", "down": ":red[○] down"}
@@ -117,8 +117,8 @@ def _models(chat: ChatSession, readiness: Readiness) -> None:
     for column, (name, status) in zip(columns, sorted(readiness.models.items()), strict=False):
         with column.container(border=True):
             st.markdown(f"**{plain(name)}** {_SIGN[status.state]}", help=plain(status.reason))
-            if real := real_name(chat.backend.models, name):
-                st.caption(plain(real))
+            if known := chat.backend.listed(name):
+                st.caption(plain(known.real))
             ttft = None
             if len(samples) > 1:
                 ttft = metrics.quantile(samples[0].ttft.get(name, {}), samples[-1].ttft.get(name, {}), 0.95)

@@ -123,3 +123,16 @@ def _preferences(chat: ChatSession) -> None:
             key="theme",
             on_change=choose_theme,
         )
+
+        def choose_titles() -> None:
+            chat.storage.preferences.titles = st.session_state.titles
+            chat.storage.save_preferences()
+
+        st.toggle(
+            "Titles by the model",
+            chat.storage.preferences.titles,
+            key="titles",
+            on_change=choose_titles,
+            help="After the first answer, a small request has the model name the conversation. "
+            "If off, the title is the beginning of the question.",
+        )

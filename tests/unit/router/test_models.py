@@ -32,3 +32,11 @@ def test_the_list_says_which_models_use_a_suffix() -> None:
     }
     unknown = {"coder": Model("coder", (), "some/model", 8, 8192)}
     assert models_list({"coder": "coder"}, unknown)["data"][0]["fill_in_the_middle"] is False
+
+
+def test_the_list_has_real_names_for_people() -> None:
+    names = {"coder": "coder", "gpt-4o": "general"}
+    assert [model["display_name"] for model in models_list(names, MODELS)["data"]] == [
+        "Qwen3-Coder-30B-A3B-Instruct-FP8",
+        "smollm2",
+    ]

@@ -14,6 +14,7 @@ class FakeService:
         self.stopped: list[Answer] = []
         self.abandoned: dict[str, Answer] = {}
         self.known: set[str] = set()
+        self.queue = 0
 
     def ask(self, answer: Answer) -> Answer:
         self.asked.append(answer)
@@ -22,6 +23,9 @@ class FakeService:
 
     def stop(self, answer: Answer) -> None:
         self.stopped.append(answer)
+
+    def waiting(self, model: str) -> int:
+        return self.queue
 
     def knows(self, answer_id: str) -> bool:
         return answer_id in self.known
@@ -42,6 +46,7 @@ def service() -> FakeService:
 def chat(service: FakeService) -> ChatSession:
     session = ChatSession(service)  # type: ignore[arg-type]
     session.current.options.model = "coder"
+    session.storage.preferences.titles = False
     return session
 
 

@@ -1,0 +1,79 @@
+"""Which model answers, and the state of all."""
+
+from typing import Any
+
+import streamlit as st
+
+from ui.components import model_picker
+from ui.page_runs import fragment_place
+from ui.router_client import ListedModel
+from ui.session import ChatSession
+
+
+def settle(chat: ChatSession) -> None:
+    """Give the open conversation a model if it has none that can be chosen."""
+    chosen, offered = chat.current.options, names(chat)
+    if offered and chosen.model not in offered:
+        preferred = chat.storage.preferences.model
+        chosen.model = preferred if preferred in offered else offered[0]
+
+
+def names(chat: ChatSession) -> list[str]:
+    """The models that can chat, which those for embeddings cannot; without a router only the chosen one."""
+    readiness, chosen = chat.backend.readiness, chat.current.options.model
+    if readiness is None:
+        return [chosen] if chosen else []
+    return [name for name in readiness.models if (known := chat.backend.listed(name)) is None or known.chats]
+
+
+def draw(chat: ChatSession) -> None:
+    """The picker with the state of every model, kept up to date."""
+    st.session_state.shown_model = chat.current.options.model
+    with fragment_place():
+        _picker(chat)
+
+
+@st.fragment(run_every=2.0)
+def _picker(chat: ChatSession) -> None:
+    """Asks for the page again when a model was chosen or an answer or a title has come."""
+    options = chat.current.options
+
+    def act() -> None:
+        action = st.session_state["model"].action or {}
+        if action.get("do") == "model" and action.get("name") in names(chat):
+            chat.current.options.model = action["name"]
+            chat.options_changed()
+
+    if chat.backend.readiness is None:
+        st.markdown(
+            ":red[○] router not reachable", help=f"No answer from {chat.backend.settings.router_url}."
+        )
+    model_picker(key="model", data={"models": entries(chat), "model": options.model}, on_action_change=act)
+    waiting = bool(chat.current.answering) and not chat.answer
+    if waiting:
+        chat.resume()
+    found = waiting and (chat.answer or not chat.current.answering)
+    chosen = st.session_state.shown_model != options.model
+    if chosen or found or chat.news:
+        st.rerun()
+
+
+def entries(chat: ChatSession) -> list[dict[str, Any]]:
+    """The models that can be chosen, as `model_picker.js` shows them."""
+    readiness = chat.backend.readiness
+    found = []
+    for name in names(chat):
+        known = chat.backend.listed(name) or ListedModel(name, name, 0)
+        status = readiness.models[name] if readiness else None
+        found.append(
+            {
+                "name": name,
+                "real": known.real,
+                "description": known.description,
+                "window": known.window,
+                "remote": known.remote,
+                "state": status.state if status else "unknown",
+                "reason": status.reason if status else "",
+            }
+        )
+    return found
