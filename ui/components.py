@@ -47,7 +47,12 @@ def focus_input(opened: str, draft: str) -> None:
 
     What was written before for `draft`, and not sent, is there again.
     """
-    _page(key="page", data={"focus": opened, "draft": draft})
+    _page(key="page", data={"focus": opened, "draft": draft}, on_went_change=lambda: None)
+
+
+def went_to() -> dict[str, str] | None:
+    """The address, and the number, of the last step that somebody went back or forward."""
+    return (st.session_state.get("page") or {}).get("went")
 
 
 def stop_button(answer: str) -> None:

@@ -152,7 +152,8 @@ class RouterClient:
         Raises:
             RouterFailure: the router refused or was not reached, or the answer broke off.
         """
-        extra: dict[str, Any] = {}
+        # Given as `messages`, the SDK would look at every field of each: 0.2 s of CPU in a long conversation.
+        extra: dict[str, Any] = {"messages": request.messages}
         if request.continue_last:
             extra |= {"continue_final_message": True, "add_generation_prompt": False}
         if not request.think:
@@ -160,7 +161,7 @@ class RouterClient:
         try:
             raw = await self._api.chat.completions.with_raw_response.create(
                 model=request.model,
-                messages=request.messages,
+                messages=[],
                 temperature=openai.omit if request.temperature is None else request.temperature,
                 top_p=openai.omit if request.top_p is None else request.top_p,
                 max_tokens=request.max_tokens,

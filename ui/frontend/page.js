@@ -198,7 +198,16 @@ function copyScheme() {
 }
 window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => setTimeout(copyScheme, 500));
 
-export default function ({ data }) {
+// Back and forward. Streamlit runs the page for them, too, but as well with addresses that are out of date.
+let component = null; // as it was passed last
+window.addEventListener("popstate", () => {
+  const address = new URLSearchParams(window.location.search).get("c") ?? "";
+  component?.setStateValue("went", { address, number: String(Math.random()) });
+});
+
+export default function (passed) {
+  const { data } = passed;
+  if (!data.leave) component = passed;
   copyScheme();
   if (data.leave) return window.location.assign(data.leave);
   if (data.draft && data.draft !== drafted) openDraft(data.draft);

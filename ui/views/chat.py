@@ -3,7 +3,7 @@
 import streamlit as st
 
 from ui import attachments
-from ui.components import focus_input, stop_button
+from ui.components import focus_input, stop_button, went_to
 from ui.conversation import Conversation
 from ui.markdown import plain
 from ui.page_runs import sync_storage
@@ -29,11 +29,13 @@ def _page(chat: ChatSession) -> None:
     # After the input, so that a question is stored and listed before its answer is there.
     sync_storage(chat)
     sidebar.draw(chat)
-    if chat.current.messages:
-        st.query_params["c"] = st.session_state.address = chat.current.id
-    elif not chat.opening:
-        st.session_state.address = ""
-        st.query_params.pop("c", None)
+    address = chat.opening or (chat.current.id if chat.current.messages else "")
+    if address != st.session_state.address:
+        st.session_state.address = address
+        if address:
+            st.query_params["c"] = address
+        else:
+            st.query_params.pop("c", None)
     draft = "" if chat.opening else chat.current.id if chat.current.messages else "new"
     focus_input(chat.opening or chat.current.id, draft)
     _header(chat)
@@ -50,15 +52,22 @@ def _page(chat: ChatSession) -> None:
 
 
 def _follow_address(chat: ChatSession) -> None:
-    """Open the conversation that the address names: at first, and when somebody goes back or forward."""
-    wanted, before = st.query_params.get("c", ""), st.session_state.get("address", "")
-    if wanted == before:
-        return
-    st.session_state.address = wanted
-    if wanted:
-        chat.open(wanted)
-    else:
-        chat.new()
+    """Open the conversation that the address names: at first, and when somebody goes back or forward.
+
+    Not whenever it differs from the open one: a run may begin with the address from before a click that it
+    does not know of yet.
+    """
+    if "address" not in st.session_state:
+        wanted = st.query_params.get("c", "")
+        st.session_state.address = wanted
+        if wanted:
+            chat.open(wanted)
+    elif (went := went_to()) and went["number"] != st.session_state.get("went"):
+        st.session_state.went, st.session_state.address = went["number"], went["address"]
+        if went["address"]:
+            chat.open(went["address"])
+        else:
+            chat.new()
 
 
 def _input(chat: ChatSession) -> None:

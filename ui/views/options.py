@@ -12,8 +12,10 @@ def draw(chat: ChatSession) -> None:
     options, this = chat.current.options, chat.current.id
 
     def change(name: str) -> None:
-        setattr(options, name, st.session_state[f"{name}-{this}"])
-        chat.options_changed()
+        value = st.session_state[f"{name}-{this}"]
+        if value != getattr(options, name):  # Streamlit may call this when a conversation is opened again
+            setattr(options, name, value)
+            chat.options_changed()
 
     def choose_preset() -> None:
         """Apply the chosen preset; a new name makes one of the system prompt that is there."""
