@@ -133,6 +133,7 @@ _MODEL: Json = {
             "description": "Whether the model uses the `suffix` of a completion.",
         },
         "description": {"type": "string", "description": "What the model is good for; may be empty."},
+        "supports_vision": {"type": "boolean", "description": "Whether the model takes pictures."},
     },
 }
 _MODELS: Json = {

@@ -43,6 +43,7 @@ class Model:
     reasons: bool = False  # has a reasoning parser, and so takes a budget for reasoning
     engine: str = ""  # its file in the profile, and the name under which its engines serve it
     description: str = ""  # what it is good for, in words for people
+    sees: bool = False  # takes pictures
 
     @property
     def replicas(self) -> tuple[Replica, ...]:
@@ -119,6 +120,7 @@ def _model(entry: Entry, engine: str, values: Mapping[str, Any], families: Seque
         reasons=bool(values.get("reasoning-parser") or values.get("reasoning-config")),
         engine=engine,
         description=str(entry.info.get("description", "")),
+        sees=entry.info.get("supports_vision") is True,
     )
 
 
@@ -165,7 +167,8 @@ def models_list(
 ) -> dict[str, Any]:
     """The response of /v1/models: OpenAI's and Anthropic's fields (`display_name` is the model's real name),
     vLLM's `root` and `max_model_len` (the context length in tokens), `fill_in_the_middle`: whether the model
-    uses the `suffix` of a completion, and `description`. Names in `hidden` are left out.
+    uses the `suffix` of a completion, `description`, and LiteLLM's `supports_vision`: whether it takes
+    pictures. Names in `hidden` are left out.
     """
     listed = {name: alias for name, alias in names.items() if name not in hidden}
     ids = list(listed)
@@ -187,6 +190,7 @@ def models_list(
                 "max_model_len": models[alias].window,
                 "fill_in_the_middle": models[alias].fills_in_the_middle,
                 "description": models[alias].description,
+                "supports_vision": models[alias].sees,
             }
             for name, alias in listed.items()
         ],

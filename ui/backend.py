@@ -88,6 +88,11 @@ class Backend:
         """What the router says about a model."""
         return next((model for model in self.models if model.name == name), None)
 
+    def sees(self, name: str) -> bool:
+        """Whether a model takes pictures."""
+        known = self.listed(name)
+        return bool(known and known.sees)
+
     def waiting(self, model: str) -> int | None:
         """Requests in the router's queue for `model` when it was last asked; None if unknown."""
         return self.samples[-1].waiting.get(model) if self.samples else None

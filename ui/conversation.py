@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from openai.types.chat import ChatCompletionMessageParam
+from openai.types.chat import ChatCompletionContentPartParam, ChatCompletionMessageParam
 from pydantic import BaseModel, Field, ValidationError
 
 FORMAT = (
@@ -23,11 +23,12 @@ class NotAConversation(ValueError):
 
 
 class Attachment(BaseModel):
-    """A text file that belongs to a question."""
+    """A file that belongs to a question: text, or a picture."""
 
     name: str
     text: str
     encoding: str = ""  # that the file was in, unless that is UTF-8
+    picture: str = ""  # a data URL
 
     def as_prompt(self) -> str:
         """The file as the model reads it: its name, and its text in a fence longer than any inside."""
@@ -71,7 +72,19 @@ class Message(BaseModel):
 
     def as_prompt(self) -> str:
         """The message as the model reads it: attachments first, then the question."""
-        return "\n\n".join([attached.as_prompt() for attached in self.attachments] + [self.text]).strip()
+        files = [attached.as_prompt() for attached in self.attachments if not attached.picture]
+        return "\n\n".join([*files, self.text]).strip()
+
+    def as_content(self, pictures: bool) -> str | list[ChatCompletionContentPartParam]:
+        """The message for the chat completions API, with pictures or only with their names."""
+        seen = [attached for attached in self.attachments if attached.picture]
+        if not seen or not pictures:
+            named = [f"(A picture, “{attached.name}”, was left out.)" for attached in seen]
+            return "\n\n".join([*named, self.as_prompt()]).strip()
+        parts: list[ChatCompletionContentPartParam] = [
+            {"type": "image_url", "image_url": {"url": attached.picture}} for attached in seen
+        ]
+        return [*parts, {"type": "text", "text": self.as_prompt()}]
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -188,14 +201,17 @@ class Conversation(BaseModel):
         del self.messages[first:after]
         self.updated = _now()
 
-    def prompt(self) -> list[ChatCompletionMessageParam]:
-        """The messages as the chat completions API takes them; answers without text are left out."""
+    def prompt(self, pictures: bool = False) -> list[ChatCompletionMessageParam]:
+        """The messages as the chat completions API takes them; answers without text are left out.
+
+        `pictures` says whether the model takes them.
+        """
         prompt: list[ChatCompletionMessageParam] = []
         if self.options.system.strip():
             prompt.append({"role": "system", "content": self.options.system})
         for message in self.messages:
             if message.role == "user":
-                prompt.append({"role": "user", "content": message.as_prompt()})
+                prompt.append({"role": "user", "content": message.as_content(pictures)})
             elif message.text:
                 prompt.append({"role": "assistant", "content": message.text})
         return prompt
@@ -229,6 +245,7 @@ class Conversation(BaseModel):
             parts.append(f"> {self.options.system.strip()}".replace("\n", "\n> "))
         for message in self.messages:
             parts.append("## Question" if message.role == "user" else f"## Answer ({message.model})")
+            parts += [f"(Picture: {each.name})" for each in message.attachments if each.picture]
             parts.append(message.as_prompt())
             if message.ending != "complete":
                 parts.append(

@@ -43,6 +43,7 @@ class ListedModel:
     description: str = ""  # what it is good for
     real: str = ""  # the model behind it, as its makers call it
     mode: str = "chat"  # LiteLLM's word for what it does
+    sees: bool = False  # takes pictures
     remote: str = ""  # the provider that answers, if that is not this service
 
     @property
@@ -137,6 +138,7 @@ class RouterClient:
                 description=str(each.get("description") or ""),
                 real=str(each.get("display_name") or ""),
                 mode=str(each.get("mode") or "chat"),
+                sees=bool(each.get("supports_vision")),
                 remote=str(each.get("owned_by") or "") if each.get("remote") else "",
             )
             for each in listed

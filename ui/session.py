@@ -257,7 +257,10 @@ class ChatSession:
         """Have the model write a title, unless others are waiting for it."""
         busy = self.backend.waiting(conversation.options.model)
         if self.storage.preferences.titles and not busy and titles.wanted(conversation):
-            asked = Answer(conversation.id, titles.request(conversation, self.name))
+            asked = Answer(
+                conversation.id,
+                titles.request(conversation, self.name, self.backend.sees(conversation.options.model)),
+            )
             self.titles[conversation.id] = self.backend.ask(asked)
 
     def _collect_titles(self) -> None:
@@ -307,7 +310,7 @@ class ChatSession:
         options = self.current.options
         request = ChatRequest(
             model=options.model,
-            messages=self.current.prompt(),
+            messages=self.current.prompt(self.backend.sees(options.model)),
             temperature=temperature if options.temperature is None else options.temperature,
             top_p=options.top_p,
             max_tokens=options.max_tokens,

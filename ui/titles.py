@@ -26,11 +26,11 @@ def wanted(conversation: Conversation) -> bool:
     )
 
 
-def request(conversation: Conversation, user: str) -> ChatRequest:
+def request(conversation: Conversation, user: str, pictures: bool = False) -> ChatRequest:
     """Asks for a title. It begins like the conversation, which the engine has cached, and so costs little."""
     return ChatRequest(
         model=conversation.options.model,
-        messages=[*conversation.prompt(), {"role": "user", "content": _ASK}],
+        messages=[*conversation.prompt(pictures), {"role": "user", "content": _ASK}],
         temperature=None,
         top_p=None,
         max_tokens=_TOKENS,

@@ -10,11 +10,19 @@ from playwright.sync_api import Browser, BrowserContext, Locator, expect
 
 from tests.browser.conftest import Chat
 from tests.browser.service import Service
+from tests.support import ROOT
+from tests.unit.ui.test_documents import image, pdf
 
 
 @pytest.fixture(scope="module")
 def service(folder: Path, browser: Browser) -> Iterator[Service]:
-    running = Service(folder)
+    # The second model takes pictures.
+    models = (ROOT / "config" / "litellm.yaml").read_text()
+    config = folder / "models.yaml"
+    config.write_text(
+        models.replace('{description: "everything', '{supports_vision: true, description: "everything')
+    )
+    running = Service(folder, LITELLM_CONFIG=str(config))
     try:
         for model in ("coder", "general"):
             running.engines[model].start(itl_ms=5, completion_tokens=40)
@@ -220,3 +228,27 @@ def test_a_slash_inserts_a_prompt_and_instructions_begin_conversations(chat: Cha
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "How is the weather in Oslo on Monday? Oslo!"},
     ]
+
+
+def test_pictures_and_pdf_files_are_attached(chat: Chat, service: Service, tmp_path: Path) -> None:
+    photo, paper = tmp_path / "photo.png", tmp_path / "paper.pdf"
+    photo.write_bytes(image("PNG", (640, 480)))
+    paper.write_bytes(pdf("The text of the paper"))
+    chat.page.locator('[data-testid="stChatInput"] input[type=file]').set_input_files([photo, paper])
+    expect(chat.page.get_by_test_id("stChatInput").get_by_text("paper.pdf")).to_be_visible()
+    chat.ask("What is this?")
+    expect(chat.page.get_by_text("“photo.png” is a picture, and coder reads text only.")).to_be_visible()
+    expect(chat.input).to_have_value("What is this?")
+    assert bodies(service) == []
+    chat.choose_model("general")
+    chat.page.locator('[data-testid="stChatInput"] input[type=file]').set_input_files(photo)
+    expect(chat.page.get_by_test_id("stChatInput").get_by_text("photo.png")).to_be_visible()
+    chat.input.press("Enter")
+    chat.answered()
+    (body,) = bodies(service, "general")
+    picture, text = body["messages"][0]["content"]
+    assert picture["image_url"]["url"].startswith("data:image/jpeg;base64,")
+    assert "The text of the paper" in text["text"] and "What is this?" in text["text"]
+    shown = chat.messages.first.get_by_role("img", name="photo.png")
+    assert shown.evaluate("(image) => image.complete && image.naturalWidth") == 640
+    expect(chat.messages.first).to_contain_text("paper.pdf · 0.0 KB · read as PDF")

@@ -105,6 +105,13 @@ function fold(className, label, html) {
   return details;
 }
 
+function picture({ name, picture }) {
+  const made = element("img", "picture");
+  made.src = picture;
+  made.alt = made.title = name;
+  return made;
+}
+
 function retryButton(button, seconds) {
   const due = Date.now() + seconds * 1000;
   const count = () => {
@@ -152,7 +159,7 @@ function draw(message) {
   else text.textContent = message.text;
   if (message.reasoning) body.append(fold("reasoning", "Reasoning", message.reasoning));
   if (message.text) body.append(text);
-  for (const file of message.files ?? []) body.append(fold("file", file.label, file.html));
+  for (const file of message.files ?? []) body.append(file.picture ? picture(file) : fold("file", file.label, file.html));
   if (message.failure) {
     const failure = element("p", "failure", message.failure);
     failure.setAttribute("role", "alert");

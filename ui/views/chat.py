@@ -77,7 +77,9 @@ def _input(chat: ChatSession) -> None:
         if not given or not (given.text.strip() or given.files):
             return
         chat.collect()
-        taken, refused = attachments.read([(file.name, file.getvalue()) for file in given.files])
+        model = chat.current.options.model
+        files = [(file.name, file.getvalue()) for file in given.files]
+        taken, refused = attachments.read(files, model, chat.backend.sees(model))
         if (many := len(chat.attached) + len(taken)) > attachments.MAX_FILES:
             refused.append(
                 f"{many} files are too many; attach at most {attachments.MAX_FILES} to a question."
@@ -138,8 +140,9 @@ def _welcome(chat: ChatSession) -> None:
         st.markdown(
             "\n".join(f"- **{plain(each.name)}** for {plain(each.description)}" for each in described)
         )
+    pictures = ", or pictures," if chat.backend.sees(chat.current.options.model) else ""
     st.caption(
-        f"Attach up to {attachments.MAX_FILES} text files of {attachments.MAX_KILOBYTES} KB with +. "
+        f"Attach up to {attachments.MAX_FILES} files with text{pictures} with +. "
         "Enter sends, Shift+Enter starts a new line, Esc stops an answer."
     )
 

@@ -99,6 +99,8 @@ def _question(message: Message) -> dict[str, Any]:
 
 
 def _file(attached: Attachment) -> dict[str, str]:
+    if attached.picture:
+        return {"name": attached.name, "picture": attached.picture}
     read_as = f" · read as {attached.encoding}" if attached.encoding else ""
     label = f"{attached.name} · {len(attached.text.encode()) / 1024:.1f} KB{read_as}"
     language = attached.name.rpartition(".")[2] if "." in attached.name else ""

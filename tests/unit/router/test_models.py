@@ -40,3 +40,9 @@ def test_the_list_has_real_names_for_people() -> None:
         "Qwen3-Coder-30B-A3B-Instruct-FP8",
         "smollm2",
     ]
+
+
+def test_the_list_says_which_models_take_pictures() -> None:
+    models = {"eyes": Model("eyes", (), "some/vl", 8, 8192, sees=True), "coder": MODELS["coder"]}
+    listed = models_list({"eyes": "eyes", "coder": "coder"}, models)["data"]
+    assert [model["supports_vision"] for model in listed] == [True, False]

@@ -27,6 +27,9 @@ class FakeService:
     def waiting(self, model: str) -> int:
         return self.queue
 
+    def sees(self, model: str) -> bool:
+        return model == "eyes"
+
     def knows(self, answer_id: str) -> bool:
         return answer_id in self.known
 
