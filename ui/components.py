@@ -32,6 +32,8 @@ model_picker = st.components.v2.component(
 )
 # `views/palette.py` mounts it.
 palette = st.components.v2.component("duoserve_palette", js=_source("palette.js"), isolate_styles=False)
+# `views/prompts.py` mounts it.
+prompt_menu = st.components.v2.component("duoserve_prompts", js=_source("prompts.js"), isolate_styles=False)
 _export = st.components.v2.component("duoserve_export", js=_source("export_button.js"), isolate_styles=False)
 _stop = st.components.v2.component("duoserve_stop", js=_source("stop_button.js"), isolate_styles=False)
 _page = st.components.v2.component("duoserve_page", js=_source("page.js"))

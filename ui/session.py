@@ -9,7 +9,7 @@ from ui.answers import Answer
 from ui.backend import Backend
 from ui.conversation import Attachment, Conversation, Message, new_id, propose_title
 from ui.router_client import ChatRequest
-from ui.storage import BrowserStorage, Preset
+from ui.storage import BrowserStorage, Preset, Prompt
 
 # With greedy sampling the model would give the same answer again.
 _REGENERATE_TEMPERATURE = 0.7
@@ -53,6 +53,8 @@ class ChatSession:
         if self.current.messages or self.current.id in self.storage.conversations:
             self._open(Conversation())
         self.current.options.model = self.storage.preferences.model
+        if not self.current.options.system:
+            self.current.options.system = self.storage.preferences.instructions
 
     def open(self, conversation_id: str, stored: object = None) -> None:
         """Open a conversation; an answer that was running when the page was reloaded goes on.
@@ -204,6 +206,30 @@ class ChatSession:
         self.storage.preferences.presets = [each for each in before if each.name != name]
         self.storage.save_preferences()
         self.undoable = Undo(f"Preset “{name}” deleted.", lambda: self._restore_presets(before))
+
+    def instruct(self, instructions: str) -> None:
+        """Have new conversations begin with this system prompt, and the open one if it is empty."""
+        preferences = self.storage.preferences
+        if not self.current.messages and self.current.options.system in ("", preferences.instructions):
+            self.current.options.system = instructions
+        preferences.instructions = instructions
+        self.storage.save_preferences()
+
+    def save_prompt(self, name: str, text: str) -> None:
+        """Give a prompt for "/" a text; an empty one changes nothing."""
+        name = " ".join(name.split())[:60]
+        if not (name and text.strip()):
+            return
+        prompts = self.storage.preferences.prompts
+        kept = [each for each in prompts if each.name != name]
+        self.storage.preferences.prompts = [*kept, Prompt(name=name, text=text)]
+        self.storage.save_preferences()
+
+    def delete_prompt(self, name: str) -> None:
+        """Delete a prompt for "/"."""
+        prompts = self.storage.preferences.prompts
+        self.storage.preferences.prompts = [each for each in prompts if each.name != name]
+        self.storage.save_preferences()
 
     def _restore_presets(self, presets: list[Preset]) -> None:
         self.storage.preferences.presets = presets

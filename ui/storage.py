@@ -43,6 +43,20 @@ PRESETS = [
 ]
 
 
+class Prompt(BaseModel):
+    """A question with a name; what is in {{double braces}} is asked for when it is used."""
+
+    name: str
+    text: str
+
+
+PROMPTS = [
+    Prompt(name="review", text="Review this code. Name bugs first, then risks:\n\n{{code}}"),
+    Prompt(name="tests", text="Write pytest tests for this, with the edge cases:\n\n{{code}}"),
+    Prompt(name="translate", text="Translate into {{language}}:\n\n{{text}}"),
+]
+
+
 class Preferences(BaseModel):
     """Settings of the browser rather than of one conversation."""
 
@@ -51,6 +65,8 @@ class Preferences(BaseModel):
     model: str = ""
     titles: bool = True  # whether the model writes them
     presets: list[Preset] = PRESETS
+    instructions: str = ""  # the system prompt of new conversations
+    prompts: list[Prompt] = PROMPTS
 
 
 @dataclass

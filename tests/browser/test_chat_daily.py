@@ -156,7 +156,7 @@ def test_models_are_shown_with_real_name_and_state(chat: Chat, service: Service)
     picker.click()
     expect(options.last).to_contain_text("down")
     service.engines["general"].reset()
-    expect(picker).to_have_text(re.compile("^general$"))
+    expect(picker).to_have_text(re.compile(r"^general\s*$"))
     expect(options.last).not_to_contain_text("down")  # as it is open
 
 
@@ -191,3 +191,32 @@ def test_a_key_finds_conversations_and_commands(chat: Chat, listed: Locator) -> 
     expect(shortcuts).to_contain_text("Find a conversation or a command")
     chat.page.keyboard.press("Escape")
     expect(shortcuts).to_have_count(0)
+
+
+def test_a_slash_inserts_a_prompt_and_instructions_begin_conversations(chat: Chat, service: Service) -> None:
+    chat.button("Prompts").click()
+    chat.page.get_by_label("Default instructions").fill("Be brief.")
+    chat.page.get_by_label("Prompts for /").fill("weather")
+    chat.page.keyboard.press("Enter")
+    chat.page.get_by_label("Text", exact=True).fill("How is the weather in {{place}} on {{day}}? {{place}}!")
+    chat.page.keyboard.press("Control+Enter")
+    chat.page.wait_for_function("localStorage.getItem('duoserve.preferences')?.includes('weather')")
+    chat.page.keyboard.press("Escape")
+    chat.page.reload()  # they belong to the browser
+    chat.input.wait_for()
+    chat.page.get_by_text("Import, export").wait_for()
+    chat.input.press_sequentially("/we")
+    expect(chat.page.get_by_role("option", name="/weather")).to_be_visible()
+    chat.page.keyboard.press("Enter")
+    expect(chat.page.get_by_label("place")).to_be_focused()
+    chat.page.keyboard.type("Oslo")
+    chat.page.keyboard.press("Tab")
+    chat.page.keyboard.type("Monday")
+    chat.page.keyboard.press("Enter")
+    expect(chat.input).to_have_value("How is the weather in Oslo on Monday? Oslo!")
+    chat.page.keyboard.press("Enter")
+    chat.answered()
+    assert bodies(service)[0]["messages"] == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "How is the weather in Oslo on Monday? Oslo!"},
+    ]

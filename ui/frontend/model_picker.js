@@ -52,7 +52,7 @@ function option(model, chosen) {
   ];
   const text = element("span", "text");
   text.append(names, element("span", "facts", facts.filter(Boolean).join(" · ")));
-  made.append(dot(model.state), text, element("span", "word", model.name === chosen ? "✓" : model.state === "ready" ? "" : model.state));
+  made.append(dot(model.state), text, element("span", "word", [model.state !== "ready" && model.state, model.name === chosen && "✓"].filter(Boolean).join(" ")));
   return made;
 }
 

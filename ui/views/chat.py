@@ -8,7 +8,7 @@ from ui.conversation import Conversation
 from ui.markdown import plain
 from ui.page_runs import sync_storage
 from ui.session import ChatSession
-from ui.views import messages, models, options, palette, sidebar
+from ui.views import messages, models, options, palette, prompts, sidebar
 
 # Which of the models each is for: the first, or the second if there is one.
 _EXAMPLES = {
@@ -49,6 +49,7 @@ def _page(chat: ChatSession) -> None:
         _bar(chat)
     messages.draw(chat)
     palette.draw(chat)
+    prompts.mount(chat)
 
 
 def _follow_address(chat: ChatSession) -> None:

@@ -9,6 +9,7 @@ from ui.components import conversation_list, export_button
 from ui.conversation import NotAConversation
 from ui.markdown import plain
 from ui.session import ChatSession
+from ui.views import prompts
 
 
 def draw(chat: ChatSession) -> None:
@@ -27,8 +28,9 @@ def draw(chat: ChatSession) -> None:
         _conversations(chat)
         st.space("small")
         if chat.storage.loaded:
-            with st.container(horizontal=True, gap="small"):
+            with st.container(horizontal=True, gap=None):
                 _import(chat)
+                prompts.draw(chat)
                 _preferences(chat)
         st.page_link("views/about.py", label="About this service", icon=":material/monitoring:")
         if not chat.backend.settings.only_this_machine:
