@@ -41,10 +41,13 @@ def sync_storage(chat: ChatSession) -> None:
             data=chat.storage.outgoing(),
             on_snapshot_change=lambda: None,
             on_acknowledged_change=lambda: None,
+            on_lacking_change=lambda: None,
             on_trouble_change=lambda: None,
         )
         if news.snapshot:
             chat.received(news.snapshot)
+        if news.lacking:
+            chat.storage.send_whole()
         if news.trouble:
             st.toast(
                 "This browser cannot save conversations: its storage is full or disabled. "

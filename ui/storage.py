@@ -4,6 +4,7 @@ The browser's side is `frontend/storage.js`. Changes are sent until the browser 
 carry the revision they are based on: if another tab has changed the same conversation meanwhile, both stay.
 """
 
+import json
 import logging
 from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
@@ -85,6 +86,8 @@ class BrowserStorage:
     _moves: dict[str, str] = field(default_factory=dict)  # by an id that another tab's version keeps
     _partials: dict[str, Any] = field(default_factory=dict)  # messages by the answer's id
     _touched: dict[str, int] = field(default_factory=dict)  # by conversation: number of its last change
+    _sent: dict[int, list[str]] = field(default_factory=dict)  # messages by the number of a change
+    _known: dict[str, tuple[str, list[str]]] = field(default_factory=dict)  # see _put
 
     def look_up(self, conversation_id: str) -> None:
         """Have a conversation in `conversations` after the browser's next report, if the browser has it."""
@@ -98,12 +101,13 @@ class BrowserStorage:
     def take(self, stored: Any) -> None:
         """Work with a conversation that the browser has sent as it is stored."""
         for conversation in self._readable([stored]):
-            self.conversations[conversation.id] = conversation
+            self._hold(conversation)
 
     def let_go(self, keep: Container[str]) -> None:
         """Forget the conversations that are stored and not in `keep`."""
         for each in [key for key in self.conversations if key not in keep and not self.unsaved(key)]:
             del self.conversations[each]
+            self._known.pop(each, None)
 
     def save(self, conversation: Conversation, *, rescue: bool = False) -> None:
         """Store `conversation` as it is now.
@@ -117,9 +121,38 @@ class BrowserStorage:
             if change["op"] == "put" and change["conversation"]["id"] == conversation.id:
                 base, rescue = change["base"], rescue and change["rescue"]
         self._changes = [each for each in self._changes if not _puts(each, conversation.id)]
-        stored = conversation.model_dump(mode="json")
-        self._add({"op": "put", "base": base, "rescue": rescue, "conversation": stored})
+        self._add(self._put(conversation) | {"base": base, "rescue": rescue})
         self._touched[conversation.id] = self._sequence
+
+    def _put(self, conversation: Conversation) -> dict[str, Any]:
+        """The change that stores `conversation`, without the messages that the browser has.
+
+        A long conversation would otherwise cross the network twice for each answer. The browser knows the
+        version `after`, which begins with the same `same` messages.
+        """
+        messages = [message.model_dump_json() for message in conversation.messages]
+        after, known = self._known.get(conversation.id, ("", []))
+        same = next(
+            (at for at, (old, new) in enumerate(zip(known, messages, strict=False)) if old != new),
+            min(len(known), len(messages)),
+        )
+        self._sent[self._sequence + 1] = messages
+        stored = conversation.model_dump(mode="json", exclude={"messages"})
+        stored["messages"] = [json.loads(message) for message in messages[same:]]
+        return {"op": "put", "after": after, "same": same, "conversation": stored}
+
+    def send_whole(self) -> None:
+        """Send what is unsaved with all of its messages: the browser does not know the version before."""
+        self._known.clear()
+        for change in self._changes:
+            if change["op"] == "put" and (held := self.conversations.get(change["conversation"]["id"])):
+                change |= {"after": "", "same": 0, "conversation": held.model_dump(mode="json")}
+
+    def _hold(self, conversation: Conversation) -> None:
+        """Work with `conversation`, which the browser has as it is."""
+        self.conversations[conversation.id] = conversation
+        messages = [message.model_dump_json() for message in conversation.messages]
+        self._known[conversation.id] = conversation.revision, messages
 
     def change(self, conversation_id: str, **fields: Any) -> None:
         """Change fields like the title of a stored conversation, which need not be in `conversations`."""
@@ -173,7 +206,12 @@ class BrowserStorage:
         """The browser has made the changes up to the sequence number in `receipt`."""
         if isinstance(receipt, dict) and receipt.get("nonce") == self.nonce:
             done = receipt.get("sequence", 0)
+            for change in self._changes:
+                if change["sequence"] <= done and change["op"] == "put":
+                    stored = change["conversation"]
+                    self._known[stored["id"]] = stored["revision"], self._sent[change["sequence"]]
             self._changes = [change for change in self._changes if change["sequence"] > done]
+            self._sent = {sequence: sent for sequence, sent in self._sent.items() if sequence > done}
 
     def receive(self, snapshot: Any, busy: Container[str] = ()) -> dict[str, str]:
         """Take over what the browser holds: what was looked up, and what another tab has changed.
@@ -201,9 +239,10 @@ class BrowserStorage:
                     for name in _LABELS:
                         setattr(ours, name, getattr(theirs, name))
             elif theirs:
-                self.conversations[asked] = theirs
+                self._hold(theirs)
             else:
                 self.conversations.pop(asked, None)
+                self._known.pop(asked, None)
         self._partials = snapshot.get("partials") or {}
         if preferences := snapshot.get("preferences"):
             try:
@@ -216,6 +255,8 @@ class BrowserStorage:
     def _move(self, old: str, new: str) -> None:
         """Another tab's version keeps the id `old`; ours and its unsent changes continue as `new`."""
         self._moves[old] = new
+        if old in self._known:
+            self._known[new] = self._known.pop(old)
         if conversation := self.conversations.pop(old, None):
             conversation.id, conversation.title = new, f"{conversation.title} (other tab)"
             self.conversations[new] = conversation

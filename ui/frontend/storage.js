@@ -1,7 +1,8 @@
 // Stores conversations in this browser: in IndexedDB ("device", shared by all tabs) or sessionStorage ("tab").
 // Python's side is storage.py. Input: {nonce, changes, moves, held, looks}; `held` are the conversations that the
 // session works with, and no others leave the browser. Output: `snapshot` (what is stored of those) at the start, when
-// `looks` has changed, and when another tab has changed one; `acknowledged` (the last change made); `trouble` (an error).
+// `looks` has changed, and when another tab has changed one; `acknowledged` (the last change made); `lacking` (a change
+// builds on a version that is not here); `trouble` (an error).
 const DATABASE = "duoserve", STORE = "conversations", PREFERENCES = "duoserve.preferences";
 const TAB_PREFIX = "duoserve.conversation.", PARTIAL_PREFIX = "duoserve.partial."; // the latter from transcript.js
 
@@ -106,7 +107,7 @@ async function listed(id, conversation) {
 
 const store = Object.assign(new EventTarget(), {
   list,
-  get: (id) => place().get(id),
+  get: async (id) => remember(await place().get(id)),
   each: (look) => place().each(look),
 });
 window.duoserveStorage = store;
@@ -168,6 +169,30 @@ let latest = null; // the component as it was passed last
 const newId = () => Array.from(crypto.getRandomValues(new Uint8Array(8)), (b) => b.toString(16).padStart(2, "0")).join("");
 const asCopy = (conversation, id) => ({ ...conversation, id, title: `${conversation.title} (other tab)` });
 
+// The messages of versions that Python knows, by their revision: a change has only those that differ. Few are needed.
+const versions = new Map();
+
+function remember(conversation) {
+  if (!conversation) return conversation;
+  versions.delete(conversation.revision);
+  versions.set(conversation.revision, conversation.messages);
+  for (const revision of versions.keys()) if (versions.size > 50) versions.delete(revision);
+  return conversation;
+}
+
+async function whole({ after, same, conversation }) {
+  if (!after) return remember(conversation);
+  let known = versions.get(after);
+  if (!known) {
+    const kept = await place().get(conversation.id);
+    if (kept?.revision !== after) throw new UnknownVersion();
+    known = kept.messages;
+  }
+  return remember({ ...conversation, messages: [...known.slice(0, same), ...conversation.messages] });
+}
+
+class UnknownVersion extends Error {}
+
 async function put(conversation, bases) {
   const done = await place().put(conversation, bases);
   if (done) await listed(conversation.id, conversation);
@@ -204,7 +229,8 @@ const make = {
     await put({ ...conversation, id }, []);
     return id;
   },
-  async put(session, { base, conversation: given, rescue }) {
+  async put(session, change) {
+    const { base, rescue } = change, given = await whole(change);
     const moved = session.moved[given.id];
     const conversation = moved ? asCopy(given, moved) : given;
     // What this session wrote itself may be newer than the base, if a change was made before it was acknowledged.
@@ -249,7 +275,7 @@ async function work(nonce) {
   if (session.lookDue || session.looks !== data.looks) {
     session.lookDue = false;
     session.looks = data.looks;
-    const conversations = await Promise.all(data.held.map((id) => place().get(id)));
+    const conversations = await Promise.all(data.held.map(store.get));
     latest.setTriggerValue("snapshot", {
       nonce,
       sequence: session.done,
@@ -265,6 +291,7 @@ async function work(nonce) {
 function schedule(nonce) {
   const session = sessions.get(nonce);
   session.queue = session.queue.then(() => work(nonce)).catch((error) => {
+    if (error instanceof UnknownVersion) return latest.setTriggerValue("lacking", true);
     console.error("browser storage", error);
     latest.setTriggerValue("trouble", String(error?.message ?? error));
   });

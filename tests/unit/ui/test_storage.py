@@ -1,6 +1,9 @@
 from typing import Any
 
-from ui.conversation import Conversation
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ui.conversation import Conversation, Message
 from ui.storage import BrowserStorage
 
 
@@ -175,3 +178,61 @@ def test_what_two_tabs_changed_at_once_is_there_twice_and_ours_goes_on_under_its
     assert storage.outgoing()["moves"] == {old: "c0ffee"}
     assert storage.receive(before) == {} and storage.conversations[old].id == old
     assert storage.receive(before | {"moved": {old: "decaf"}}) == {old: "decaf"}  # it happened again
+
+
+class Browser:
+    """What `storage.js` makes of the changes: every version that it knows, by its revision."""
+
+    def __init__(self) -> None:
+        self.versions: dict[str, list[Any]] = {}
+        self.done = 0
+
+    def make(self, storage: BrowserStorage) -> None:
+        for change in sent(storage):
+            if change["sequence"] > self.done:
+                stored = change["conversation"]
+                known = self.versions[change["after"]][: change["same"]] if change["after"] else []
+                self.versions[stored["revision"]] = known + stored["messages"]
+                self.done = change["sequence"]
+
+    def acknowledge(self, storage: BrowserStorage) -> None:
+        storage.acknowledged({"nonce": storage.nonce, "sequence": self.done})
+
+
+@given(st.lists(st.sampled_from(["ask", "answer", "change", "delete", "make", "acknowledge"]), max_size=30))
+def test_whatever_is_left_out_of_a_change_the_browser_has(steps: list[str]) -> None:
+    storage, browser, conversation = BrowserStorage(), Browser(), asked("first")
+    storage.save(conversation)
+    for number, step in enumerate(steps):
+        if step == "make":
+            browser.make(storage)
+        elif step == "acknowledge":
+            browser.acknowledge(storage)
+        else:
+            if step == "ask":
+                conversation.ask(f"question {number}")
+            elif step == "answer":
+                conversation.answered(Message(role="assistant", text=f"answer {number}"))
+            elif step == "change":
+                conversation.messages[number % len(conversation.messages)].text = f"changed {number}"
+            elif len(conversation.messages) > 1:
+                del conversation.messages[number % len(conversation.messages)]
+            storage.save(conversation)
+    browser.make(storage)
+    assert browser.versions[conversation.revision] == conversation.model_dump(mode="json")["messages"]
+
+
+def test_a_long_conversation_is_not_sent_again_for_each_answer() -> None:
+    storage, conversation = BrowserStorage(), asked()
+    for number in range(50):
+        conversation.answered(Message(role="assistant", text=f"answer {number}"))
+        conversation.ask(f"question {number}")
+    storage.take(conversation.model_dump(mode="json"))
+    conversation = storage.conversations[conversation.id]
+    conversation.ask("one more")
+    storage.save(conversation)
+    (change,) = sent(storage)
+    assert [message["text"] for message in change["conversation"]["messages"]] == ["one more"]
+    storage.send_whole()
+    (change,) = sent(storage)
+    assert len(change["conversation"]["messages"]) == len(conversation.messages) and not change["after"]
