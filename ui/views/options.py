@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from ui import share
 from ui.conversation import Conversation, export
 from ui.markdown import plain
 from ui.session import ChatSession
@@ -158,6 +159,16 @@ def _exports(conversation: Conversation) -> None:
         "text/markdown",
         on_click="ignore",
         icon=":material/download:",
+        width="stretch",
+        type="tertiary",
+    )
+    st.download_button(
+        "Share as HTML page",
+        lambda: share.page(conversation),
+        f"{name}.html",
+        "text/html",
+        on_click="ignore",
+        icon=":material/share:",
         width="stretch",
         type="tertiary",
     )
