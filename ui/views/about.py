@@ -25,9 +25,11 @@ def _page(chat: ChatSession) -> None:
     with st.sidebar:
         st.page_link("views/chat.py", label="Back to the chat", icon=":material/arrow_back:")
     st.title("About this service", anchor=False)
+    elsewhere = [each.name for each in chat.backend.models if each.remote and each.name == each.root]
     st.markdown(
         "Models on our own server, behind one address that speaks the OpenAI API. What you ask stays on that "
-        "server, which keeps none of it; your conversations are stored in your browser."
+        "server, which does not store it; your conversations are stored in your browser."
+        + (f" Except for {plain(', '.join(elsewhere))}: another provider answers." if elsewhere else "")
     )
     _editors(chat)
     with fragment_place("stretch"):
