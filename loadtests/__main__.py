@@ -97,6 +97,12 @@ def parser() -> argparse.ArgumentParser:
         "reports/<time>/.",
     )
     measure.add_argument("--short", action="store_true", help="a few minutes instead of a quarter of an hour")
+    measure.add_argument(
+        "--random-weights",
+        action="store_true",
+        help="measure before the models are downloaded: with random weights of their shapes",
+    )
+    measure.add_argument("--profile", help="a folder under config/engines (default: PROFILE)")
     measure.add_argument("--compare", type=Path, metavar="OLD.json", help="show what became slower")
     measure.add_argument("--seed", type=int, default=1, help="another seed sends other prompts (default 1)")
     measure.add_argument("--report", type=Path, default=ROOT / "reports", help="folder for reports")

@@ -14,7 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 from loadtests import gate
 from loadtests.experiments import relay, spawn
 from loadtests.judge import slo
-from loadtests.judge.verdict import exit_status
+from loadtests.judge.verdict import exit_status, outlook
 from loadtests.measure.connection import get_json
 from loadtests.measure.load import Progress, warm_up
 from loadtests.report import page, results
@@ -37,6 +37,10 @@ class Extent:
 FULL = Extent({2, 8, 16}, 40, 160, {1: 12, 8: 5}, True)
 SHORT = Extent(set(), 20, 45, {1: 5, 8: 2}, False)
 SUITE = "mixed"
+RANDOM_WEIGHTS = (
+    "The weights are random: speed and memory are those of the models; the text is noise and was not "
+    "checked. Answers run to their full length and no draft is right, so real weights are faster."
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -50,11 +54,14 @@ def run(options: argparse.Namespace) -> int:
     """
     old = results.read(options.compare) if options.compare else None
     extent = SHORT if options.short else FULL
+    random = options.random_weights
     started, progress = results.now(), Progress()
     folder = results.folder(options.report, started)
-    with _service(extent, folder / "logs") as (target, starts, notes):
+    with _service(extent, folder / "logs", options) as (target, starts, notes):
         objectives = slo.load(target.profile)
-        test, more_notes = gate.prepare(target, SUITE, seed=options.seed, think=0)
+        if random:
+            objectives, notes = objectives.without_text(), [*notes, RANDOM_WEIGHTS]
+        test, more_notes = gate.prepare(target, SUITE, seed=options.seed, think=0, any_text=random)
         run = Run.begin(target, SUITE, options.seed)
         run.started, run.starts, run.notes = started, starts, notes + more_notes
         _log("Warming up")
@@ -64,11 +71,13 @@ def run(options: argparse.Namespace) -> int:
         run.stages = gate.climb(
             test, objectives, levels, extent.seconds, longest=extent.longest, progress=progress
         )
-        _log("The router and the engine, side by side")
-        alias = test.workload.model_for("completion")
-        run.overhead = _part(run, relay.overhead, target, alias, extent.rounds, options.seed, progress)
-    _log("Relay capacity")
-    run.relay = _part(run, relay.capacity, progress)
+        if not random:
+            _log("The router and the engine, side by side")
+            alias = test.workload.model_for("completion")
+            run.overhead = _part(run, relay.overhead, target, alias, extent.rounds, options.seed, progress)
+    if not random:
+        _log("Relay capacity")
+        run.relay = _part(run, relay.capacity, progress)
     run.finish(objectives, answers)
     page.write(folder, run, old)
     gate.show(run)
@@ -76,6 +85,8 @@ def run(options: argparse.Namespace) -> int:
     slower = regressions(changes(old, run)) if old else []
     for change in slower:
         print(f"SLOWER  {change.name}: {change.before:.0f} -> {change.after:.0f} ms, ratio {change.ratio}")
+    if random:
+        print(RANDOM_WEIGHTS, outlook(run.promises, run.profile), sep="\n")
     print(f"Report: {folder / 'report.html'}")
     return max(exit_status(run.verdicts), 1) if slower else exit_status(run.verdicts)
 
@@ -91,18 +102,28 @@ def _part(run: Run, measure: Callable[P, list[T]], *args: P.args, **kwargs: P.kw
 
 
 @contextmanager
-def _service(extent: Extent, logs: Path) -> Iterator[tuple[Target, list[dict[str, Any]], list[str]]]:
-    """The running service, or a temporary one and the times of its starts; and notes."""
+def _service(
+    extent: Extent, logs: Path, options: argparse.Namespace
+) -> Iterator[tuple[Target, list[dict[str, Any]], list[str]]]:
+    """The running service, or a temporary one and the times of its starts; and notes.
+
+    Raises ConnectionError where the options ask for a temporary one, and the running one is in its way.
+    """
     try:
         running = Target.from_environment()
         get_json(f"{running.url}/v1/models", running.key)
     except (SettingError, OSError):
         pass
     else:
+        if options.random_weights or options.profile not in (None, running.profile):
+            raise ConnectionError("the service is running, and takes the memory: stop it with ./run down")
         _log(f"Measuring the service at {running.url}")
         yield running, [], ["The service was already running, so its start was not measured."]
         return
-    with spawn.own_home(logs) as home:
+    settings = {"LOAD_FORMAT": "dummy"} if options.random_weights else {}
+    if options.profile:
+        settings["PROFILE"] = options.profile
+    with spawn.own_home(logs, **settings) as home:
         _log("No service is running here: starting a temporary one")
         starts = [{"name": "first start", "seconds": spawn.up(home)}]
         if extent.warm_start:

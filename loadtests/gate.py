@@ -20,9 +20,11 @@ from loadtests.workload.suites import SUITES, RequestGenerator, Workload
 
 
 def prepare(
-    target: Target, suite: str, *, seed: int = 1, think: float = 1, rate: float = 0
+    target: Target, suite: str, *, seed: int = 1, think: float = 1, rate: float = 0, any_text: bool = False
 ) -> tuple[LoadTest, list[str]]:
     """A load test against a running service, and notes for readers of its figures.
+
+    With `any_text`, the text of answers is not checked.
 
     Raises ConnectionError, with a message for the user, when the service is not there.
     """
@@ -35,7 +37,7 @@ def prepare(
     aliases = tuple(str(model["id"]) for model in served if model["id"] == model.get("root", model["id"]))[:2]
     if not aliases:
         raise ConnectionError(f"{target.url} serves no model")
-    workload = Workload(suite, aliases, seed, think)
+    workload = Workload(suite, aliases, seed, think, any_text=any_text)
     test = LoadTest(target.url, target.key, workload, rate)
     if suite == "soak":
         test.watched = target.servers()

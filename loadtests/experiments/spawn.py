@@ -31,18 +31,21 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def own_home(logs: Path) -> Iterator[Path]:
-    """A home folder with free ports in its .env; at the end the service stops and `logs` gets its logs."""
+def own_home(logs: Path, **settings: str) -> Iterator[Path]:
+    """A home folder with free ports and `settings` in its .env; at the end the service stops and `logs` gets
+    its logs.
+    """
     with tempfile.TemporaryDirectory(prefix="duoserve-bench-") as name:
         home = Path(name)
         router, ui, coder, general = free_ports(4)
-        lines = [
-            f"PROFILE={os.environ.get('PROFILE', 'cpu')}",
-            f"ROUTER_PORT={router}",
-            f"UI_PORT={ui}",
-            f"CODER_URL=http://127.0.0.1:{coder}",
-            f"GENERAL_URL=http://127.0.0.1:{general}",
-        ]
+        settings = {
+            "PROFILE": os.environ.get("PROFILE", "cpu"),
+            "ROUTER_PORT": str(router),
+            "UI_PORT": str(ui),
+            "CODER_URL": f"http://127.0.0.1:{coder}",
+            "GENERAL_URL": f"http://127.0.0.1:{general}",
+        } | settings
+        lines = [f"{name}={value}" for name, value in settings.items()]
         (home / ".env").write_text("\n".join(lines) + "\n")
         try:
             yield home

@@ -23,6 +23,7 @@ from loadtests.judge.verdict import Verdict
 from loadtests.measure.sample import Sample
 from loadtests.measure.stage import Stage
 
+TEXT = ("garbage", "changed")  # metrics
 DEFAULT = Path(__file__).parents[1] / "slo.toml"
 
 
@@ -44,6 +45,10 @@ class Objectives:
     def promises(self) -> Objectives:
         """Only those that the README promises."""
         return Objectives(self.users, tuple(objective for objective in self.items if objective.promise))
+
+    def without_text(self) -> Objectives:
+        """Without those that look at the text of answers."""
+        return Objectives(self.users, tuple(each for each in self.items if each.metric not in TEXT))
 
     def levels(self) -> list[int]:
         """The numbers of users that are judged and compared with."""

@@ -59,3 +59,11 @@ def exit_status(verdicts: Collection[Verdict]) -> int:
     """0 all met, 1 one missed, 2 none missed but some without a verdict."""
     states = {verdict.verdict for verdict in verdicts}
     return 1 if "missed" in states else 2 if NO_VERDICT in states or not states else 0
+
+
+def outlook(promises: Collection[Verdict], profile: str) -> str:
+    """Whether a service with this profile will keep its promises on this machine, in a sentence."""
+    for state, what in (("missed", "will miss"), (NO_VERDICT, "may keep or miss")):
+        if names := [promise.name for promise in promises if promise.verdict == state]:
+            return f"With {profile}, this machine {what}: {'; '.join(names)}."
+    return f"With {profile}, this machine will keep every promise."

@@ -210,9 +210,9 @@ class _Answer:
         if not self._finish or not self._done:
             missing = "finish_reason" if not self._finish else "[DONE]"
             sample.outcome, sample.detail = "truncated", f"the stream ended without {missing}"
-        elif not sample.text.strip() and not self._tool_call:
+        elif not (request.any_text or sample.text.strip() or self._tool_call):
             sample.outcome, sample.detail = "empty", "no content and no tool call"
-        elif looks_like_garbage(sample.text):
+        elif not request.any_text and looks_like_garbage(sample.text):
             sample.outcome, sample.detail = "garbage", sample.text[:200]
         elif tokens < request.min_tokens:
             sample.outcome = "truncated"

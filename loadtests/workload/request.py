@@ -17,3 +17,5 @@ class LoadRequest:
     min_tokens: int = 1
     # Name of a prompt whose answer is compared with the one given without load.
     canary: str = ""
+    # Whether any text will do: with random weights it is noise.
+    any_text: bool = False

@@ -41,6 +41,7 @@ class Workload:
     seed: int = 1
     think: float = 1.0  # multiplies the pauses; 0 sends without pauses
     suffix: bool = True  # whether completions carry the text after the cursor
+    any_text: bool = False  # whether the text of answers is not checked
 
     def model_for(self, kind: str) -> str:
         """The alias for requests of this kind: chat goes to the last model, the rest to the first."""
@@ -127,7 +128,8 @@ class RequestGenerator:
         }
         if self._workload.suffix:
             body["suffix"] = suffix
-        return LoadRequest("completion", "/v1/completions", body, min_tokens=length)
+        any_text = self._workload.any_text
+        return LoadRequest("completion", "/v1/completions", body, min_tokens=length, any_text=any_text)
 
     def _chat(self) -> LoadRequest:
         if self._conversation is None or self._turns["chat"] >= 4:
@@ -169,4 +171,11 @@ class RequestGenerator:
             "stream": True,
             "stream_options": {"include_usage": True},
         }
-        return LoadRequest(kind, "/v1/chat/completions", body, body.get("min_tokens", 1), canary)
+        return LoadRequest(
+            kind,
+            "/v1/chat/completions",
+            body,
+            body.get("min_tokens", 1),
+            canary,
+            any_text=self._workload.any_text,
+        )

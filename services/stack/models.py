@@ -65,9 +65,10 @@ def pinned(settings: Settings) -> Iterator[tuple[str, str | None]]:
             yield values["model"], values.get("revision")
 
 
-def here(name: str, revision: str | None) -> bool:
-    """Whether all files of a model from the hub are on this disk. Their hashes are not verified."""
-    return is_whole(snapshot(name, revision))
+def absent(settings: Settings) -> list[str]:
+    """Those of the engines' models that have files to be downloaded. Hashes are not verified."""
+    weights = not settings.random_weights
+    return [name for name, revision in pinned(settings) if not is_whole(snapshot(name, revision), weights)]
 
 
 def repository(name: str) -> Path:
@@ -82,12 +83,14 @@ def snapshot(name: str, revision: str | None) -> Path | None:
     return repository(name) / "snapshots" / commit if commit else None
 
 
-def is_whole(folder: Path | None) -> bool:
-    """Whether `folder` has all files that a model needs."""
+def is_whole(folder: Path | None, weights: bool = True) -> bool:
+    """Whether `folder` has all files that a model needs, its weights included unless they will be random."""
     if folder is None or not (folder / "config.json").exists():
         return False
     if any(path.is_symlink() and not path.exists() for path in folder.rglob("*")):
         return False
+    if not weights:
+        return True
     index = folder / "model.safetensors.index.json"
     if not index.exists():
         return (folder / "model.safetensors").exists()

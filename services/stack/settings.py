@@ -103,6 +103,11 @@ class Settings:
         return PROFILES / self.variables["PROFILE"]
 
     @property
+    def random_weights(self) -> bool:
+        """Whether the engines get random weights in place of the models' own."""
+        return self.variables["LOAD_FORMAT"] == "dummy"
+
+    @property
     def engine_variables(self) -> dict[str, str]:
         """What the profile's engine.env holds."""
         return _read(self.profile / "engine.env")
@@ -262,6 +267,8 @@ def load(folder: Path | None = None) -> Settings:
             raise Failure(f"{name} in {folder / '.env'} is not a setting; {hint}")
     settings = Settings(folder, defaults | own)
     settings.with_profile(settings.variables["PROFILE"])
+    if (load_format := settings.variables["LOAD_FORMAT"]) not in ("auto", "dummy"):
+        raise Failure(f"LOAD_FORMAT={load_format} is neither auto nor dummy; fix it in .env.")
     for name in ("LOG_DAYS", "LOG_TOTAL_GB"):
         _check_above(0, name, settings.variables)
     _check_above(1, "ENGINE_GROWTH", settings.variables)

@@ -61,7 +61,7 @@ def installation(settings: Settings) -> Iterator[Check]:
         chosen = precision.chosen(settings)
         yield Check("precision", str(chosen or "will be prepared and measured by ./run up"))
     else:
-        absent = [name for name, revision in models.pinned(settings) if not models.here(name, revision)]
+        absent = models.absent(settings)
         yield Check("models", f"will be fetched by ./run up: {', '.join(absent)}" if absent else "fetched")
     yield _key(settings)
 

@@ -28,8 +28,9 @@ from services.stack.console import console
 from services.stack.failure import Failure
 from services.stack.settings import Settings, load
 
+_WEIGHTS = "*.safetensors"
 # Other formats of the same weights.
-_SKIPPED = ["*.bin", "*.pt", "*.pth", "*.gguf", "*.onnx", "*.h5", "*.msgpack", "original/*", "onnx/*"]
+_OTHER_FORMATS = ["*.bin", "*.pt", "*.pth", "*.gguf", "*.onnx", "*.h5", "*.msgpack", "original/*", "onnx/*"]
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _CHUNK = 2**22
 
@@ -42,6 +43,8 @@ def fetch_models(verb: str, profile: str | None) -> None:
 def fetch(settings: Settings) -> None:
     """Download the models of the settings' profile where they are missing, and verify them.
 
+    Where the engines get random weights, the models' own are left out.
+
     Raises:
         Failure: the hub does not provide them, the disk is too small, or a file is damaged.
     """
@@ -52,9 +55,11 @@ def fetch(settings: Settings) -> None:
 
 
 def _fetch(settings: Settings) -> None:
+    weights = not settings.random_weights
+    skipped = _OTHER_FORMATS if weights else [*_OTHER_FORMATS, _WEIGHTS]
     for name, revision in dict.fromkeys(models.pinned(settings)):
         try:
-            commit = revision if constants.HF_HUB_OFFLINE else _download(name, revision)
+            commit = revision if constants.HF_HUB_OFFLINE else _download(name, revision, skipped)
         except GatedRepoError:
             raise Failure(
                 f"{name} requires a registered user: accept its terms on the hub, and set HF_TOKEN."
@@ -67,19 +72,19 @@ def _fetch(settings: Settings) -> None:
                 f"the download of {name} stopped ({why}); run the same command again to resume it."
             ) from None
         snapshot = models.snapshot(name, commit)
-        _require_whole(name, snapshot)
+        _require_whole(name, snapshot, weights)
         _verify(name, snapshot)
 
 
-def _download(name: str, revision: str | None) -> str:
-    """Download all files of the model into the cache; returns the commit."""
+def _download(name: str, revision: str | None, skipped: list[str]) -> str:
+    """Download the files of the model into the cache, but for `skipped`; returns the commit."""
     hub = HfApi()
     commit = revision or ""
     if not _COMMIT.fullmatch(commit):
         commit = str(hub.model_info(name, revision=revision).sha)
         console.print(f"{name} is not pinned: add `revision: {commit}` to the profile.")
     tree = hub.list_repo_tree(name, recursive=True, revision=commit)
-    files = [file for file in tree if isinstance(file, RepoFile) and not _skipped(file.path)]
+    files = [file for file in tree if isinstance(file, RepoFile) and not _matches(file.path, skipped)]
     blobs = models.repository(name) / "blobs"
     blobs.mkdir(parents=True, exist_ok=True)
     large = [file for file in files if file.lfs and not (blobs / file.lfs.sha256).exists()]
@@ -90,7 +95,7 @@ def _download(name: str, revision: str | None) -> str:
         _download_large(name, commit, file, blobs)
     # The small files, and the links that make a snapshot.
     disable_progress_bars()
-    snapshot_download(name, revision=commit, cache_dir=models.CACHE, ignore_patterns=_SKIPPED)
+    snapshot_download(name, revision=commit, cache_dir=models.CACHE, ignore_patterns=skipped)
     enable_progress_bars()
     return commit
 
@@ -119,12 +124,12 @@ def _require_space(folder: Path, files: Iterable[RepoFile]) -> None:
         )
 
 
-def _skipped(path: str) -> bool:
-    return any(Path(path).match(pattern) for pattern in _SKIPPED)
+def _matches(path: str, patterns: list[str]) -> bool:
+    return any(Path(path).match(pattern) for pattern in patterns)
 
 
-def _require_whole(name: str, snapshot: Path | None) -> None:
-    if models.is_whole(snapshot):
+def _require_whole(name: str, snapshot: Path | None, weights: bool) -> None:
+    if models.is_whole(snapshot, weights):
         return
     if not constants.HF_HUB_OFFLINE:
         raise Failure(f"{name} has no config.json, or its safetensors files are incomplete; vLLM needs both.")

@@ -8,7 +8,7 @@ from services.stack.environments import BY_NAME, ROOT
 from services.stack.settings import load
 
 # One process for the tests with real engines, one for the others.
-_ALL_TESTS = ["-n", "2", "--no-loadscope-reorder"]
+_ALL_TESTS = ["-n", "2", "--no-loadscope-reorder", "--durations", "15"]
 
 
 def test(arguments: list[str]) -> int:

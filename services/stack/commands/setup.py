@@ -35,7 +35,7 @@ def prepare_engine(settings: Settings) -> None:
 
 def prepare_models(settings: Settings) -> None:
     """Fetch the models of the settings' profile, if one is missing."""
-    if not all(models.here(name, revision) for name, revision in models.pinned(settings)):
+    if models.absent(settings):
         # Imported where it is used: huggingface_hub takes half a second, and most commands do without.
         from services.stack.commands import fetch
 

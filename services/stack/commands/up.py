@@ -168,6 +168,8 @@ def _watch(supervisor: Supervisor) -> None:
 
 
 def _print_addresses(settings: Settings) -> None:
+    if settings.random_weights:
+        console.print("\nLOAD_FORMAT=dummy: the weights are random, and so is what the models say.")
     key = f"sed -n 's/^{KEY}=/oauth2-bearer=/p' {shlex.quote(str(settings.env_file))}"
     message = {"role": "user", "content": "Name three colours."}
     body = json.dumps({"model": settings.aliases[0], "messages": [message]})

@@ -201,7 +201,8 @@ class Supervisor:
             serve = [str(BY_NAME["engine-cuda"].folder / "bin" / "vllm"), "serve"]
         configuration = os.path.relpath(self.settings.profile / f"{engine.kind}.yaml", ROOT)
         address = ["--host", "127.0.0.1", "--port", str(self.settings.ports[name])]
-        return [*serve, "--config", configuration, *address]
+        random = ["--load-format", "dummy"] if self.settings.random_weights else []
+        return [*serve, "--config", configuration, *address, *random]
 
     def _engine_environment(self, name: str) -> dict[str, str]:
         engines = self.settings.local_engines

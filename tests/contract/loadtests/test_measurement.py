@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
@@ -44,6 +45,13 @@ def measure(engine: MockEngine, *requests: LoadRequest) -> list[Sample]:
         return [connection.measure(r) for r in requests]
     finally:
         connection.close()
+
+
+@pytest.mark.parametrize("knobs", [{"garbage": True}, {"text": " "}])
+def test_any_text_will_do_where_the_weights_are_random(engine: MockEngine, knobs: dict[str, Any]) -> None:
+    checked = request(**knobs)
+    unchecked = replace(checked, any_text=True)
+    assert [sample.ok for sample in measure(engine, checked, unchecked)] == [False, True]
 
 
 @pytest.fixture

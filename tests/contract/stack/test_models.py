@@ -117,6 +117,25 @@ def test_a_mirror_gives_all_once_and_then_nothing_is_asked_for(hub: Hub, user: U
     assert user.has_all(hub)
 
 
+def test_random_weights_need_all_but_the_weights(hub: Hub, user: User) -> None:
+    with (user.home / ".env").open("a") as settings:
+        settings.write("LOAD_FORMAT=dummy\n")
+    fetched = user.fetch()
+    assert fetched.returncode == 0, fetched.stderr
+    assert {path.name for path in user.snapshot.rglob("*") if path.is_file()} == {
+        "config.json",
+        "tokenizer.json",
+        "model.safetensors.index.json",
+    }
+    hub.asked.clear()
+    assert user.fetch(HF_HUB_OFFLINE="1").returncode == 0  # nothing is missing
+
+    # For real ones, the rest follows.
+    (user.home / ".env").write_text((user.home / ".env").read_text().replace("dummy", "auto"))
+    assert user.fetch().returncode == 0
+    assert user.has_all(hub)
+
+
 def test_a_connection_that_breaks_is_taken_up_where_it_was(hub: Hub, user: User) -> None:
     hub.cut = 15_000_000
     fetched = user.fetch()

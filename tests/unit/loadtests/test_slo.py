@@ -9,7 +9,7 @@ import pytest
 from loadtests import settings
 from loadtests.judge import slo
 from loadtests.judge.objectives import Degradation, Percentile
-from loadtests.judge.verdict import Verdict, exit_status
+from loadtests.judge.verdict import Verdict, exit_status, outlook
 from loadtests.measure.sample import Sample
 from loadtests.measure.stage import GeneratorHealth, Stage
 from loadtests.settings import SettingError
@@ -44,6 +44,29 @@ TTFT = "p95 time to first token, streaming"
 COMPLETION = "p95 of a completion of 50-100 tokens"
 DEGRADATION = "no degradation: p95 at 5 users / at 1 user"
 CHANGED = "answers that differ from those given alone"
+
+
+def test_without_text_leaves_every_objective_that_needs_no_sane_model() -> None:
+    everything = slo.load("gpu")
+    left = {objective.name for objective in everything.without_text().items}
+    assert {objective.name for objective in everything.items} - left == {"answers with garbage", CHANGED}
+    assert slo.promises().without_text() == slo.promises()
+
+
+@pytest.mark.parametrize(
+    ("states", "told"),
+    [
+        (["met", "met", "met"], "will keep every promise"),
+        (["met", "missed", "no verdict"], f"will miss: {COMPLETION}."),
+        (["no verdict", "met", "no verdict"], f"may keep or miss: {TTFT}; {DEGRADATION}."),
+    ],
+)
+def test_what_random_weights_tell_of_the_promises(states: list[str], told: str) -> None:
+    promises = [
+        Verdict(promise.name, True, "ttft", "ms", 1, False, state, "", 5)
+        for promise, state in zip(slo.promises().items, states, strict=True)
+    ]
+    assert told in outlook(promises, "blackwell-96gb")
 
 
 def test_promises_of_the_readme_come_first() -> None:

@@ -35,6 +35,7 @@ def test_own_settings_win(tmp_path: Path) -> None:
         ("ROUTER_PORT=none", "ROUTER_PORT"),
         ("ROUTER_PORT=70000", "ROUTER_PORT"),
         ("UI_PORT=4000", "4000"),
+        ("LOAD_FORMAT=random", "LOAD_FORMAT"),
         ("LOG_DAYS=0", "LOG_DAYS"),
         ("LOG_TOTAL_GB=much", "LOG_TOTAL_GB"),
         ("ENGINE_GROWTH=1", "ENGINE_GROWTH"),
