@@ -1,4 +1,4 @@
-"""`./run eval votes --file FILE`: how often people preferred one model to another, in votes from the chat app."""
+"""`./run eval votes --file FILE`: how often people preferred a model, in votes from the chat app."""
 
 import json
 from collections import Counter
