@@ -42,17 +42,23 @@ class Backend:
     def ask(self, answer: Answer) -> Answer:
         """Start generating `answer`; returns it."""
         self._unstored.add(answer.id)
-        self._submit(self._give(answer))
+        for each in (answer, answer.beside):
+            if each:
+                self._submit(self._give(each))
         return answer
 
     def stop(self, answer: Answer) -> None:
         """End `answer` at once and free the engine; what has arrived stays."""
-        self._loop.call_soon_threadsafe(self._cancel, answer.id)
+        for each in (answer, answer.beside):
+            if each:
+                self._loop.call_soon_threadsafe(self._cancel, each.id)
 
     def find(self, answer_id: str) -> Answer | None:
         """The answer with this id, if it is being generated, or has ended without anybody looking at it."""
-        entry = self._running.get(answer_id) or self._unseen.get(answer_id)
-        return entry[0] if entry else None
+        if entry := self._running.get(answer_id) or self._unseen.get(answer_id):
+            return entry[0]
+        known = [answer for answer, _ in [*self._running.values(), *self._unseen.values()]]
+        return next((each.beside for each in known if each.beside and each.beside.id == answer_id), None)
 
     def knows(self, answer_id: str) -> bool:
         """Whether a page has this answer and will store it, or may take it over."""

@@ -58,13 +58,13 @@ def went_to() -> dict[str, str] | None:
 
 
 def stop_button(answer: str) -> None:
-    """A button, and Esc, that stop the growing answer with this id."""
+    """A button, and Esc, that stop the growing answer with this id, and the one beside it."""
     _stop(key="stop", data={"answer": answer}, width="content")
 
 
-def export_button() -> None:
-    """A button that saves all conversations of this browser to a file."""
-    _export(key="export", data={"format": FORMAT}, width="content")
+def export_button(votes: bool = False) -> None:
+    """A button that saves all conversations of this browser, or the votes in them, to a file."""
+    _export(key=f"export-{votes}", data={"format": FORMAT, "votes": votes}, width="content")
 
 
 def leave_for(address: str) -> None:

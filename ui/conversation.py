@@ -67,6 +67,8 @@ class Message(BaseModel):
     seconds: float | None = None  # from the first token to the last
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    beside: "Message | None" = None  # what a second model answered, to be compared
+    vote: Literal["", "this", "beside", "tie", "neither"] = ""  # which of the two is better
     left_out: int = 0  # the number of oldest messages that did not fit into the prompt
     left_out_tokens: int = 0
 
@@ -87,6 +89,16 @@ class Message(BaseModel):
         return [*parts, {"type": "text", "text": self.as_prompt()}]
 
     @property
+    def chosen(self) -> "Message":
+        """The answer with which the conversation goes on: of two, the better one."""
+        return self.beside if self.beside and self.vote == "beside" else self
+
+    @property
+    def both(self) -> "list[Message]":
+        """The message, and what a second model answered."""
+        return [self, self.beside] if self.beside else [self]
+
+    @property
     def tokens_per_second(self) -> float | None:
         """Decoding speed: the tokens after the first, over the time they took."""
         if not self.seconds or self.completion_tokens < 2:
@@ -98,6 +110,7 @@ class Options(BaseModel):
     """How questions of a conversation are answered; the limits are those of the chat completions API."""
 
     model: str = ""
+    rival: str = ""  # a second model that answers too
     system: str = ""
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None  # None: as the model is served
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -183,7 +196,7 @@ class Conversation(BaseModel):
     def begin_answer(self) -> None:
         """Begin another answer to the last question. An answer with text stays as an earlier version."""
         if self.messages and self.messages[-1].role == "assistant":
-            if self.messages[-1].text:
+            if any(each.text for each in self.messages[-1].both):
                 self._begin_version(len(self.messages) - 1)
             else:
                 self.messages.pop()
@@ -212,8 +225,8 @@ class Conversation(BaseModel):
         for message in self.messages:
             if message.role == "user":
                 prompt.append({"role": "user", "content": message.as_content(pictures)})
-            elif message.text:
-                prompt.append({"role": "assistant", "content": message.text})
+            elif text := message.chosen.text:
+                prompt.append({"role": "assistant", "content": text})
         return prompt
 
     @property
@@ -243,7 +256,7 @@ class Conversation(BaseModel):
         parts = [f"# {self.name}"]
         if self.options.system.strip():
             parts.append(f"> {self.options.system.strip()}".replace("\n", "\n> "))
-        for message in self.messages:
+        for message in (each for turn in self.messages for each in turn.both):
             parts.append("## Question" if message.role == "user" else f"## Answer ({message.model})")
             parts += [f"(Picture: {each.name})" for each in message.attachments if each.picture]
             parts.append(message.as_prompt())

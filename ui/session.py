@@ -2,7 +2,8 @@
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from ui import titles
 from ui.answers import Answer
@@ -108,7 +109,7 @@ class ChatSession:
         self._end_running()
         before = self._snapshot()
         last = self.current.messages[-1]
-        had_text = last.role == "assistant" and bool(last.text)
+        had_text = last.role == "assistant" and any(each.text for each in last.both)
         self.current.begin_answer()
         self._send(temperature=_REGENERATE_TEMPERATURE if had_text and last.ending != "failed" else None)
         self.undoable = self._restore("Answered again.", before) if had_text else None
@@ -132,6 +133,11 @@ class ChatSession:
         self._end_running()
         self.undoable = None
         self.current.show_version(index, number)
+        self.storage.save(self.current)
+
+    def vote(self, index: int, vote: Literal["", "this", "beside", "tie", "neither"]) -> None:
+        """Say which of the two answers at `index` is better; the conversation goes on with that one."""
+        self.current.messages[index].vote = vote
         self.storage.save(self.current)
 
     def delete_turn(self, index: int) -> None:
@@ -317,7 +323,11 @@ class ChatSession:
             user=self.name,
             continue_last=earlier is not None,
         )
-        answer = self.backend.ask(Answer(self.current.id, request, earlier))
+        answer = Answer(self.current.id, request, earlier)
+        if options.rival and not earlier:
+            messages = self.current.prompt(self.backend.sees(options.rival))
+            answer.compare(Answer(self.current.id, replace(request, model=options.rival, messages=messages)))
+        self.backend.ask(answer)
         self.answers[self.current.id] = answer
         self.current.answering = answer.id
         self.storage.save(self.current)
@@ -330,7 +340,7 @@ class ChatSession:
 
     def _keep(self, conversation: Conversation, answer: Answer) -> None:
         message = answer.message.model_copy(deep=True)
-        if not answer.ended:
+        if answer.phase != "ended":
             message.ending = "stopped"
         conversation.answering = ""
         conversation.answered(message)

@@ -34,13 +34,15 @@ body {{
 
 def page(conversation: Conversation) -> str:
     """The conversation as it is shown, without its other versions. No scripts, nothing to load."""
-    models = dict.fromkeys(message.model for message in conversation.messages if message.model)
+    models = dict.fromkeys(
+        message.model for turn in conversation.messages for message in turn.both if message.model
+    )
     about = f"{conversation.updated:%Y-%m-%d}, answers by {', '.join(models) or 'no model'}"
     return _PAGE.format(
         title=html.escape(conversation.name),
         style=(FRONTEND / "style.css").read_text(),
         about=html.escape(about),
-        messages="\n".join(_message(message) for message in conversation.messages),
+        messages="\n".join(_message(each) for turn in conversation.messages for each in turn.both),
     )
 
 

@@ -1,5 +1,6 @@
 """What people do with conversations every day: versions, the list, finding, prompts, comparing."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from playwright.sync_api import Browser, BrowserContext, Locator, expect
 from tests.browser.conftest import Chat
 from tests.browser.service import Service
 from tests.support import ROOT
+from tests.support.waiting import wait_for
 from tests.unit.ui.test_documents import image, pdf
 
 
@@ -252,3 +254,48 @@ def test_pictures_and_pdf_files_are_attached(chat: Chat, service: Service, tmp_p
     shown = chat.messages.first.get_by_role("img", name="photo.png")
     assert shown.evaluate("(image) => image.complete && image.naturalWidth") == 640
     expect(chat.messages.first).to_contain_text("paper.pdf · 0.0 KB · read as PDF")
+
+
+def test_two_models_answer_side_by_side(chat: Chat, service: Service, tmp_path: Path) -> None:
+    service.engines["coder"].set(text="the first answer", itl_ms=20)
+    service.engines["general"].set(text="the second answer " + "word " * 40, itl_ms=20)
+    chat.page.get_by_role("button", name="Compare with another model").click()
+    chat.page.get_by_role("option", name="general").click()
+    expect(chat.page.get_by_role("button", name="Compared with: general")).to_be_visible()
+    chat.ask("Which way?")
+    expect(chat.page.get_by_role("region", name="Answer of general")).to_contain_text("the second answer")
+    expect(chat.page.get_by_role("region", name="Answer of coder")).to_contain_text("the first answer")
+    chat.page.reload()  # both go on
+    better = chat.button("general is better")
+    better.click()
+    expect(better).to_have_attribute("aria-pressed", "true")
+    chat.page.get_by_role("button", name="Stop comparing").click()
+    expect(chat.page.get_by_role("button", name="Compared with: general")).to_have_count(0)
+    chat.ask("And then?")
+    expect(chat.messages).to_have_count(4)
+    expect(chat.messages.last).to_contain_text("tokens/s")
+    assert bodies(service)[-1]["messages"][1]["content"].startswith("the second answer")
+    assert [len(bodies(service)), len(bodies(service, "general"))] == [2, 1]
+    chat.button("Import, export").click()
+    with chat.page.expect_download() as download:
+        chat.button("↓ Export votes").click()
+    (vote,) = json.loads(download.value.path().read_text())["votes"]
+    assert (vote["question"], vote["models"], vote["better"]) == (
+        "Which way?",
+        ["coder", "general"],
+        "general",
+    )
+
+
+def test_stop_ends_both_answers(chat: Chat, service: Service) -> None:
+    chat.page.get_by_role("button", name="Compare with another model").click()
+    chat.page.get_by_role("option", name="general").click()
+    for engine in service.engines.values():
+        engine.set(completion_tokens=5000, itl_ms=20)
+    chat.ask("Tell me everything")
+    for name in ("coder", "general"):
+        expect(chat.page.get_by_role("region", name=f"Answer of {name}")).to_contain_text("error")
+    chat.button("Stop").click()
+    for engine in service.engines.values():
+        wait_for(lambda engine=engine: engine.state()["running"] == 0, "the engine works on", 5)
+    expect(chat.page.get_by_text("Stopped.")).to_have_count(2)

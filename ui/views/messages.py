@@ -36,9 +36,15 @@ def draw(chat: ChatSession) -> None:
             "messages": entries(chat, shown),
             "growing": chat.answer.id if chat.answer else "",
             "model": chat.answer.request.model if chat.answer else "",
+            "beside": _beside(chat),
         },
         on_action_change=act,
     )
+
+
+def _beside(chat: ChatSession) -> dict[str, str] | None:
+    other = chat.answer.beside if chat.answer else None
+    return {"id": other.id, "model": other.request.model} if other else None
 
 
 def _act(chat: ChatSession, action: dict[str, Any]) -> None:
@@ -50,6 +56,8 @@ def _act(chat: ChatSession, action: dict[str, Any]) -> None:
     elif name == "version" and 0 <= index <= len(chat.current.messages):
         if 0 <= (number := int(action["number"])) < chat.current.versions(index).count:
             chat.show_version(index, number)
+    elif name == "vote" and 0 <= index < len(chat.current.messages):
+        chat.vote(index, action["vote"])
     elif name == "retry" and chat.current.messages:
         chat.retry()
     elif name == "continue" and chat.current.messages:
@@ -108,6 +116,17 @@ def _file(attached: Attachment) -> dict[str, str]:
 
 
 def _answer(message: Message, last: bool) -> dict[str, Any]:
+    entry = _one_answer(message, last)
+    if message.beside:
+        other = message.beside
+        entry["beside"] = {"text": other.text, "model": other.model} | _one_answer(other, False)
+        entry["beside"]["actions"] = []
+        entry |= {"model": message.model, "vote": message.vote}
+        entry["actions"] = [each for each in entry["actions"] if each[0] == "retry"]
+    return entry
+
+
+def _one_answer(message: Message, last: bool) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "html": to_html(message.text),
         "reasoning": to_html(message.reasoning),

@@ -13,6 +13,8 @@ from ui.session import ChatSession
 def settle(chat: ChatSession) -> None:
     """Give the open conversation a model if it has none that can be chosen."""
     chosen, offered = chat.current.options, names(chat)
+    if offered and (chosen.rival not in offered or chosen.rival == chosen.model):
+        chosen.rival = ""
     if offered and chosen.model not in offered:
         preferred = chat.storage.preferences.model
         chosen.model = preferred if preferred in offered else offered[0]
@@ -28,7 +30,7 @@ def names(chat: ChatSession) -> list[str]:
 
 def draw(chat: ChatSession) -> None:
     """The picker with the state of every model, kept up to date."""
-    st.session_state.shown_model = chat.current.options.model
+    st.session_state.shown_models = _chosen(chat)
     with fragment_place():
         _picker(chat)
 
@@ -40,22 +42,32 @@ def _picker(chat: ChatSession) -> None:
 
     def act() -> None:
         action = st.session_state["model"].action or {}
-        if action.get("do") == "model" and action.get("name") in names(chat):
-            chat.current.options.model = action["name"]
+        which, name = action.get("do"), action.get("name")
+        if which in ("model", "rival") and (name in names(chat) or (which == "rival" and not name)):
+            setattr(chat.current.options, which, name)
+            settle(chat)
             chat.options_changed()
 
     if chat.backend.readiness is None:
         st.markdown(
             ":red[○] router not reachable", help=f"No answer from {chat.backend.settings.router_url}."
         )
-    model_picker(key="model", data={"models": entries(chat), "model": options.model}, on_action_change=act)
+    model_picker(
+        key="model",
+        data={"models": entries(chat), "model": options.model, "rival": options.rival},
+        on_action_change=act,
+    )
     waiting = bool(chat.current.answering) and not chat.answer
     if waiting:
         chat.resume()
     found = waiting and (chat.answer or not chat.current.answering)
-    chosen = st.session_state.shown_model != options.model
+    chosen = st.session_state.shown_models != _chosen(chat)
     if chosen or found or chat.news:
         st.rerun()
+
+
+def _chosen(chat: ChatSession) -> tuple[str, str]:
+    return chat.current.options.model, chat.current.options.rival
 
 
 def entries(chat: ChatSession) -> list[dict[str, Any]]:

@@ -28,7 +28,7 @@ def draw(chat: ChatSession) -> None:
         _conversations(chat)
         st.space("small")
         if chat.storage.loaded:
-            with st.container(horizontal=True, gap=None):
+            with st.container(horizontal=True, gap="xsmall"):
                 _import(chat)
                 prompts.draw(chat)
                 _preferences(chat)
@@ -70,6 +70,7 @@ def _act(chat: ChatSession, action: dict[str, Any]) -> None:
 def _import(chat: ChatSession) -> None:
     with st.popover("Import, export", icon=":material/swap_vert:", type="tertiary"):
         export_button()
+        export_button(votes=True)
         # A new key after each import empties the uploader, so that nothing is imported twice.
         turn = st.session_state.setdefault("imports", 0)
         file = st.file_uploader(
