@@ -78,7 +78,7 @@ def _entries(given: Any) -> list[Any]:
 
 def _conversation(entry: Any) -> Conversation:
     if not isinstance(entry, dict):
-        raise NotAConversation("An entry is no conversation.")
+        raise NotAConversation("An entry is not a conversation.")
     if "mapping" in entry:
         made = _from_chatgpt(entry)
     elif "chat_messages" in entry:
@@ -88,7 +88,7 @@ def _conversation(entry: Any) -> Conversation:
     elif "messages" in entry or "format" in entry:
         return parse(entry)
     else:
-        raise NotAConversation("An entry is no conversation.")
+        raise NotAConversation("An entry is not a conversation.")
     made.title = " ".join(_title(entry).split())[:200]
     return made
 

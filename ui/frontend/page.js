@@ -23,7 +23,7 @@ function look() {
     offline.textContent = "";
     return;
   }
-  lost ??= setTimeout(() => (offline.textContent = "Connection lost. Reconnecting … Nothing is lost; you can go on reading."), 1000);
+  lost ??= setTimeout(() => (offline.textContent = "Connection lost. Reconnecting … Nothing is lost; you can keep reading."), 1000);
   for (const dialog of document.querySelectorAll('[role="dialog"]')) {
     if (dialog.textContent.includes("Connection error")) dialog.querySelector('button[aria-label="Close"]')?.click();
   }

@@ -415,6 +415,9 @@ export default function (passed) {
     list.dataset.conversation = data.conversation;
   }
   list.setAttribute("aria-label", data.title);
+  const heading = parentElement.querySelector("h1");
+  heading.textContent = data.title;
+  heading.hidden = !data.messages.length && !data.growing;
   const main = scroller();
   const distance = main ? below(main) : 0;
   const before = list.querySelector(".earlier") && drawn.size;

@@ -44,7 +44,7 @@ def _endpoint(chat: ChatSession) -> str:
 
 @st.fragment(run_every=5.0)
 def _live(chat: ChatSession) -> None:
-    st.subheader("Right now", anchor=False)
+    st.header("Right now", anchor=False)
     readiness = chat.backend.readiness
     if readiness is None:
         st.error(
@@ -57,7 +57,7 @@ def _live(chat: ChatSession) -> None:
         st.info("No figures from the router yet.")
     if len(samples) < 2:
         return
-    st.subheader("Last 15 minutes", anchor=False)
+    st.header("Last 15 minutes", anchor=False)
     course = metrics.points(samples)
     for column, (title, unit, value, target) in zip(st.columns(3), _CHARTS, strict=True):
         with column:
@@ -136,7 +136,7 @@ def _models(chat: ChatSession, readiness: Readiness) -> None:
 
 
 def _editors(chat: ChatSession) -> None:
-    st.subheader("In your editor", anchor=False)
+    st.header("In your editor", anchor=False)
     st.markdown("Any tool that speaks the OpenAI API works with this address and the team's key:")
     st.code(_endpoint(chat), language=None)
     shown = st.toggle("Show the key", help="The key is sent to this browser only while this is on.")
@@ -149,7 +149,7 @@ def _editors(chat: ChatSession) -> None:
     tool = found[st.selectbox("Settings for", list(found))]
     ratio = chat.backend.settings.context_ratio
     filled = ide.values(_endpoint(chat).removesuffix("/v1"), key, chat.backend.models, ratio)
-    st.markdown(f"Put this into `{tool.file}`." if tool.file else "Enter this by hand.")
+    st.markdown(f"Put this in `{tool.file}`:" if tool.file else "Enter these values by hand:")
     st.code(tool.settings(filled), language=tool.language)
     st.caption(f"Limitations: {plain(tool.limits)}")
 

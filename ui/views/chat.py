@@ -131,7 +131,7 @@ def _header(chat: ChatSession) -> None:
 
 
 def _welcome(chat: ChatSession) -> None:
-    st.markdown("## What are you working on?", anchors=False)
+    st.markdown("# What are you working on?", anchors=False)
     readiness = chat.backend.readiness
     if readiness:
         described = [
@@ -140,9 +140,13 @@ def _welcome(chat: ChatSession) -> None:
         st.markdown(
             "\n".join(f"- **{plain(each.name)}** for {plain(each.description)}" for each in described)
         )
-    pictures = ", or pictures," if chat.backend.sees(chat.current.options.model) else ""
+    kinds = (
+        "text files, PDFs or pictures"
+        if chat.backend.sees(chat.current.options.model)
+        else "text files or PDFs"
+    )
     st.caption(
-        f"Attach up to {attachments.MAX_FILES} files with text{pictures} with +. "
+        f"Attach up to {attachments.MAX_FILES} {kinds} with +. "
         "Enter sends, Shift+Enter starts a new line, Esc stops an answer."
     )
 

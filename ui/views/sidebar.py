@@ -15,7 +15,7 @@ from ui.views import prompts
 def draw(chat: ChatSession) -> None:
     """The sidebar of the chat page."""
     with st.sidebar:
-        st.markdown("#### :material/forum: Duoserve", anchors=False)
+        st.markdown(":material/forum: **Duoserve**")
         st.button(
             "New chat",
             icon=":material/edit_square:",
@@ -107,8 +107,8 @@ def _preferences(chat: ChatSession) -> None:
             index=["device", "tab"].index(chat.storage.preferences.keep),
             format_func={"device": "In this browser", "tab": "Until this tab is closed"}.__getitem__,
             captions=[
-                "They are stored on this device only. The server sees the open one, and keeps none.",
-                "Nothing is left behind.",
+                "They are stored only on this device. The server sees the open one but stores none.",
+                "Nothing is kept after that.",
             ],
             key="keep",
             on_change=keep,

@@ -169,7 +169,7 @@ def test_what_is_good_is_taken_and_the_rest_named() -> None:
         (b'{"conversations": [{"format": 1, "messages": 3}]}', "damaged (at messages)"),
         (b'{"conversations": [{"format": 1, "id": "../x", "messages": []}]}', "damaged (at id)"),
         (dumped({"conversations": [{"format": FORMAT + 1}]}), "update Duoserve"),
-        (b"[7]", "no conversation"),
+        (b"[7]", "not a conversation"),
         (dumped([CLAUDE | {"chat_messages": []}]), "contains no conversations"),
     ],
 )

@@ -53,7 +53,7 @@ def labels(app: AppTest) -> list[str]:
 def test_an_empty_chat_teaches_what_to_do(app: AppTest) -> None:
     app.run()
     assert not app.exception
-    assert "## What are you working on?" in [text.value for text in app.markdown]
+    assert "# What are you working on?" in [text.value for text in app.markdown]
     assert sum(str(button.key).startswith("try-") for button in app.button) == 3
     assert any("router not reachable" in text.value for text in app.markdown)
 
