@@ -113,7 +113,7 @@ def test_the_list_renames_pins_files_and_deletes(chat: Chat, listed: Locator) ->
     inside = listed.locator("details")
     expect(inside.get_by_text("About pears")).to_be_visible()
     choose(title, "Move to folder")
-    chat.page.get_by_role("menuitem", name="Orchard").click()
+    chat.page.get_by_role("button", name="Orchard", exact=True).click()
     expect(inside.get_by_text(title)).to_be_visible()
     chat.page.reload()
     inside.get_by_text("Orchard").click()

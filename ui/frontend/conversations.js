@@ -72,6 +72,7 @@ function openMenu(button, items) {
   closeMenu();
   if (again) return;
   opener = button;
+  menu.setAttribute("role", "menu");
   busy = true;
   menu.hidden = false;
   button.setAttribute("aria-expanded", "true");
@@ -113,6 +114,8 @@ function chooseFolder(each) {
     ...folders.filter((name) => name !== each.folder).map((name) => [name, () => void move(name)]),
     ...(each.folder ? [[`Out of “${each.folder}”`, () => void move("")]] : []),
   ]);
+  menu.setAttribute("role", "group"); // a menu has no fields
+  for (const button of menu.children) button.removeAttribute("role");
   const form = element("form");
   const name = element("input");
   name.placeholder = "New folder";
@@ -258,10 +261,7 @@ function more(name, items) {
   button.setAttribute("aria-label", `Actions for “${name}”`);
   button.setAttribute("aria-haspopup", "menu");
   button.setAttribute("aria-expanded", "false");
-  button.onclick = (event) => {
-    event.preventDefault(); // does not fold the folder
-    openMenu(button, items());
-  };
+  button.onclick = () => openMenu(button, items());
   return button;
 }
 
@@ -305,12 +305,13 @@ function group(name, members) {
     details.open = !closedFolders().has(name);
     details.ontoggle = () => rememberFolder(name, details.open);
     const summary = element("summary");
-    summary.append(element("span", "name", name), more(name, () => [
+    summary.append(element("span", "name", name));
+    details.append(summary, rows);
+    made.className = "filed";
+    made.append(details, more(name, () => [
       ["Rename folder", () => void rename(summary, name, (folder) => act({ do: "move", ids: idsIn(name), folder }))],
       ["Remove folder, keep its conversations", () => void act({ do: "move", ids: idsIn(name), folder: "" })],
     ]));
-    details.append(summary, rows);
-    made.append(details);
   } else {
     made.append(element("h2", "", name), rows);
   }
