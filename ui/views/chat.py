@@ -58,13 +58,15 @@ def _follow_address(chat: ChatSession) -> None:
     Not whenever it differs from the open one: a run may begin with the address from before a click that it
     does not know of yet.
     """
+    before = st.session_state.get("went")
+    st.session_state.went = went = went_to() or before
     if "address" not in st.session_state:
         wanted = st.query_params.get("c", "")
         st.session_state.address = wanted
         if wanted:
             chat.open(wanted)
-    elif (went := went_to()) and went["number"] != st.session_state.get("went"):
-        st.session_state.went, st.session_state.address = went["number"], went["address"]
+    elif went and went != before:
+        st.session_state.address = went["address"]
         if went["address"]:
             chat.open(went["address"])
         else:
