@@ -287,4 +287,4 @@ class BrowserStorage:
 
 
 def _puts(change: dict[str, Any], conversation_id: str) -> bool:
-    return change["op"] == "put" and change["conversation"]["id"] == conversation_id
+    return bool(change["op"] == "put" and change["conversation"]["id"] == conversation_id)
