@@ -73,7 +73,9 @@ def _live(chat: ChatSession) -> None:
                 st.caption("No requests.")
 
 
-def _chart(rows: list[dict[str, Any]], title: str, unit: str, target: float | None) -> alt.LayerChart:
+def _chart(
+    rows: list[dict[str, Any]], title: str, unit: str, target: float | None
+) -> alt.LayerChart | alt.FacetChart:
     """The course of a figure, and a dashed line at its target."""
     # aria=False on the marks: the chart as a whole has a description, its parts need none.
     line = (
