@@ -34,9 +34,13 @@ def prepare(
         raise ConnectionError(
             f"no service at {target.url} ({error}): start it with ./run up --detach"
         ) from error
-    aliases = tuple(str(model["id"]) for model in served if model["id"] == model.get("root", model["id"]))[:2]
+    aliases = tuple(
+        str(model["id"])
+        for model in served
+        if model["id"] == model.get("root", model["id"]) and model.get("mode", "chat") == "chat"
+    )[:2]
     if not aliases:
-        raise ConnectionError(f"{target.url} serves no model")
+        raise ConnectionError(f"{target.url} serves no model to chat with")
     workload = Workload(suite, aliases, seed, think, any_text=any_text)
     test = LoadTest(target.url, target.key, workload, rate)
     if suite == "soak":

@@ -14,6 +14,7 @@ from mock_engine.answers import plan
 from mock_engine.dialects import DIALECTS
 from mock_engine.dialects.base import Dialect, error_body
 from mock_engine.knobs import Knobs
+from mock_engine.pooling import PATHS, pooled
 from mock_engine.prompts import Json, prompt_tokens
 from mock_engine.state import State
 
@@ -123,7 +124,7 @@ class Connection(asyncio.Protocol):
             self._send_json(200, {"input_tokens": len(prompt_tokens(body))})
         elif (method, path) == ("POST", "/detokenize"):
             self._send_json(200, {"prompt": " ".join(str(token) for token in body.get("tokens", []))})
-        elif method == "POST" and path in DIALECTS:
+        elif method == "POST" and path in (*DIALECTS, *PATHS):
             return await self._generate(path, body)
         else:
             self._send_json(404, {"detail": "Not Found"})
@@ -203,15 +204,24 @@ class Connection(asyncio.Protocol):
                 self._send_json(404, error_body(404, f"The model `{model}` does not exist."))
                 record_state = "finished"
                 return False
-            dialect = DIALECTS[path](plan(body, path, knobs, engine.serial, model))
+            answer: Dialect | Json
+            if path in PATHS:
+                answer = pooled(path, body, knobs.max_model_len, engine.serial, model)
+            else:
+                answer = DIALECTS[path](plan(body, path, knobs, engine.serial, model))
             await engine.acquire(slots)
             held = True
             await engine.progress()
             record["state"], record["started_at"] = "running", time.monotonic()
-            if body.get("stream"):
-                record_state = await self._stream(dialect, knobs, record)
+            if isinstance(answer, dict):
+                await asyncio.sleep(knobs.ttft_ms / 1000)
+                engine.tokens += 1
+                self._send_json(200, answer)
+                record_state = "finished"
+            elif body.get("stream"):
+                record_state = await self._stream(answer, knobs, record)
             else:
-                record_state = await self._whole(dialect, knobs)
+                record_state = await self._whole(answer, knobs)
             return not knobs.keep_alive or record_state == "dropped"
         finally:
             if held:

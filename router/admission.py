@@ -1,13 +1,14 @@
 """Which requests run now, which wait, and which are refused.
 
 Each engine decodes as many answers at once as it has slots; more would slow down everyone's tokens. A request
-takes a slot for each of its answers, and the rest wait in one bounded queue. This is the bookkeeping, without
-tasks; the layer is in `layers/admit.py`.
+takes a slot for each of its answers, and the rest wait in one bounded queue. Requests that index, for which
+nobody waits at a keyboard, have a queue to themselves, so that they take no place in the other. This is the
+bookkeeping, without tasks; the layer is in `layers/admit.py`.
 """
 
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -127,16 +128,31 @@ class _Slots:
         return queue.pop()
 
 
+class _Queue:
+    """The models whose requests share a queue, and when the latest of them gave back their slots."""
+
+    def __init__(self, aliases: Collection[str]) -> None:
+        self.aliases = aliases
+        self.released: deque[float] = deque(maxlen=_RELEASES)
+
+
 class Admission:
-    """The slots of every model, and one queue of `queue_max` places for all of them."""
+    """The slots of every model, and two queues of `queue_max` places: one for the models in `indexing`, and
+    one for all others.
+    """
 
     def __init__(
-        self, slots: Mapping[str, int], queue_max: int, clock: Callable[[], float] = time.monotonic
+        self,
+        slots: Mapping[str, int],
+        queue_max: int,
+        indexing: Collection[str] = (),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._slots = {alias: _Slots(count) for alias, count in slots.items()}
         self._queue_max = queue_max
         self._clock = clock
-        self._released: deque[float] = deque(maxlen=_RELEASES)
+        queues = (_Queue(slots.keys() - indexing), _Queue(slots.keys() & indexing))
+        self._queues = {alias: queue for queue in queues for alias in queue.aliases}
 
     def running(self, alias: str) -> int:
         """Slots of `alias` that are taken."""
@@ -155,9 +171,9 @@ class Admission:
         """Slots of all models that are taken."""
         return sum(slots.running for slots in self._slots.values())
 
-    def all_waiting(self) -> int:
-        """Requests in the queue."""
-        return sum(map(self.waiting, self._slots))
+    def all_waiting(self, alias: str) -> int:
+        """Requests in the queue in which those for `alias` wait."""
+        return sum(map(self.waiting, self._queues[alias].aliases))
 
     def enter(
         self,
@@ -179,7 +195,7 @@ class Admission:
         slots.queue(ticket).add(ticket)
         self._fill(slots)
         if ticket.state == "waiting":
-            if self.all_waiting() > self._queue_max:
+            if self.all_waiting(alias) > self._queue_max:
                 slots.queue(ticket).remove(ticket)
                 raise QueueFull
             ticket.position = self.waiting(alias)
@@ -192,7 +208,7 @@ class Admission:
             slots.queue(ticket).remove(ticket)
         elif ticket.state == "running":
             slots.running -= ticket.sequences
-            self._released.append(self._clock())
+            self._queues[ticket.alias].released.append(self._clock())
         ticket.state = "gone"
         self._fill(slots)
 
@@ -202,12 +218,13 @@ class Admission:
         slots.count = count
         self._fill(slots)
 
-    def drain_seconds(self) -> float:
-        """How long the queue takes to empty at the rate of the latest releases; 0 if unknown."""
-        if len(self._released) < 2:
+    def drain_seconds(self, alias: str) -> float:
+        """How long the queue of `alias` takes to empty at the rate of the latest releases; 0 if unknown."""
+        released = self._queues[alias].released
+        if len(released) < 2:
             return 0.0
-        span = self._clock() - self._released[0]
-        return self.all_waiting() * span / len(self._released)
+        span = self._clock() - released[0]
+        return self.all_waiting(alias) * span / len(released)
 
     def _fill(self, slots: _Slots) -> None:
         while slots.running < slots.count and (ticket := slots.pop(self._clock())):

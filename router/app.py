@@ -34,6 +34,7 @@ from router.litellm.pass_through import PassThrough
 from router.litellm.proxy import load_app
 from router.metrics import Metrics
 from router.models import engine_device, models_list, published_names, read_models
+from router.paths import RERANK
 from router.prefix import read_rules
 from router.progress import Progress
 from router.quarantine import Quarantine
@@ -114,7 +115,10 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
     quarantine = Quarantine(readiness)
     tokenizer = Tokenizer()
     fit_prompt = FitPrompt(models, tokenizer, settings.context_ratio, settings.truncate)
-    admission = Admission({alias: model.slots for alias, model in models.items()}, settings.queue_max)
+    indexing = {alias for alias, model in models.items() if model.serves(RERANK)}
+    admission = Admission(
+        {alias: model.slots for alias, model in models.items()}, settings.queue_max, indexing
+    )
     log = RequestLog(settings.log_folder, settings.log_days, settings.log_total_gb * 1e9)
     metrics = Metrics(admission, readiness, replicas, settings.log_folder)
     # Only now: importing LiteLLM takes seconds, and bad settings should be reported at once.
@@ -160,7 +164,7 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
             Steps,
             partial(check_parameters, tolerated=tolerated, max_n=settings.max_n, max_stop=max_stop),
             check_structured,
-            partial(resolve_model, names=names),
+            partial(resolve_model, names=names, models=models),
             partial(fall_back, readiness=readiness, fallbacks=config.fallbacks),
             partial(adapt_request, models=models),
             quarantine.refuse,

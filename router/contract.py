@@ -11,6 +11,7 @@ import yaml
 from pydantic.json_schema import models_json_schema
 
 from router import paths
+from router.models import MODES
 from router.schemas import BY_PATH
 from router.settings import ROOT
 
@@ -24,6 +25,8 @@ _SUMMARIES = {
     paths.MESSAGES: "Message (Anthropic).",
     paths.INPUT_TOKENS: "Count the tokens of a response's prompt (OpenAI).",
     paths.COUNT_TOKENS: "Count the tokens of a message's prompt (Anthropic).",
+    paths.EMBEDDINGS: "Embeddings (OpenAI). Needs a model for them; see `mode` in /v1/models.",
+    paths.RERANK: "Order documents by relevance (Cohere, Jina); also as /rerank and /v2/rerank.",
 }
 _REFUSALS = {
     "400": "The request is not valid; see `param`. `context_length_exceeded`: the prompt is too long.",
@@ -117,7 +120,7 @@ _EVENT: Json = {
 }
 _MODEL: Json = {
     "type": "object",
-    "required": ["id", "object", "owned_by", "root", "max_model_len", "fill_in_the_middle"],
+    "required": ["id", "object", "owned_by", "root", "mode", "max_model_len", "fill_in_the_middle"],
     "properties": {
         "id": {"type": "string"},
         "object": {"const": "model"},
@@ -127,6 +130,14 @@ _MODEL: Json = {
         "created_at": {"type": "string", "format": "date-time"},
         "owned_by": {"const": "duoserve"},
         "root": {"type": "string", "description": "The model of config/litellm.yaml that it stands for."},
+        "mode": {
+            "enum": list(MODES),
+            "description": "What it is for: LiteLLM's `mode`. `completion` is for autocompletion.",
+        },
+        "output_vector_size": {
+            "type": ["integer", "null"],
+            "description": "How many numbers an embedding has, if the engine's file says so.",
+        },
         "max_model_len": {"type": "integer", "description": "Context length in tokens."},
         "fill_in_the_middle": {
             "type": "boolean",
@@ -266,7 +277,7 @@ def _description(title: str, description: str, operations: Json, components: Jso
 def _inference(path: str, model: str) -> Json:
     error = _ANTHROPIC_ERROR if path in paths.ANTHROPIC else _OPENAI_ERROR
     answer: Json = _json("The engine's answer.", {"type": "object"})
-    if path not in paths.COUNTING:
+    if path not in (*paths.COUNTING, *paths.POOLING):
         answer["content"]["text/event-stream"] = {"schema": _EVENT}
     answer["headers"] = {
         name: {"description": text, "schema": {"type": kind}} for name, (kind, text) in _HEADERS.items()

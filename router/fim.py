@@ -16,8 +16,9 @@ class Family:
 
     name: str
     models: tuple[str, ...]  # parts of model names, in lower case
-    template: str  # with {prefix} and {suffix}
+    template: str  # with {prefix} and {suffix}; empty where editors write all prompts themselves
     stop: tuple[str, ...]
+    marks: tuple[str, ...] = ()  # special tokens by which such a prompt is known
 
     def render(self, prefix: str, suffix: str) -> str:
         """The model's prompt. Braces in `prefix` and `suffix` have no special meaning."""
@@ -30,9 +31,15 @@ class Family:
         return "{suffix}" not in self.template
 
     @property
+    def predicts_edits(self) -> bool:
+        """Whether the model was trained for next-edit prediction, and takes no `suffix`."""
+        return not self.template
+
+    @property
     def tokens(self) -> list[str]:
-        """The special tokens in the template."""
-        return [part.strip() for part in self._parts if part.strip() not in ("", "{prefix}", "{suffix}")]
+        """The special tokens of its prompts."""
+        parts = (part.strip() for part in self._parts)
+        return [*(part for part in parts if part not in ("", "{prefix}", "{suffix}")), *self.marks]
 
     @property
     def _parts(self) -> list[str]:
@@ -47,7 +54,13 @@ def read_families(path: Path) -> list[Family]:
     """
     try:
         return [
-            Family(name, tuple(entry["models"]), entry["template"], tuple(entry["stop"]))
+            Family(
+                name,
+                tuple(entry["models"]),
+                "" if "tokens" in entry else entry["template"],
+                tuple(entry["stop"]),
+                tuple(entry.get("tokens", ())),
+            )
             for name, entry in yaml.safe_load(path.read_text()).items()
         ]
     except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import yaml
 from dotenv import dotenv_values
@@ -12,9 +12,14 @@ from dotenv import dotenv_values
 from router.errors import BadSettings
 from router.fim import Family, family_of
 from router.litellm.config import Config, Entry, check_engine, urls_of
+from router.paths import EMBEDDINGS, RERANK
 from router.settings import ROOT, Settings
 
 NAME = re.compile(r"[\w.-]+")
+# LiteLLM's words for what a model is for. Here `completion` is for autocompletion: it goes before all else.
+Mode = Literal["chat", "completion", "embedding", "rerank"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+_GENERATING: tuple[Mode, ...] = ("chat", "completion")
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,8 @@ class Model:
     reasons: bool = False  # has a reasoning parser, and so takes a budget for reasoning
     engine: str = ""  # its file in the profile, and the name under which its engines serve it
     description: str = ""  # what it is good for, in words for people
+    mode: Mode = "chat"
+    vector_size: int | None = None  # of a model for embeddings, if its file says what `dimensions` it has
     sees: bool = False  # takes pictures
 
     @property
@@ -57,6 +64,12 @@ class Model:
     def fills_in_the_middle(self) -> bool:
         """Whether the model uses the `suffix` of a completion."""
         return self.family is not None and not self.family.ignores_suffix
+
+    def serves(self, path: str) -> bool:
+        """Whether its engines have the API at `path`. Those for embeddings also compare by them."""
+        if path == EMBEDDINGS:
+            return self.mode == "embedding"
+        return (self.mode in _GENERATING) == (path != RERANK)
 
 
 def read_models(settings: Settings, config: Config, families: Sequence[Family]) -> dict[str, Model]:
@@ -82,13 +95,20 @@ def read_models(settings: Settings, config: Config, families: Sequence[Family]) 
                     "name for a model goes into router_settings.model_group_alias"
                 )
             taken[engine, url] = entry.name
-        model = models.get(entry.name) or _model(entry, engine, _read(path), families)
+        model = models.get(entry.name) or _model(entry, engine, _read(path), families, config.path)
         if model.engine != engine:
             raise BadSettings(
                 f"{config.path}: the entries of {entry.name} name {model.engine} and {engine}; the engines "
                 "of one model share one file of the profile"
             )
         models[entry.name] = replace(model, urls=(*model.urls, *urls))
+    for name, others in config.fallbacks.items():
+        for other in others:
+            if models[name].mode not in _GENERATING or models[other].mode not in _GENERATING:
+                raise BadSettings(
+                    f"{config.path}: router_settings.fallbacks: {other} cannot answer for {name}; only models"
+                    " that generate text can, as the vectors of two models cannot be compared"
+                )
     return models
 
 
@@ -108,7 +128,9 @@ def _engine_of(entry: Entry, profile: Path, path: Path) -> tuple[str, Path]:
     return name, file
 
 
-def _model(entry: Entry, engine: str, values: Mapping[str, Any], families: Sequence[Family]) -> Model:
+def _model(
+    entry: Entry, engine: str, values: Mapping[str, Any], families: Sequence[Family], path: Path
+) -> Model:
     return Model(
         entry.name,
         (),
@@ -120,8 +142,32 @@ def _model(entry: Entry, engine: str, values: Mapping[str, Any], families: Seque
         reasons=bool(values.get("reasoning-parser") or values.get("reasoning-config")),
         engine=engine,
         description=str(entry.info.get("description", "")),
+        mode=_mode(entry, values, path),
+        vector_size=max(_dimensions(values), default=None),
         sees=entry.info.get("supports_vision") is True,
     )
+
+
+def _dimensions(values: Mapping[str, Any]) -> list[int]:
+    """The sizes of vectors that an engine's file allows, where it does."""
+    overrides = values.get("hf-overrides")
+    found = overrides.get("matryoshka_dimensions") if isinstance(overrides, dict) else None
+    return [size for size in found if isinstance(size, int)] if isinstance(found, list) else []
+
+
+def _mode(entry: Entry, values: Mapping[str, Any], path: Path) -> Mode:
+    """What the entry says its model is for, which its engine's runner must be able to do."""
+    pooling = values.get("runner") == "pooling"
+    able = [mode for mode in MODES if (mode in _GENERATING) != pooling]
+    mode = entry.info.get("mode", able[0])
+    if mode not in able:
+        runner = "runs with runner: pooling" if pooling else "has no runner: pooling"
+        raise BadSettings(
+            f"{path}: model_list: {entry.name}: model_info.mode must be {' or '.join(able)}, not {mode}, as "
+            f"its engine {runner}"
+        )
+    chosen: Mode = mode
+    return chosen
 
 
 def engine_device(settings: Settings) -> str:
@@ -166,9 +212,9 @@ def models_list(
     names: Mapping[str, str], models: Mapping[str, Model], hidden: Container[str] = ()
 ) -> dict[str, Any]:
     """The response of /v1/models: OpenAI's and Anthropic's fields (`display_name` is the model's real name),
-    vLLM's `root` and `max_model_len` (the context length in tokens), `fill_in_the_middle`: whether the model
-    uses the `suffix` of a completion, `description`, and LiteLLM's `supports_vision`: whether it takes
-    pictures. Names in `hidden` are left out.
+    vLLM's `root` and `max_model_len` (the context length in tokens), LiteLLM's `mode`, `output_vector_size`
+    and `supports_vision` (whether it takes pictures), `fill_in_the_middle`: whether the model uses the
+    `suffix` of a completion, and `description`. Names in `hidden` are left out.
     """
     listed = {name: alias for name, alias in names.items() if name not in hidden}
     ids = list(listed)
@@ -187,6 +233,8 @@ def models_list(
                 "created": 0,
                 "owned_by": "duoserve",
                 "root": alias,
+                "mode": models[alias].mode,
+                "output_vector_size": models[alias].vector_size,
                 "max_model_len": models[alias].window,
                 "fill_in_the_middle": models[alias].fills_in_the_middle,
                 "description": models[alias].description,

@@ -6,6 +6,8 @@ RESPONSES = "/v1/responses"
 MESSAGES = "/v1/messages"
 COUNT_TOKENS = "/v1/messages/count_tokens"
 INPUT_TOKENS = "/v1/responses/input_tokens"
+EMBEDDINGS = "/v1/embeddings"
+RERANK = "/v1/rerank"
 MODELS = "/v1/models"
 HEALTH = "/health"
 READY = "/ready"
@@ -19,6 +21,8 @@ SERVED = {
     INPUT_TOKENS: "POST",
     MESSAGES: "POST",
     COUNT_TOKENS: "POST",
+    EMBEDDINGS: "POST",
+    RERANK: "POST",
     MODELS: "GET",
     HEALTH: "GET",
     READY: "GET",
@@ -28,6 +32,8 @@ OPEN = (HEALTH, READY)  # no key needed
 INFERENCE = tuple(path for path, method in SERVED.items() if method == "POST")
 ANTHROPIC = (MESSAGES, COUNT_TOKENS)
 COUNTING = (COUNT_TOKENS, INPUT_TOKENS)  # nothing is generated: no slot, no stream
+POOLING = (EMBEDDINGS, RERANK)  # of vLLM's pooling runner: nothing is generated, no stream
+_ALSO = {"/v2/rerank": RERANK}  # the same, to Cohere's clients
 
 
 def method_of(path: str) -> str | None:
@@ -40,6 +46,8 @@ def canonical(path: str) -> str:
     shorter = path.removesuffix("/")
     if method_of(shorter):
         return shorter
+    if shorter in _ALSO:
+        return _ALSO[shorter]
     for meant in (shorter.removeprefix("/v1"), f"/v1{shorter}"):
         if meant.startswith("/v1/") and method_of(meant):
             return meant

@@ -15,12 +15,13 @@ import re
 import time
 from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import aiohttp
 
 from router.background import background
-from router.models import Model, Replica
-from router.paths import COMPLETIONS
+from router.models import Mode, Model, Replica
+from router.paths import COMPLETIONS, EMBEDDINGS, RERANK
 from router.readiness import Readiness
 from router.replicas import Replicas
 
@@ -30,6 +31,14 @@ _CHECKS = 10  # in the time after which an engine hangs
 _TIMEOUT_SECONDS = 10.0
 _MOVING = re.compile(r"^vllm:(?:prompt_tokens_total|generation_tokens_total|kv_cache_usage_perc)\{.*", re.M)
 _STEP = re.compile(r"^vllm:inter_token_latency_seconds_(sum|count)\{[^}]*\} (\S+)", re.M)
+# The least that an engine can be asked, by what its model is for.
+_TOKEN = (COMPLETIONS, {"prompt": "a", "max_tokens": 1})
+_LEAST: dict[Mode, tuple[str, dict[str, Any]]] = {
+    "chat": _TOKEN,
+    "completion": _TOKEN,
+    "embedding": (EMBEDDINGS, {"input": "a"}),
+    "rerank": (RERANK, {"query": "a", "documents": ["a"]}),
+}
 _log = logging.getLogger(__name__)
 
 
@@ -39,6 +48,7 @@ class Progress:
     def __init__(
         self, models: Mapping[str, Model], readiness: Readiness, replicas: Replicas, stall: float
     ) -> None:
+        self._models = models
         self._replicas_of_all = [replica for model in models.values() for replica in model.replicas]
         self._readiness = readiness
         self._replicas = replicas
@@ -86,9 +96,10 @@ class Progress:
             return await response.text()
 
     async def _ask_for_a_token(self, replica: Replica) -> None:
-        body = {"model": replica.served, "prompt": "a", "max_tokens": 1}
+        path, body = _LEAST[self._models[replica.alias].mode]
+        body = {"model": replica.served, **body}
         try:
-            async with self._session.post(replica.url + COMPLETIONS, json=body, raise_for_status=True):
+            async with self._session.post(replica.url + path, json=body, raise_for_status=True):
                 pass
         except aiohttp.ClientConnectorError:
             pass  # it ended, and will be ready when it has loaded

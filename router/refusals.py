@@ -30,11 +30,25 @@ _ABOUT = (
         ("structured_outputs", "response_format", "text", "output_config", "tools"),
     ),
     (re.compile(r"multimodal|content part|conversation"), ("messages", "input")),
-    (re.compile(r"prompt|Token id"), ("prompt",)),
+    (re.compile(r"[Mm]atryoshka"), ("dimensions",)),
+    (re.compile(r"prompt|Token id"), ("prompt", "input")),
     (re.compile(r"tools? "), ("tool_choice",)),
 )
 _REWORDED = (
     (re.compile(r"(\S+) is not a multimodal model"), r"the model '\1' reads text only"),
+    # Clients that see "not supported" and the parameter's name go on without it.
+    (
+        re.compile(r".*only supports Matryoshka dimensions \[(\d+)\], got.*"),
+        r"not supported: the vectors of this model have \1 numbers",
+    ),
+    (
+        re.compile(r".*only supports Matryoshka dimensions \[(.+)\], got.*"),
+        r"not supported: the vectors of this model have one of \1 numbers",
+    ),
+    (
+        re.compile(r".*does not support [Mm]atryoshka representation.*"),
+        "not supported: the vectors of this model have one size",
+    ),
     (re.compile(r"Cannot apply chat template to an empty conversation\..*"), "there is no text in it"),
 )
 _LONGEST_MESSAGE = 500

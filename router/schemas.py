@@ -166,6 +166,51 @@ class Completion(_Sampled):
     echo: bool | None = None
 
 
+# Lists stop at their first fault: one may hold a hundred thousand tokens.
+_TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, fail_fast=True)]
+
+
+class _Pooled(_OpenAI):
+    """What embeddings and reranking have in common: vLLM's pooling runner."""
+
+    stream: Literal[False] | None = None
+    truncate_prompt_tokens: Annotated[int, Field(ge=-1, le=10_000_000)] | None = None
+    truncation_side: Literal["left", "right"] | None = None
+
+
+class Embeddings(_Pooled):
+    """Body of /v1/embeddings."""
+
+    input: (
+        str
+        | Annotated[list[str], Field(min_length=1, fail_fast=True)]
+        | _TokenIds
+        | Annotated[list[_TokenIds], Field(min_length=1, fail_fast=True)]
+    ) = Field(description="A text, several, or their tokens. At most 2,048 texts.")
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Annotated[int, Field(ge=1, le=65536)] | None = Field(
+        default=None, description="Only what the model was trained for; see the engine's hf-overrides."
+    )
+    # vLLM's
+    add_special_tokens: bool | None = None
+    use_activation: bool | None = Field(default=None, description="Whether vectors have the length 1.")
+
+
+class Rerank(_Pooled):
+    """Body of /v1/rerank, as Cohere, Jina and vLLM have it."""
+
+    query: str
+    documents: Annotated[list[str | Json], Field(min_length=1, fail_fast=True)] = Field(
+        description="Texts, or objects with a `text`. At most 2,048."
+    )
+    top_n: Annotated[int, Field(ge=0, le=10_000)] | None = None
+    max_tokens_per_doc: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
+    # vLLM's
+    max_tokens_per_query: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
+    instruction: Annotated[str, Field(max_length=4096)] | None = None
+    use_activation: bool | None = None
+
+
 class InputTokens(_OpenAI):
     """Body of /v1/responses/input_tokens."""
 
@@ -246,4 +291,6 @@ BY_PATH: dict[str, type[Parameters]] = {
     paths.INPUT_TOKENS: InputTokens,
     paths.MESSAGES: Messages,
     paths.COUNT_TOKENS: CountTokens,
+    paths.EMBEDDINGS: Embeddings,
+    paths.RERANK: Rerank,
 }

@@ -17,8 +17,9 @@ _STACK = pytest.StashKey[Stack]()
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Stack]:
-    """The real service, both engines ready: started once for all tests that only use it."""
+    """The real service, three engines ready: started once for all tests that only use it."""
     stack = Stack(tmp_path_factory.mktemp("stack"))
+    stack.add_embedding()
     request.config.stash[_STACK] = stack
     try:
         up = stack.run("up", "--detach")

@@ -86,6 +86,12 @@ class Backend:
         self._loop.call_soon_threadsafe(self._abandon, answer)
 
     @property
+    def chat_models(self) -> list[str]:
+        """The models to chat with, whatever their state; none while the router does not answer."""
+        others = {model.name for model in self.models if model.mode != "chat"}
+        return [name for name in self.readiness.models if name not in others] if self.readiness else []
+
+    @property
     def windows(self) -> dict[str, int]:
         """Context window of every model, in tokens, where the router knows it."""
         return {model.name: model.window for model in self.models if model.window}

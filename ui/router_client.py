@@ -41,8 +41,9 @@ class ListedModel:
     root: str  # the alias or model that the name stands for
     window: int  # context window in tokens; 0: unknown
     description: str = ""  # what it is good for
+    mode: str = "chat"  # what it is for: chat, completion, embedding or rerank
+    vector_size: int = 0  # numbers in an embedding; 0: unknown
     real: str = ""  # the model behind it, as its makers call it
-    mode: str = "chat"  # LiteLLM's word for what it does
     sees: bool = False  # takes pictures
     remote: str = ""  # the provider that answers, if that is not this service
 
@@ -136,8 +137,9 @@ class RouterClient:
                 str(each.get("root", each["id"])),
                 int(each.get("max_model_len") or 0),
                 description=str(each.get("description") or ""),
-                real=str(each.get("display_name") or ""),
                 mode=str(each.get("mode") or "chat"),
+                vector_size=int(each.get("output_vector_size") or 0),
+                real=str(each.get("display_name") or ""),
                 sees=bool(each.get("supports_vision")),
                 remote=str(each.get("owned_by") or "") if each.get("remote") else "",
             )

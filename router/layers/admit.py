@@ -41,7 +41,7 @@ class Admit:
                 exchange.sequences,
             )
         except QueueFull:
-            raise self._refusal("The queue is full", "queue_full") from None
+            raise self._refusal(exchange.alias, "The queue is full", "queue_full") from None
         try:
             if not slot.is_set():
                 await self._wait(exchange.alias, slot)
@@ -69,14 +69,14 @@ class Admit:
             raise not_ready(alias, status)
         if not slot.is_set():
             raise self._refusal(
-                f"No slot became free within {self._max_wait:g} s (MAX_WAIT)", "queue_timeout"
+                alias, f"No slot became free within {self._max_wait:g} s (MAX_WAIT)", "queue_timeout"
             )
 
-    def _refusal(self, cause: str, reason: str) -> ApiError:
-        seconds = math.ceil(min(max(self._admission.drain_seconds(), 1.0), max(self._max_wait, 1.0)))
+    def _refusal(self, alias: str, cause: str, reason: str) -> ApiError:
+        seconds = math.ceil(min(max(self._admission.drain_seconds(alias), 1.0), max(self._max_wait, 1.0)))
         return ApiError(
             429,
-            f"{cause}: every slot is busy and {self._admission.all_waiting()} requests are waiting. "
+            f"{cause}: every slot is busy and {self._admission.all_waiting(alias)} requests are waiting. "
             f"Try again in {seconds} s.",
             reason=reason,
             kind="rate_limit_error",

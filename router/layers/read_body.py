@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from router.errors import ApiError
 from router.exchange import Exchange
+from router.paths import POOLING
 
 # What zlib calls the formats that HTTP calls gzip and deflate, whichever a body has.
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
@@ -21,6 +22,8 @@ _LEVELS_AROUND = 14
 # whose oldest turns will be left out may be several times too long.
 _BYTES_PER_TOKEN = 64
 _LEAST_BYTES = 1_000_000
+# Texts that are indexed together are many, and short. OpenAI takes 300,000 tokens of them in a request.
+_BATCH_BYTES = 2_000_000
 _MOST_LEVELS = 240
 
 
@@ -44,22 +47,29 @@ class ReadBody:
         announced = exchange.request_headers.get("content-length", "")
         if announced.isdigit() and int(announced) > self._max_bytes:
             raise self._too_large()
-        if announced.isdigit() and int(announced) > self._most_bytes:
-            raise self._too_long(f"{int(announced) / 1e6:.1f} MB")
+        if announced.isdigit():
+            self._check_size(int(announced), exchange.path)
         encoding = exchange.request_headers.get("content-encoding", "identity").strip().lower()
         if encoding not in (*_ENCODINGS, "identity", ""):
             raise _unknown_encoding(encoding)
         raw = await self._read(receive)
         if encoding in _ENCODINGS:
             raw = await asyncio.to_thread(self._decompressed, raw)
-        if len(raw) > self._most_bytes:
-            raise self._too_long(f"{len(raw) / 1e6:.1f} MB")
+        self._check_size(len(raw), exchange.path)
         exchange.body = _parsed(raw)
-        for name in ("messages", "input", "prompt"):
+        for name in () if exchange.path in POOLING else ("messages", "input", "prompt"):
             # A message has at least one token, and so has each entry of the others.
             if isinstance(entries := exchange.body.get(name), list) and len(entries) > self._window:
                 raise self._too_long(f"{len(entries)} entries", name)
         await self._app(scope, receive, send)
+
+    def _check_size(self, size: int, path: str) -> None:
+        """The size for which the body is refused before any work on it."""
+        if path in POOLING:
+            if size > _BATCH_BYTES:
+                raise _batch_too_large()
+        elif size > self._most_bytes:
+            raise self._too_long(f"{size / 1e6:.1f} MB")
 
     async def _read(self, receive: Receive) -> bytes:
         parts, size = [], 0
@@ -105,6 +115,16 @@ class ReadBody:
             code="request_too_large",
             headers={"connection": "close"},
         )
+
+
+def _batch_too_large() -> ApiError:
+    return ApiError(
+        413,
+        f"The texts are more than {_BATCH_BYTES / 1e6:g} MB. Send fewer in one request.",
+        reason="too_large",
+        code="request_too_large",
+        headers={"connection": "close"},
+    )
 
 
 def _parsed(raw: bytes) -> dict[str, Any]:

@@ -9,12 +9,22 @@ from router.errors import invalid
 from router.exchange import Exchange
 from router.json_schema import relaxed
 from router.models import Model
-from router.paths import CHAT, COMPLETIONS, COUNT_TOKENS, INPUT_TOKENS, MESSAGES, RESPONSES
+from router.paths import (
+    CHAT,
+    COMPLETIONS,
+    COUNT_TOKENS,
+    EMBEDDINGS,
+    INPUT_TOKENS,
+    MESSAGES,
+    RERANK,
+    RESPONSES,
+)
 
 Json = dict[str, Any]
 # vLLM decodes greedily below 0.01, and refuses to give several choices then.
 _NEARLY_GREEDY = 0.01
 _OPENAI_TEMPERATURE = 1.0
+_MOST_TEXTS = 2048  # of a request to OpenAI's embeddings
 # The Responses API's tools that become functions for the model; the others run at OpenAI.
 _OUR_TOOLS = ("function", "custom", "namespace")
 # Blocks of tools that ran at Anthropic, in a conversation that began there.
@@ -259,6 +269,32 @@ def _sequences(exchange: Exchange, model: Model) -> None:
         )
 
 
+def _inputs(exchange: Exchange, model: Model) -> None:
+    """Texts take slots as prompts do. One alone is most likely a search, for which somebody waits."""
+    texts = exchange.body["input"]
+    one = isinstance(texts, str) or isinstance(texts[0], int)
+    _pooled(exchange, model, "input", 1 if one else len(texts))
+
+
+def _documents(exchange: Exchange, model: Model) -> None:
+    """Documents as texts, each of which takes a slot."""
+    body = exchange.body
+    texts = [text if isinstance(text, str) else text.get("text") for text in body["documents"]]
+    if not all(isinstance(text, str) for text in texts):
+        raise invalid("documents", "has one without a text: send texts, or objects with a 'text'")
+    body["documents"] = texts
+    _pooled(exchange, model, "documents", len(body["documents"]))
+    exchange.urgent = True  # part of a search
+
+
+def _pooled(exchange: Exchange, model: Model, param: str, texts: int) -> None:
+    if texts > _MOST_TEXTS:
+        raise invalid(param, f"has {texts:,} texts; at most {_MOST_TEXTS:,} are allowed in one request")
+    # The engine reads more than it has slots for in turn: no token of an answer is late for that.
+    exchange.sequences = min(texts, model.slots)
+    exchange.urgent = texts == 1
+
+
 def _logprobs(exchange: Exchange, _: Model) -> None:
     """0 and 1 for false and true in chat, and the reverse in completions."""
     if "logprobs" in exchange.body:
@@ -372,4 +408,6 @@ _BY_PATH: dict[str, tuple[Adaptation, ...]] = {
     INPUT_TOKENS: (_items, _allowed_tools, _tools),
     MESSAGES: (_output_format, _blocks, _tools, *_COMMON),
     COUNT_TOKENS: (_output_format, _blocks, _tools, _thinking),
+    EMBEDDINGS: (_inputs,),
+    RERANK: (_documents,),
 }

@@ -22,6 +22,8 @@ _APIS = {
     "input_tokens": paths.INPUT_TOKENS,
     "messages": paths.MESSAGES,
     "count_tokens": paths.COUNT_TOKENS,
+    "embeddings": paths.EMBEDDINGS,
+    "rerank": paths.RERANK,
 }
 
 

@@ -10,7 +10,7 @@ from router.context import RESULTS, fit, most_tokens, too_long
 from router.exchange import Exchange
 from router.fim import Family
 from router.models import Model
-from router.paths import COMPLETIONS, COUNTING, INPUT_TOKENS, MESSAGES, RESPONSES
+from router.paths import COMPLETIONS, COUNTING, EMBEDDINGS, INPUT_TOKENS, MESSAGES, POOLING, RESPONSES
 from router.tokenizer import Tokenizer
 
 Json = dict[str, Any]
@@ -40,7 +40,9 @@ class FitPrompt:
         self._truncate = truncate
 
     async def __call__(self, exchange: Exchange) -> None:
-        if exchange.path not in COUNTING:
+        if exchange.path in POOLING:
+            self._fit_texts(exchange)
+        elif exchange.path not in COUNTING:
             await self._fit(exchange)
             fit_thinking(exchange)
         if exchange.truncated_tokens:
@@ -50,6 +52,18 @@ class FitPrompt:
     async def input_tokens(self, exchange: Exchange) -> int:
         """Tokens of the prompt of a request to the Responses API."""
         return await self._counter(exchange)(_items(exchange.body["input"]))
+
+    def _fit_texts(self, exchange: Exchange) -> None:
+        """Have the engine cut texts that may be too long; it refuses the whole batch otherwise."""
+        body, window = exchange.body, self._models[exchange.alias].window
+        if exchange.path == EMBEDDINGS:
+            texts = [body["input"]] if _is_one(body["input"]) else body["input"]
+            longest = max(map(_most_tokens_of, texts))
+        else:
+            longest = _most_tokens_of(body["query"]) + max(map(_most_tokens_of, body["documents"]))
+        if self._truncate and longest > window and "truncate_prompt_tokens" not in body:
+            body["truncate_prompt_tokens"] = window
+            exchange.note_set("truncate_prompt_tokens", window)
 
     async def _fit(self, exchange: Exchange) -> None:
         body, window = exchange.body, self._models[exchange.alias].window
@@ -159,6 +173,16 @@ def first_part(text: str, share: float) -> str:
     end = int(len(text) * max(share, 0))
     line = text.rfind("\n", 0, end) + 1
     return text[: line or end]
+
+
+def _is_one(text: Any) -> bool:
+    """Whether an `input` for embeddings is one text, as such or as its tokens."""
+    return isinstance(text, str) or isinstance(text[0], int)
+
+
+def _most_tokens_of(text: str | list[int]) -> int:
+    """A bound: no token has less than a byte. The two are those that mark the start and the end."""
+    return len(text) if isinstance(text, list) else len(text.encode()) + 2
 
 
 def _most(exchange: Exchange) -> int:

@@ -3,22 +3,28 @@
 import difflib
 from collections.abc import Mapping
 
-from router.errors import ApiError
+from router.errors import ApiError, invalid
 from router.exchange import Exchange
+from router.models import Model
 from router.paths import MODELS
 
 # What LiteLLM's clients put before a model's name to say which API it has.
 _PROVIDERS = ("openai", "anthropic", "hosted_vllm", "litellm_proxy", "text-completion-openai")
 
 
-def resolve_model(exchange: Exchange, *, names: Mapping[str, str]) -> None:
+def resolve_model(exchange: Exchange, *, names: Mapping[str, str], models: Mapping[str, Model]) -> None:
     """Sets `alias` and the body's `model`, which is the alias for the engine. Without a name the first of
-    `names` (name: alias) is meant.
+    `models` that serves the path is meant.
 
     Raises:
-        ApiError: 404; as `find_alias`.
+        ApiError: 404; as `find_alias`. 400; the model is not for this path.
     """
-    exchange.alias = find_alias(exchange.body.get("model") or next(iter(names)), names)
+    able = [alias for alias, model in models.items() if model.serves(exchange.path)]
+    name = exchange.body.get("model") or (able or list(models))[0]
+    exchange.alias = find_alias(name, names)
+    if exchange.alias not in able:
+        others = f"use {' or '.join(map(repr, able))}" if able else "no model here does"
+        raise invalid("model", f"is {exchange.alias!r}, which does not serve {exchange.path}; {others}")
     exchange.body["model"] = exchange.alias
 
 

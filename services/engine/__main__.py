@@ -2,7 +2,8 @@
 
 `python -m services.engine --config FILE OPTIONS`: the options are vLLM's. What precision.py chose is put
 before and after them, and the process becomes vLLM. For the embedded model that includes one of its two kinds
-of weights; any other model has only its own, and is computed in the same type.
+of weights; any other model has only its own, and is computed in the same type. A model
+for embeddings is served as its file says.
 """
 
 import argparse
@@ -21,6 +22,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("--config", type=Path, required=True)
     values: dict[str, Any] = yaml.safe_load(parser.parse_known_args()[0].config.read_text())
+    vllm = str(Path(sys.executable).with_name("vllm"))
+    if values.get("runner") == "pooling":
+        os.execv(vllm, [vllm, "serve", *sys.argv[1:]])  # noqa: S606 - no shell
     try:
         variant, figures = precision.choose(lambda line: print(line, flush=True))
     except precision.UnknownPrecisionError as error:
@@ -29,7 +33,6 @@ def main() -> int:
     except (precision.MeasuringError, OSError) as error:
         print(f"duoserve: cannot measure this CPU: {error}", file=sys.stderr)
         return 1
-    vllm = str(Path(sys.executable).with_name("vllm"))
     if values["model"] in {str(embedded_model.folder(weights)) for weights in embedded_model.SHA256}:
         print(f"duoserve: precision {variant.name}: {figures}", flush=True)
         command = [vllm, "serve", variant.model, *sys.argv[1:], *variant.arguments]

@@ -99,6 +99,11 @@ BY_NAME = {
             cpu_torch=True,
         ),
         Environment("engine-cuda", "services/engine/requirements-cuda.in"),
+        Environment(
+            "embedding",
+            "services/engine/requirements-embedding.in",
+            overrides="services/engine/overrides.txt",
+        ),
         Environment("aider", "tests/clients/aider.in"),
         Environment("docs", "docs/requirements.in"),
     )

@@ -18,12 +18,15 @@ _ENGINE = re.compile(r"hosted_vllm/([\w.-]+)")
 
 @dataclass(frozen=True)
 class Entry:
-    """An entry of model_list. `setting` is what holds its URLs: a variable, or the entry itself."""
+    """An entry of model_list. `setting` is what holds its URLs: a variable, or the entry itself; `mode` is
+    what its model_info says that it is for, if it does.
+    """
 
     name: str
     model: str
     base: str
     setting: str
+    mode: str = ""
 
     @property
     def engine(self) -> str | None:
@@ -48,13 +51,14 @@ def entries(variables: Mapping[str, str]) -> list[Entry]:
         try:
             name, parameters = str(entry["model_name"]), entry["litellm_params"]
             model, base = str(parameters["model"]), str(parameters.get("api_base") or "")
+            mode = str((entry.get("model_info") or {}).get("mode") or "")
         except (KeyError, TypeError, AttributeError):
             raise Failure(
                 f"entry {number} of model_list in {path} needs model_name, and litellm_params with model."
             ) from None
         reference = _REFERENCE.fullmatch(base)
         setting = reference[1] if reference else f"api_base of {name} in {path}"
-        found.append(Entry(name, model, variables.get(setting, "") if reference else base, setting))
+        found.append(Entry(name, model, variables.get(setting, "") if reference else base, setting, mode))
     return found
 
 

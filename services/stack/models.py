@@ -61,8 +61,13 @@ def pinned(settings: Settings) -> Iterator[tuple[str, str | None]]:
     """Name and revision of those of the engines' models that come from the hub."""
     for kind in settings.kinds:
         values = settings.values(kind)
-        if not (ROOT / values["model"]).is_dir():
+        if not is_folder(values["model"]):
             yield values["model"], values.get("revision")
+
+
+def is_folder(name: str) -> bool:
+    """Whether a model is a folder of this checkout, or becomes one when `setup` prepares it."""
+    return name.startswith("models/") or (ROOT / name).is_dir()
 
 
 def absent(settings: Settings) -> list[str]:

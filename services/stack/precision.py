@@ -69,6 +69,8 @@ def prepare(settings: Settings) -> None:
 
 def environment_of(settings: Settings) -> dict[str, str]:
     """The precision that is asked for, and an equal share of the cores for each engine."""
-    # By default each engine would use all cores, and they would wait for each other.
-    share = len(os.sched_getaffinity(0)) // max(1, len(settings.local_engines))
+    # By default each engine would use all cores, and they would wait for each other. Those for embeddings
+    # take what the others leave (supervision/supervisor.py).
+    writing = [engine for engine in settings.local_engines.values() if settings.generates(engine.alias)]
+    share = len(os.sched_getaffinity(0)) // max(1, len(writing))
     return {SETTING: settings.variables[SETTING], "OMP_NUM_THREADS": str(max(1, share))}

@@ -13,7 +13,7 @@ import re
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ class Engine:
         kind: its file in the profile is `kind`.yaml; engines of one kind are numbered together.
         port: None if it runs on another host.
         setting: what holds its URL.
+        mode: what its entry says that it is for, if it does.
     """
 
     alias: str
@@ -55,6 +56,7 @@ class Engine:
     url: str
     port: int | None
     setting: str
+    mode: str = ""
 
     @property
     def name(self) -> str:
@@ -126,6 +128,23 @@ class Settings:
     def aliases(self) -> tuple[str, ...]:
         """The names of the models that engines serve, in the order of model_list."""
         return tuple(dict.fromkeys(engine.alias for engine in self.engines))
+
+    @cached_property
+    def modes(self) -> dict[str, str]:
+        """What each model is for, as `/v1/models` says it: `chat`, `completion`, `embedding` or `rerank`."""
+        return {engine.alias: engine.mode or self._mode(engine.kind) for engine in self.engines}
+
+    def _mode(self, kind: str) -> str:
+        return "embedding" if self.values(kind).get("runner") == "pooling" else "chat"
+
+    def generates(self, alias: str) -> bool:
+        """Whether a model writes text."""
+        return self.modes[alias] in ("chat", "completion")
+
+    @property
+    def chat_models(self) -> tuple[str, ...]:
+        """The models to chat with; all of them if none is."""
+        return tuple(alias for alias in self.aliases if self.modes[alias] == "chat") or self.aliases
 
     def values(self, kind: str) -> dict[str, Any]:
         """The content of an engine's file in the profile.
@@ -405,7 +424,9 @@ def _engines(variables: dict[str, str]) -> Iterator[Engine]:
         seen |= found
         for url in urls:
             counts[entry.engine] += 1
-            yield _engine(entry.name, entry.engine, counts[entry.engine], url, entry.setting)
+            yield replace(
+                _engine(entry.name, entry.engine, counts[entry.engine], url, entry.setting), mode=entry.mode
+            )
 
 
 def _engine(alias: str, kind: str, number: int, url: str, name: str) -> Engine:

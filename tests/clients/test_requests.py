@@ -47,7 +47,7 @@ def test_a_superseded_completion_leaves_the_engine_and_the_newest_is_served(serv
     at_once = 20 * served.service.round_trip()
     served.service.engines["coder"].reset()
     served.answer(ttft_ms=100, itl_ms=50, completion_tokens=200, slots=1)
-    (request,) = check.requests_of("minuet", "coder", FIM_MODEL)
+    request = check.requests_of("minuet", "coder", FIM_MODEL)[0]
     headers = {"authorization": f"Bearer {served.key}"}
     engine = served.service.engines["coder"]
     for typed in ("a", "ad", "add"):
@@ -84,7 +84,7 @@ def ide(served: Served, home: Path, *arguments: str) -> subprocess.CompletedProc
 
 def test_the_command_tests_and_configures_for_the_running_service(served: Served, tmp_path: Path) -> None:
     tested = ide(served, tmp_path, "zed", "--test")
-    assert tested.returncode == 0 and tested.stdout.count("works") == 2, tested.stdout + tested.stderr
+    assert tested.returncode == 0 and tested.stdout.count("works") == 4, tested.stdout + tested.stderr
     shown = json.loads(ide(served, tmp_path, "opencode").stdout)
     assert shown["provider"]["duoserve"]["models"]["coder"]["limit"] == {"context": 49152, "output": 16384}
     zed = json.loads(ide(served, tmp_path, "zed").stdout)

@@ -72,6 +72,34 @@ def _family(tmp_path: Path, expected: int = 3) -> list[psutil.Process]:
     return [psutil.Process(int(pid)) for pid in pids()[-3:]]
 
 
+TWO_THREADS = (
+    "import http.server, threading, time; threading.Thread(target=time.sleep, args=[600]).start();"
+    "http.server.HTTPServer(('127.0.0.1', {port}), http.server.SimpleHTTPRequestHandler).serve_forever()"
+)
+
+
+def test_a_service_yields_to_others_once_it_is_ready(tmp_path: Path) -> None:
+    port = free_port()
+    command = _guarded(tmp_path, "family", sys.executable, "-c", TWO_THREADS.format(port=port))
+    path = tmp_path / "data" / "run" / "family.json"
+    path.write_text(
+        json.dumps(json.loads(path.read_text()) | {"ready_url": f"http://127.0.0.1:{port}/", "nice": 10})
+    )
+    guard = subprocess.Popen(command, cwd=ROOT, env=_environment(tmp_path))
+    try:
+        (server,) = wait_for(lambda: psutil.Process(guard.pid).children(), "it is started")
+
+        def priorities() -> set[int]:
+            return {os.getpriority(os.PRIO_PROCESS, thread.id) for thread in server.threads()}
+
+        own = os.getpriority(os.PRIO_PROCESS, 0)
+        wait_for(lambda: len(server.threads()) == 2 and priorities() == {own + 10}, "it yields")
+        assert os.getpriority(os.PRIO_PROCESS, guard.pid) == own
+    finally:
+        guard.terminate()
+        guard.wait()
+
+
 def _gone(processes: list[psutil.Process]) -> None:
     wait_for(
         lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes),

@@ -19,7 +19,8 @@ def test_every_package_has_hashes_and_no_address(environment: Environment) -> No
     requirements = re.findall(
         r"^([a-z0-9][\w.-]*)(\[[\w,-]+\])?==\S+ \\\n(    --hash=sha256:[0-9a-f]{64})", text, re.M
     )
-    assert len(requirements) == len(re.findall(r"^[a-z0-9]", text, re.M)) > 5
+    least = 1 if environment.name == "embedding" else 6  # that one holds nothing but the model
+    assert len(requirements) == len(re.findall(r"^[a-z0-9]", text, re.M)) >= least
     assert "://" not in text
     assert not re.search(r"^\s*-(-find-links|-index-url|-extra-index-url|f|i)\b", text, re.M)
 

@@ -62,10 +62,10 @@ class Service:
         )
         self.router: Process | None = None
 
-    def engine(self, alias: str) -> MockEngine:
-        """A mock engine that is not started, with the service's window."""
-        log = self.folder / f"engine-{alias}.log"
-        return MockEngine(alias, port=free_port(), log=log, max_model_len=self.window, reasons=self.reasons)
+    def engine(self, alias: str, window: int | None = None) -> MockEngine:
+        """A mock engine that is not started, with a window or the service's."""
+        log, window = self.folder / f"engine-{alias}.log", window or self.window
+        return MockEngine(alias, port=free_port(), log=log, max_model_len=window, reasons=self.reasons)
 
     def start_router(self) -> None:
         self.router = Process([sys.executable, "-m", "router"], self.folder / "router.log", self.environment)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import yaml
 from dotenv import dotenv_values
 
 from tests.support import ROOT
@@ -30,6 +31,17 @@ class Stack:
         lines = [f"{name}={value}" for name, value in {**ports, **urls, **settings}.items()]
         home.mkdir(parents=True, exist_ok=True)
         (home / ".env").write_text("\n".join(lines) + "\n")
+
+    def add_embedding(self) -> None:
+        """Serve the packaged model for embeddings as well, as docs/models.md turns it on."""
+        self.engines["embedding"] = f"http://127.0.0.1:{free_port()}"
+        config = yaml.safe_load((ROOT / "config" / "litellm.yaml").read_text())
+        parameters = {"model": "hosted_vllm/embedding", "api_base": self.engines["embedding"]}
+        config["model_list"].append({"model_name": "embedding", "litellm_params": parameters})
+        path = self.home / "litellm.yaml"
+        path.write_text(yaml.safe_dump(config))
+        with (self.home / ".env").open("a") as settings:
+            settings.write(f"LITELLM_CONFIG={path}\n")
 
     @property
     def key(self) -> str:

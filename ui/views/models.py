@@ -21,11 +21,9 @@ def settle(chat: ChatSession) -> None:
 
 
 def names(chat: ChatSession) -> list[str]:
-    """The models that can chat, which those for embeddings cannot; without a router only the chosen one."""
-    readiness, chosen = chat.backend.readiness, chat.current.options.model
-    if readiness is None:
-        return [chosen] if chosen else []
-    return [name for name in readiness.models if (known := chat.backend.listed(name)) is None or known.chats]
+    """The models that can chat; without a router only the chosen one."""
+    chosen = chat.current.options.model
+    return chat.backend.chat_models or ([chosen] if chosen else [])
 
 
 def draw(chat: ChatSession) -> None:

@@ -20,6 +20,8 @@ from services.stack.supervision.supervisor import Supervisor
 GB = 1_000_000_000
 # With the CPU profile, two engines, the router and the chat app use 6.5 GB at their peak.
 MEMORY, MEMORY_ENGINE = 1 * GB, 3 * GB
+# One for embeddings: the packaged model in float32.
+MEMORY_EMBEDDING = 2 * GB
 # What an engine in float32 takes in addition: weights 0.4 GB, KV cache 0.8 GB; 3.6 GB where others take 2.4.
 MEMORY_FLOAT32 = 1 * GB
 # For the environments, the model and the installer's cache.
@@ -141,7 +143,9 @@ def _gpu_memory(settings: Settings) -> Check:
 def _memory(settings: Settings) -> Check:
     chosen = precision.chosen(settings)
     engine = MEMORY_ENGINE + (MEMORY_FLOAT32 if chosen and "float32" in chosen.name else 0)
-    needed = MEMORY + len(settings.local_engines) * engine
+    writing = [each.alias for each in settings.local_engines.values() if settings.generates(each.alias)]
+    others = len(settings.local_engines) - len(writing)
+    needed = MEMORY + len(writing) * engine + others * MEMORY_EMBEDDING
     available = psutil.virtual_memory().available
     text = f"{available / GB:.1f} GB available"
     if available < needed:

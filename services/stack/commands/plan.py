@@ -78,9 +78,9 @@ def _table(plan: Plan) -> Table:
         row("CUDA graphs", lambda e: gib(e.graphs))
     row("KV cache", lambda e: gib(e.kv_cache))
     row("total", lambda e: gib(e.total))
-    row("KV cache for each context", lambda e: gib(e.cache.bytes_for(1)))
-    row("tokens in the KV cache", lambda e: f"{e.tokens:,}")
-    row("full contexts", lambda e: f"{e.contexts:.1f} x {e.window:,}")
+    row("KV cache for each context", lambda e: gib(e.cache.bytes_for(1)) if e.cache.blocks else "-")
+    row("tokens in the KV cache", lambda e: f"{e.tokens:,}" if e.cache.blocks else "-")
+    row("full contexts", lambda e: f"{e.contexts:.1f} x {e.window:,}" if e.cache.blocks else "-")
     row("users at once x context", lambda e: f"{e.slots} x {e.cache.context_for(e.kv_cache, e.slots):,}")
     if any(engine.offloaded for engine in plan.engines):
         row("KV cache in CPU memory", lambda e: gib(e.offloaded))
@@ -94,7 +94,7 @@ def _print_suggestion(settings: Settings, plan: Plan, vram: float | None) -> Non
     if any(s.kv_cache < e.cache.bytes_for(1) for e, s in zip(plan.engines, split.values(), strict=True)):
         console.print("No split of this memory gives every model a full context.")
         return
-    caches = ", ".join(f"{alias} {_size(s.kv_cache)}" for alias, s in split.items())
+    caches = ", ".join(f"{alias} {_size(s.kv_cache)}" for alias, s in split.items() if s.kv_cache)
     command = f"./run plan --profile {settings.profile.name}{f' --vram {vram:g}' if vram else ''} --write"
     console.print(f"The largest KV caches that fit well: {caches}. {command} sets them.")
 
@@ -113,7 +113,8 @@ def _write(profile: Path, plan: Plan) -> None:
     for alias, split in plan.suggestion().items():
         path = profile / f"{alias}.yaml"
         values = yaml_files.load(path)
-        values["kv-cache-memory-bytes"] = _size(split.kv_cache)
+        if split.kv_cache:
+            values["kv-cache-memory-bytes"] = _size(split.kv_cache)
         if plan.kind == "cuda":
             values["gpu-memory-utilization"] = split.utilization
         with path.open("w") as file:

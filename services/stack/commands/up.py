@@ -172,7 +172,7 @@ def _print_addresses(settings: Settings) -> None:
         console.print("\nLOAD_FORMAT=dummy: the weights are random, and so is what the models say.")
     key = f"sed -n 's/^{KEY}=/oauth2-bearer=/p' {shlex.quote(str(settings.env_file))}"
     message = {"role": "user", "content": "Name three colours."}
-    body = json.dumps({"model": settings.aliases[0], "messages": [message]})
+    body = json.dumps({"model": settings.chat_models[0], "messages": [message]})
     console.print(
         f"\n  API   {settings.url('router')}/v1   models {', '.join(settings.aliases)}"
         f"\n  Chat  {settings.url('ui')}"

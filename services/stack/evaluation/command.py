@@ -53,7 +53,7 @@ def solved(suite: str, model: str | None) -> int:
         Failure: the service does not answer, or refuses.
     """
     settings = load()
-    model = model or settings.aliases[0]
+    model = model or settings.chat_models[0]
     ask = partial(_ask, settings.variables, model)
     groups: dict[str, list[Problem]] = yaml.safe_load(PROBLEMS.read_text())[suite]
     table = Table("kind", "solved", "not solved", box=None, header_style="bold")

@@ -41,14 +41,17 @@ class Outcome:
     seconds: float
 
 
-def requests_of(tool: str, coder: str, fim_model: str) -> list[ToolRequest]:
-    """The requests of `tool` to the model `coder`, which is `fim_model` where it fills in the middle."""
+def requests_of(tool: str, coder: str, fim_model: str, embedding: str = "") -> list[ToolRequest]:
+    """The requests of `tool` to the model `coder`, to `fim_model` where it fills in the middle, and to
+    `embedding`, if there is one, for its index.
+    """
     table = yaml.safe_load(REQUESTS.read_text())
     entries = table.get(tool, table["any"])
-    names = {"@coder@": coder, "@fim_model@": fim_model}
+    names = {"@coder@": coder, "@fim_model@": fim_model, "@embedding@": embedding}
     return [
         ToolRequest(entry["what"], entry["source"], entry["path"], _filled(entry["body"], names))
         for entry in entries
+        if embedding or entry["body"].get("model") != "@embedding@"
     ]
 
 
@@ -73,7 +76,7 @@ def run(tool: Tool, facts: Facts) -> Iterator[Outcome]:
             asked.get(f"{facts.base}/health").raise_for_status()
     except httpx.HTTPError as error:
         raise Failure(f"nothing answers at {facts.base} ({_line(error)}); start it with ./run up.") from None
-    for request in requests_of(tool.name, facts.coder, facts.fim_model):
+    for request in requests_of(tool.name, facts.coder, facts.fim_model, facts.embedding):
         yield send(request, facts.base, facts.key)
 
 
@@ -95,7 +98,9 @@ def _read(answer: httpx.Response, stream: bool) -> tuple[bool, str, float | None
         return False, f"{answer.status_code}: {_message(answer.read())}", None
     if not stream:
         body = json.loads(answer.read())
-        whole = body.get("choices") or body.get("content") is not None or body.get("output") is not None
+        whole = any(body.get(name) for name in ("choices", "data")) or any(
+            body.get(name) is not None for name in ("content", "output")
+        )
         return bool(whole), "answered" if whole else "answered with something else", None
     first = None
     for number, event in enumerate(_events(answer.iter_lines())):

@@ -23,6 +23,9 @@ EXAMPLE = Facts(
     windows={"coder": 65536, "general": 32768},
     prompts={"coder": 49152, "general": 24576},
     fim_model="qwen3-coder-30b-a3b-instruct-fp8",
+    embedding="embedding",
+    embedding_window=8192,
+    embedding_size=1024,
 )
 SEEN = ("connects", "streams", "tools", "errors", "autocomplete")
 HEAD = Path(__file__).with_name("page.md")

@@ -1,6 +1,7 @@
 """The table of tools (config/ide.yaml), and the facts about the service that their configurations need."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from services.stack.settings import KEY, Settings
 
 FEATURES = ("chat", "agent", "autocomplete")
 NO_KEY = "YOUR-KEY"  # in place of a key that is not known
+# Lines that are only for a service that has this.
+_OPTIONAL = re.compile(r"^ *@if (\w+)@\n(.*?)^ *@end@\n", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -74,11 +77,15 @@ class Facts:
     """What a configuration says about the service.
 
     Attributes:
-        coder: the model for code, the first one.
+        coder: the model for code, the first one to chat with.
         general: the one for all else, the second; `coder` if there is only one.
         windows: the contexts of these two, in tokens.
         prompts: the share of them that a prompt may fill.
-        fim_model: the name of `coder` by which tools choose their fill-in-the-middle prompt.
+        fim_model: the name by which tools choose their fill-in-the-middle prompt, of the model for
+            autocompletion or of `coder`.
+        embedding: the model for embeddings; empty if there is none.
+        embedding_window: the tokens that it reads of a text.
+        embedding_size: the numbers in its vectors; 0 if that is not known.
     """
 
     base: str
@@ -88,10 +95,15 @@ class Facts:
     windows: Mapping[str, int]
     prompts: Mapping[str, int]
     fim_model: str
+    embedding: str = ""
+    embedding_window: int = 0
+    embedding_size: int = 0
 
     def fill(self, text: str) -> str:
-        """`text` with these facts in place of its @placeholders@."""
-        for name, value in self.placeholders().items():
+        """`text` with these facts in place of its @placeholders@, and without what the service lacks."""
+        given = self.placeholders()
+        text = _OPTIONAL.sub(lambda found: found[2] if given[found[1]] else "", text)
+        for name, value in given.items():
             text = text.replace(f"@{name}@", value)
         return text
 
@@ -106,6 +118,9 @@ class Facts:
             "coder": self.coder,
             "general": self.general,
             "fim_model": self.fim_model,
+            "embedding": self.embedding,
+            "embedding_window": str(self.embedding_window),
+            "embedding_size": str(self.embedding_size or ""),
             "coder_window": str(self.windows[self.coder]),
             "general_window": str(self.windows[self.general]),
             "coder_prompt": str(self.prompts[self.coder]),
@@ -141,37 +156,75 @@ def facts_of(url: str | None, settings: Settings) -> Facts:
     """
     variables = settings.variables
     base, key = base_url(url, variables), key_for(url, variables)
-    names, windows = _published(base, key) or _profile(settings)
-    coder, general = (list(windows) * 2)[:2]
+    listed = _published(base, key) or _profile(settings)
+    chat = [model for model in listed if model.mode == "chat"] or listed
+    coder, general = (chat * 2)[:2]
     ratio = float(variables["CONTEXT_RATIO"])
-    prompts = {alias: int(ratio * window) for alias, window in windows.items()}
-    # The real name, which comes first after the alias: tools choose their fill-in-the-middle tokens by it.
-    fim = next((name for name in names if name != coder), coder)
-    return Facts(base, key, coder, general, windows, prompts, fim)
+    windows = {model.name: model.window for model in (coder, general)}
+    prompts = {name: int(ratio * window) for name, window in windows.items()}
+    fim = next((model for model in listed if model.mode == "completion"), coder)
+    embedding = next(
+        (model for model in listed if model.mode == "embedding"), Listed("", "embedding", 0, "", 0)
+    )
+    return Facts(
+        base,
+        key,
+        coder.name,
+        general.name,
+        windows,
+        prompts,
+        fim.real_name,
+        embedding.name,
+        embedding.window,
+        embedding.vector_size,
+    )
 
 
-def _published(base: str, key: str | None) -> tuple[list[str], dict[str, int]] | None:
-    """The names of the first model, and the windows of the first two by name, from /v1/models."""
+@dataclass(frozen=True)
+class Listed:
+    """A model of the service, what it is for, its context in tokens, the name by which tools know it, and the
+    size of its vectors; 0 if it makes none, or that is not known.
+    """
+
+    name: str
+    mode: str
+    window: int
+    real_name: str
+    vector_size: int
+
+
+def _published(base: str, key: str | None) -> list[Listed] | None:
+    """The models in /v1/models; None if it does not answer."""
     try:
         with client(base, headers={"authorization": f"Bearer {key}"}, timeout=3) as asked:
             answer = asked.get(f"{base}/v1/models")
         models: list[dict[str, Any]] = answer.raise_for_status().json()["data"]
-        windows = {
-            model["id"]: int(model["max_model_len"]) for model in models if model["id"] == model["root"]
-        }
-        first = next(iter(windows))
-        return [model["id"] for model in models if model["root"] == first], _first_two(windows)
-    except (httpx.HTTPError, ValueError, KeyError, TypeError, StopIteration):
+        # The real name comes first after the alias: tools choose their fill-in-the-middle tokens by it.
+        real = {model["root"]: model["id"] for model in reversed(models) if model["id"] != model["root"]}
+        return [
+            Listed(
+                model["id"],
+                model.get("mode", "chat"),
+                int(model["max_model_len"]),
+                real.get(model["id"], model["id"]),
+                int(model.get("output_vector_size") or 0),
+            )
+            for model in models
+            if model["id"] == model["root"]
+        ] or None
+    except (httpx.HTTPError, ValueError, KeyError, TypeError):
         return None
 
 
-def _profile(settings: Settings) -> tuple[list[str], dict[str, int]]:
+def _profile(settings: Settings) -> list[Listed]:
     """The same from the profile."""
-    kinds = {engine.alias: settings.values(engine.kind) for engine in settings.engines}
-    first, values = next(iter(kinds.items()))
-    names = [first, str(values["model"]).rstrip("/").rpartition("/")[2].lower()]
-    return names, _first_two({alias: int(values["max-model-len"]) for alias, values in kinds.items()})
-
-
-def _first_two(windows: Mapping[str, int]) -> dict[str, int]:
-    return dict(list(windows.items())[:2])
+    found = {}
+    for engine in settings.engines:
+        values = settings.values(engine.kind)
+        real_name = str(values["model"]).rstrip("/").rpartition("/")[2].lower()
+        window = int(values["max-model-len"])
+        sizes = (values.get("hf-overrides") or {}).get("matryoshka_dimensions") or [0]
+        found[engine.alias] = Listed(
+            engine.alias, settings.modes[engine.alias], window, real_name, max(sizes)
+        )
+    return list(found.values())

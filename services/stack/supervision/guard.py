@@ -46,14 +46,16 @@ class Service:
     """What a guard runs: a command and all of its environment.
 
     With `ready_url`, the command starts only while no other service of the stack is starting, and until that
-    URL answers no other one starts: engines load one after the other, each with the whole machine. A service
-    beyond its `limits` is killed; the supervisor restarts it.
+    URL answers no other one starts: engines load one after the other, each with the whole machine. From then
+    on it yields to the others by `nice` (nice(2)). A service beyond its `limits` is killed; the supervisor
+    restarts it.
     """
 
     command: Sequence[str]
     environment: Mapping[str, str]
     ready_url: str | None = None
     limits: Limits = field(default_factory=Limits)
+    nice: int = 0
 
     @classmethod
     def read(cls, path: Path) -> "Service":
@@ -95,6 +97,7 @@ class Guard:
             while self._child.poll() is None and not answers(service.ready_url):
                 time.sleep(0.3)
             os.close(lock)
+            _lower(self._child.pid, service.nice)
         self._watch(service.limits)
         status = self._child.wait()
         end(psutil.Process().children(recursive=True))
@@ -132,6 +135,17 @@ class Guard:
             killer = threading.Timer(GRACE, self._child.kill)
             killer.daemon = True
             killer.start()
+
+
+def _lower(pid: int, nice: int) -> None:
+    """Lower the priority of a process and its descendants; Linux has one for each thread."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        for each in (process, *process.children(recursive=True)):
+            for thread in each.threads() if nice else ():
+                with contextlib.suppress(OSError):
+                    own = os.getpriority(os.PRIO_PROCESS, thread.id)
+                    os.setpriority(os.PRIO_PROCESS, thread.id, own + nice)
 
 
 def _copy(child: subprocess.Popen[bytes], log: LogFile) -> None:

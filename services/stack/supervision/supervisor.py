@@ -38,6 +38,8 @@ _PYTHON = "DUOSERVE_PYTHON"
 ENGINE_SECONDS, START_SECONDS = 120, 20
 # Seconds that the router may call an engine down; when it hangs, STALL_SECONDS have passed before.
 _ENGINE_SILENCE = 30.0
+# Of an engine for embeddings: where others want all of its core it gets a tenth, enough not to seem to hang.
+_INDEXING_NICE = 10
 
 
 @dataclass(frozen=True)
@@ -176,6 +178,7 @@ class Supervisor:
 
     def _service(self, name: str) -> Service:
         """What the guard runs."""
+        nice = 0
         if engine := self.settings.local_engines.get(name):
             own = self._engine_environment(name)
             ready_url = health.url(name, self.settings)
@@ -185,11 +188,12 @@ class Supervisor:
                 silence=_ENGINE_SILENCE,
                 growth=float(self.settings.variables["ENGINE_GROWTH"]),
             )
+            nice = 0 if self.settings.generates(engine.alias) else _INDEXING_NICE
         else:
             own = self.settings.variables if name == "router" else self.settings.common
             ready_url = None
             limits = Limits(health_url=health.url(name, self.settings))
-        return Service(self._command(name), variables.passed() | own, ready_url, limits)
+        return Service(self._command(name), variables.passed() | own, ready_url, limits, nice)
 
     def _command(self, name: str) -> list[str]:
         engine = self.settings.local_engines.get(name)

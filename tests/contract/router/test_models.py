@@ -19,16 +19,18 @@ ADDED = ("config/litellm.yaml", "config/engines/cpu/small.yaml")
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """The service after the diff in docs/models.md, which lists the same model for a second engine, too."""
+    """The service after the diff in docs/models.md, which adds a third model and a fourth."""
     folder = tmp_path_factory.mktemp("models")
     checkout = folder / "checkout"
     shutil.copytree(ROOT / "config", checkout / "config")
     (diff,) = DIFF.findall((ROOT / "docs" / "models.md").read_text())
     subprocess.run(["git", "apply"], cwd=checkout, input=diff, text=True, check=True)
     running = Service(folder, litellm_config=checkout / ADDED[0], profile=checkout / "config/engines/cpu")
-    running.engines["small"] = running.engine("small")
     path = checkout / ADDED[0]
-    text = path.read_text().replace("http://127.0.0.1:8003", running.engines["small"].url)
+    text = path.read_text()
+    for name, url in {"embedding": "http://127.0.0.1:8003", "small": "http://127.0.0.1:8005"}.items():
+        running.engines[name] = running.engine(name)
+        text = text.replace(url, running.engines[name].url)
     path.write_text(
         text.replace("router_settings:\n", "router_settings:\n  fallbacks: [{small: [coder, general]}]\n")
     )
@@ -36,10 +38,14 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     running.stop()
 
 
-def test_a_third_model_answers_and_is_listed(service: Service) -> None:
-    wait_for(
-        lambda: service.ready() == dict.fromkeys(("coder", "general", "small"), "ready"), "all are ready"
-    )
+NAMES = ("coder", "general", "embedding", "small")
+
+
+def test_a_third_and_a_fourth_model_answer_and_are_listed(service: Service) -> None:
+    wait_for(lambda: service.ready() == dict.fromkeys(NAMES, "ready"), "all are ready")
+    embedded = service.post("/v1/embeddings", {"model": "embedding", "input": "hi"})
+    assert embedded.status_code == 200
+    assert service.engines["embedding"].requests()[-1]["path"] == "/v1/embeddings"
     answer = service.post("/v1/chat/completions", chat(model="small"))
     assert answer.status_code == 200
     assert service.engines["small"].requests()[-1]["path"] == "/v1/chat/completions"
@@ -74,7 +80,10 @@ def test_the_stack_starts_and_plans_it_too(service: Service, tmp_path: Path) -> 
     lines = [f"{name}={service.environment[name]}" for name in names]
     (tmp_path / ".env").write_text("\n".join(lines) + "\n")
     loaded = settings.load(tmp_path)
-    assert loaded.services == ("coder", "general", "small", "router", "ui")
-    assert loaded.url("small") == service.engines["small"].url
+    assert loaded.services == (*NAMES, "router", "ui")
+    assert all(loaded.url(name) == service.engines[name].url for name in ("embedding", "small"))
     planned = {engine.alias: engine for engine in memory.plan(loaded, 16 * memory.GIB).engines}
-    assert set(planned) == {"coder", "general", "small"} and planned["small"].slots == 4
+    assert set(planned) == set(NAMES) and planned["small"].slots == 4
+    assert (planned["embedding"].kv_cache, planned["embedding"].weights) == (0, 4 * 22_713_216 + 8 * 512)
+    assert loaded.modes == {**dict.fromkeys(NAMES, "chat"), "embedding": "embedding"}
+    assert loaded.chat_models == ("coder", "general", "small")

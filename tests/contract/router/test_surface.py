@@ -95,7 +95,7 @@ def test_no_route_but_ours_is_reached_without_a_key_or_with_a_wrong_one(service:
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/embeddings", "/to/coder/v1/chat/completions", "/docs", "/key/generate", "/ui"]
+    "path", ["/v1/score", "/to/coder/v1/chat/completions", "/docs", "/key/generate", "/ui"]
 )
 def test_a_key_does_not_open_more(service: Service, path: str) -> None:
     answer = service.post(path, chat())

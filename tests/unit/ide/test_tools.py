@@ -2,6 +2,7 @@ import json
 import re
 import tomllib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,6 +24,10 @@ FACTS = Facts(
     {"coder": 6144, "general": 3072},
     "qwen3-coder-30b",
 )
+# The same service with a model for embeddings and one for autocompletion.
+MORE = replace(
+    FACTS, fim_model="sweep-next-edit-1.5b", embedding="embedding", embedding_window=256, embedding_size=384
+)
 PARSERS: dict[str, Callable[[str], Any]] = {
     "json": json.loads,
     "yaml": yaml.safe_load,
@@ -39,10 +44,11 @@ def test_the_table_has_the_tools_that_developers_use() -> None:
     } <= set(TOOLS)
 
 
+@pytest.mark.parametrize("facts", [FACTS, MORE], ids=["two-models", "four-models"])
 @pytest.mark.parametrize("name", TOOLS)
-def test_a_configuration_is_whole(name: str) -> None:
+def test_a_configuration_is_whole(name: str, facts: Facts) -> None:
     tool = TOOLS[name]
-    text = FACTS.fill(tool.config)
+    text = facts.fill(tool.config)
     assert not re.search(r"@\w+@", text), "a placeholder was not filled in"
     assert "ai.example.com" in text
     assert set(tool.can) <= set(FEATURES) and tool.can
@@ -54,6 +60,18 @@ def test_a_configuration_is_whole(name: str) -> None:
     assert ("the-key-of-this-test" in text) == tool.holds_key
     if tool.format:
         assert PARSERS[tool.format](text)
+
+
+@pytest.mark.parametrize("name", ["continue", "kilo", "llama-vscode", "tabby"])
+def test_the_index_is_set_up_where_there_is_a_model_for_it(name: str) -> None:
+    with_model, without = MORE.fill(TOOLS[name].config), FACTS.fill(TOOLS[name].config)
+    assert "embed" in with_model and "embed" not in without
+    assert len(with_model.splitlines()) > len(without.splitlines())
+
+
+@pytest.mark.parametrize("name", [name for name in TOOLS if "@fim_model@" in TOOLS[name].config])
+def test_autocompletion_goes_to_the_model_for_it(name: str) -> None:
+    assert "sweep-next-edit-1.5b" in MORE.fill(TOOLS[name].config)
 
 
 def test_agents_know_what_a_prompt_may_fill() -> None:
@@ -74,6 +92,9 @@ def test_every_tool_has_requests_for_what_it_can_do(name: str) -> None:
         whats = {request.what.split()[0] for request in requests}
         assert ("autocomplete" in whats) == ("autocomplete" in TOOLS[name].can)
     assert "@" not in json.dumps([request.body["model"] for request in requests])
+    more = check.requests_of(name, "coder", "qwen3-coder-30b", "embedding")
+    assert ("/v1/embeddings" in {request.path for request in more}) == ("@if embedding" in TOOLS[name].config)
+    assert "/v1/embeddings" not in {request.path for request in requests}
 
 
 def test_the_own_key_is_not_for_a_service_elsewhere(monkeypatch: MonkeyPatch) -> None:

@@ -38,13 +38,13 @@ class Life(RuleBasedStateMachine):
         number = len(self.tickets)
         first = urgent or not self.admission.waiting(alias)
         room = first and self.admission.running(alias) + sequences <= SLOTS[alias]
-        room |= self.admission.all_waiting() < QUEUE_MAX
+        room |= self.admission.all_waiting("coder") < QUEUE_MAX
         try:
             ticket = self.admission.enter(
                 alias, client, urgent, lambda: self.granted.update([number]), sequences=sequences
             )
         except QueueFull:
-            assert self.admission.all_waiting() == QUEUE_MAX
+            assert self.admission.all_waiting("coder") == QUEUE_MAX
             return
         assert room
         self.tickets.append(ticket)
@@ -66,7 +66,7 @@ class Life(RuleBasedStateMachine):
             assert waiting == states[alias, "waiting"]
             most = max((ticket.sequences for ticket in mine if ticket.state == "waiting"), default=0)
             assert not (waiting and running + most <= slots), "someone waits beside enough free slots"
-        assert self.admission.all_waiting() <= QUEUE_MAX
+        assert self.admission.all_waiting("coder") <= QUEUE_MAX
 
     @invariant()
     def granted_once(self) -> None:
@@ -161,6 +161,16 @@ def test_one_model_never_waits_behind_the_other() -> None:
         admission.enter("coder", "b", False, nothing)
 
 
+def test_what_indexes_takes_no_place_in_the_queue_of_the_others() -> None:
+    admission = Admission({"coder": 1, "embedding": 1}, QUEUE_MAX, indexing={"embedding"})
+    for alias in ("coder", "embedding"):
+        for _ in range(1 + QUEUE_MAX):
+            assert admission.enter(alias, "a", False, nothing).state != "gone"
+        with pytest.raises(QueueFull):
+            admission.enter(alias, "a", False, nothing)
+    assert (admission.all_waiting("coder"), admission.all_waiting("embedding")) == (QUEUE_MAX, QUEUE_MAX)
+
+
 def test_position_is_the_place_in_the_line() -> None:
     admission = Admission({"coder": 1}, 10)
     positions = [admission.enter("coder", "a", False, nothing).position for _ in range(4)]
@@ -171,11 +181,12 @@ def test_drain_rate_is_that_of_the_latest_releases() -> None:
     now = [0.0]
     admission = Admission({"coder": 1}, 10, clock=lambda: now[0])
     tickets = [admission.enter("coder", "a", False, nothing) for _ in range(8)]
-    assert admission.drain_seconds() == 0.0
+    assert admission.drain_seconds("coder") == 0.0
     for ticket in tickets[:4]:
         admission.leave(ticket)
         now[0] += 2.0
-    assert admission.drain_seconds() == pytest.approx(3 * 2.0)  # three wait, one leaves every two seconds
+    # Three wait, one leaves every two seconds.
+    assert admission.drain_seconds("coder") == pytest.approx(3 * 2.0)
 
 
 def test_a_client_with_many_names_has_the_turns_of_one() -> None:

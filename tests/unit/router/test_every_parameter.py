@@ -7,7 +7,16 @@ import pytest
 from router.errors import ApiError
 from router.exchange import Exchange
 from router.models import Model
-from router.paths import CHAT, COMPLETIONS, COUNT_TOKENS, INPUT_TOKENS, MESSAGES, RESPONSES
+from router.paths import (
+    CHAT,
+    COMPLETIONS,
+    COUNT_TOKENS,
+    EMBEDDINGS,
+    INPUT_TOKENS,
+    MESSAGES,
+    RERANK,
+    RESPONSES,
+)
 from router.settings import ROOT
 from router.steps.adapt_request import adapt_request
 from router.steps.check_parameters import Tolerated, check_parameters
@@ -21,8 +30,11 @@ REQUIRED: dict[str, dict[str, Any]] = {
     INPUT_TOKENS: {"input": "hi"},
     MESSAGES: {"model": "coder", "messages": HI, "max_tokens": 10},
     COUNT_TOKENS: {"model": "coder", "messages": HI},
+    EMBEDDINGS: {"input": "hi"},
+    RERANK: {"query": "hi", "documents": ["hello"]},
 }
-# The fields of the SDKs openai 2.54 and anthropic 2.12 (with its betas), and of vLLM 0.32's protocol classes.
+# The fields of the SDKs openai 2.54 and anthropic 2.12 (with its betas), of vLLM 0.32's protocol classes, and
+# for reranking of Cohere's API, versions 1 and 2, and Jina's.
 REFERENCES = {
     CHAT: """audio frequency_penalty function_call functions logit_bias logprobs max_completion_tokens
         max_tokens metadata modalities model moderation n parallel_tool_calls prediction
@@ -70,6 +82,13 @@ REFERENCES = {
     COUNT_TOKENS: """cache_control output_config speed system thinking tool_choice tools user_profile_id
         workspace_id betas billing_policy compaction context_management mcp_servers
         chat_template_kwargs""",
+    EMBEDDINGS: """dimensions encoding_format model user add_generation_prompt add_special_tokens cache_salt
+        chat_template chat_template_kwargs continue_final_message embed_dtype endianness messages
+        media_io_kwargs mm_processor_kwargs padding priority request_id truncate_prompt_tokens
+        truncation_side use_activation input_type truncate""",
+    RERANK: """max_chunks_per_doc max_tokens_per_doc model rank_fields return_documents top_n cache_salt
+        chat_template_kwargs instruction max_tokens_per_query mm_processor_kwargs padding priority request_id
+        truncate_prompt_tokens truncation_side use_activation user""",
 }
 GUESSES = (True, 1, 0.5, "x", {"a": 1}, ["x"], [1], {"1": 1.0}, [{"name": "f", "text": "x"}])
 
