@@ -7,9 +7,9 @@ from streamlit.testing.v1 import AppTest
 
 from ui.backend import Backend, shared
 from ui.conversation import Message
-from ui.router_client import Readiness, RouterFailure
+from ui.router_client import ListedModel, Readiness, RouterFailure
 from ui.session import ChatSession
-from ui.views import messages
+from ui.views import messages, models
 
 APP = Path(__file__).parents[3] / "ui" / "app.py"
 
@@ -104,3 +104,15 @@ def test_the_about_page_hides_the_key_until_it_is_asked_for(app: AppTest) -> Non
     assert "http://127.0.0.1:4000/v1" in shown and "k" * 40 not in shown
     app.toggle[0].set_value(True).run()
     assert "k" * 40 in "".join(code.value for code in app.code)
+
+
+def test_only_models_that_chat_are_offered(app: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    modes = {"coder": "chat", "edit": "completion", "embedding": "embedding"}
+    status = {"state": "ready", "since": "2026-11-22T00:00:00Z"}
+    ready = Readiness.model_validate({"status": "ready", "models": dict.fromkeys(modes, status)})
+    known = property(lambda _: ready, lambda _, state: None)
+    monkeypatch.setattr(Backend, "readiness", known, raising=False)
+    app.run()
+    chat = session(app)
+    chat.backend.models = [ListedModel(name, name, 0, mode=mode) for name, mode in modes.items()]
+    assert [each["name"] for each in models.entries(chat)] == ["coder"]
