@@ -1,6 +1,6 @@
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ui.conversation import Conversation, Message
@@ -199,6 +199,7 @@ class Browser:
         storage.acknowledged({"nonce": storage.nonce, "sequence": self.done})
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.lists(st.sampled_from(["ask", "answer", "change", "delete", "make", "acknowledge"]), max_size=30))
 def test_whatever_is_left_out_of_a_change_the_browser_has(steps: list[str]) -> None:
     storage, browser, conversation = BrowserStorage(), Browser(), asked("first")
