@@ -13,10 +13,11 @@ from pathlib import Path  # noqa: E402
 from typing import NoReturn  # noqa: E402
 
 from loadtests import bench, gate  # noqa: E402
-from loadtests.experiments import crosscheck, side_by_side  # noqa: E402
+from loadtests.experiments import crosscheck, replay, side_by_side  # noqa: E402
 from loadtests.judge import slo  # noqa: E402
 from loadtests.report import page, results  # noqa: E402
 from loadtests.settings import ROOT, SettingError  # noqa: E402
+from loadtests.workload.sessions import Session, read_sessions  # noqa: E402
 from loadtests.workload.suites import SUITES  # noqa: E402
 
 
@@ -40,6 +41,28 @@ def positive(text: str) -> float:
     if not 0 < number < float("inf"):
         raise argparse.ArgumentTypeError(f"takes a number above 0, not {text!r}")
     return number
+
+
+def add_sessions(command: argparse.ArgumentParser) -> None:
+    """The option for sessions other than the recorded ones."""
+    command.add_argument(
+        "--sessions",
+        type=trace,
+        metavar="FILE",
+        help="sessions for agent-replay, in the format of loadtests/workload/sessions.py or Mooncake's "
+        "(default: those recorded of coding agents)",
+    )
+
+
+def trace(path: str) -> list[Session]:
+    """The sessions of a file."""
+    try:
+        found = read_sessions(Path(path))
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if not found:
+        raise argparse.ArgumentTypeError(f"{path} has no session")
+    return found
 
 
 class Parser(argparse.ArgumentParser):
@@ -82,6 +105,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--think", type=float, default=1, help="multiplies the pauses between requests (0: no pauses)"
     )
+    add_sessions(run)
     run.add_argument("--seed", type=int, default=1, help="another seed sends other prompts (default 1)")
     run.add_argument("--slo", type=Path, default=slo.DEFAULT, help="objectives other than loadtests/slo.toml")
     run.add_argument(
@@ -124,6 +148,17 @@ def parser() -> argparse.ArgumentParser:
     beside.add_argument("--engine", metavar="URL", help="a running engine instead of the mock")
     beside.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE as well")
     beside.set_defaults(carry_out=side_by_side.run)
+
+    sessions = commands.add_parser(
+        "replay",
+        help="recorded sessions of coding agents, directly to an engine and through the router",
+        description=replay.__doc__,
+    )
+    sessions.add_argument("--rounds", type=int, default=3, help="how often each session is sent (default 3)")
+    sessions.add_argument("--seed", type=int, default=1, help="another seed sends other texts (default 1)")
+    sessions.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE as well")
+    add_sessions(sessions)
+    sessions.set_defaults(carry_out=replay.run)
 
     cross = commands.add_parser(
         "crosscheck",

@@ -16,13 +16,22 @@ from loadtests.measure.users import LoadTest
 from loadtests.report import page, results, tables
 from loadtests.report.results import Run
 from loadtests.settings import Target
+from loadtests.workload.sessions import Session
 from loadtests.workload.suites import SUITES, RequestGenerator, Workload
 
 
 def prepare(
-    target: Target, suite: str, *, seed: int = 1, think: float = 1, rate: float = 0, any_text: bool = False
+    target: Target,
+    suite: str,
+    *,
+    seed: int = 1,
+    think: float = 1,
+    rate: float = 0,
+    sessions: Sequence[Session] | None = None,
+    any_text: bool = False,
 ) -> tuple[LoadTest, list[str]]:
-    """A load test against a running service, and notes for readers of its figures.
+    """A load test against a running service, and notes for readers of its figures. `sessions` are what
+    `agent-replay` replays, if not the recorded ones.
 
     With `any_text`, the text of answers is not checked.
 
@@ -37,15 +46,26 @@ def prepare(
     aliases = tuple(
         str(model["id"])
         for model in served
-        if model["id"] == model.get("root", model["id"]) and model.get("mode", "chat") == "chat"
+        if model["id"] == model.get("root", model["id"])
+        and model.get("mode", "chat") == "chat"
+        and not model.get("remote")  # nobody pays for a load test
     )[:2]
     if not aliases:
-        raise ConnectionError(f"{target.url} serves no model to chat with")
-    workload = Workload(suite, aliases, seed, think, any_text=any_text)
+        raise ConnectionError(f"{target.url} serves no model with an engine to chat with")
+    window = next(int(model.get("max_model_len") or 0) for model in served if model["id"] == aliases[0])
+    workload = Workload(suite, aliases, seed, think, window=window, any_text=any_text)
+    if sessions:
+        workload.sessions = sessions
     test = LoadTest(target.url, target.key, workload, rate)
     if suite == "soak":
         test.watched = target.servers()
     notes = []
+    scaled = [session.name for session in workload.sessions if session.scale(window) < 1]
+    if scaled and "replay" in SUITES[suite].weights:
+        notes.append(
+            f"{len(scaled)} of {len(workload.sessions)} sessions are longer than the context of {aliases[0]} "
+            f"({window:,} tokens), and were shortened."
+        )
     if "completion" in SUITES[suite].weights:
         # A model without fill-in-the-middle answers 400, or continues the prefix alone and says so.
         probe = test.connect().measure(RequestGenerator(workload, -1).fill_in_the_middle())
@@ -99,7 +119,14 @@ def run(options: argparse.Namespace) -> int:
     """
     target = Target.from_environment()
     objectives = slo.load(target.profile, options.slo)
-    test, notes = prepare(target, options.suite, seed=options.seed, think=options.think, rate=options.rate)
+    test, notes = prepare(
+        target,
+        options.suite,
+        seed=options.seed,
+        think=options.think,
+        rate=options.rate,
+        sessions=options.sessions,
+    )
     run = Run.begin(target, options.suite, options.seed)
     run.notes += notes
     print(*notes, "Warming up, and asking for the answers without load", sep="\n", file=sys.stderr)

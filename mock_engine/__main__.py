@@ -4,8 +4,8 @@
 
 Served as vLLM 0.32 serves it: GET /health /v1/models /metrics, POST /tokenize /detokenize
 /v1/chat/completions /v1/completions /v1/messages (and /count_tokens) /v1/responses, streaming and not;
-/v1/embeddings /v1/rerank. A
-client that disconnects frees its slot at once.
+/v1/embeddings /v1/rerank. As Gemini's API has it: POST /v1beta/models/NAME:generateContent and
+:streamGenerateContent. A client that disconnects frees its slot at once.
 
 Every field of `Knobs` is a command-line option (`--ttft-ms 200`), and can be changed while it runs:
 

@@ -11,7 +11,7 @@ from typing import Any
 import h11
 
 from mock_engine.answers import plan
-from mock_engine.dialects import DIALECTS
+from mock_engine.dialects import DIALECTS, gemini
 from mock_engine.dialects.base import Dialect, error_body
 from mock_engine.knobs import Knobs
 from mock_engine.pooling import PATHS, pooled
@@ -126,6 +126,8 @@ class Connection(asyncio.Protocol):
             self._send_json(200, {"prompt": " ".join(str(token) for token in body.get("tokens", []))})
         elif method == "POST" and path in (*DIALECTS, *PATHS):
             return await self._generate(path, body)
+        elif method == "POST" and (asked := gemini.request(path, body)):
+            return await self._generate(gemini.PATH, asked)
         else:
             self._send_json(404, {"detail": "Not Found"})
         return False

@@ -18,20 +18,25 @@ from router.keys import KeyRing, read_keys
 from router.layers.admit import Admit
 from router.layers.answer_errors import AnswerErrors
 from router.layers.answer_locally import AnswerLocally
+from router.layers.by_model import ByModel
 from router.layers.cancel import Cancel
 from router.layers.choose_replica import ChooseReplica
 from router.layers.complete_response import CompleteResponse
 from router.layers.count_input import CountInput
 from router.layers.count_usage import CountUsage
+from router.layers.explain_cache import ExplainCache
+from router.layers.fall_back import FallBack
 from router.layers.function_call import FunctionCall
 from router.layers.http_only import HttpOnly
-from router.layers.rate_limit import RateLimit, storage
+from router.layers.rate_limit import RateLimit, of_client, of_model, storage
 from router.layers.read_body import ReadBody
 from router.layers.record import Record
 from router.layers.steps import Steps
+from router.litellm.callbacks import Callbacks
 from router.litellm.config import read_config
 from router.litellm.pass_through import PassThrough
-from router.litellm.proxy import load_app
+from router.litellm.proxy import Proxy, check_with_litellm, has_callbacks, load_app
+from router.litellm.remote import Remote, supported_parameters, with_windows
 from router.metrics import Metrics
 from router.models import engine_device, models_list, published_names, read_models
 from router.paths import RERANK
@@ -44,13 +49,13 @@ from router.replicas import Replicas
 from router.request_log import RequestLog
 from router.routes import own_routes
 from router.settings import ROOT, Settings
+from router.steps.adapt_for_provider import adapt_for_provider
 from router.steps.adapt_request import adapt_request
 from router.steps.check_key import check_key
 from router.steps.check_parameters import Tolerated, check_parameters
 from router.steps.check_ready import check_ready
 from router.steps.check_route import check_route
 from router.steps.check_structured import check_structured
-from router.steps.fall_back import fall_back
 from router.steps.fill_in_the_middle import RecogniseFim, render_fim
 from router.steps.fit_prompt import FitPrompt
 from router.steps.identify_client import identify_client
@@ -101,12 +106,18 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
     families = read_families(_CONFIG / "fim.yaml")
     config = read_config(ROOT / settings.litellm_config)
     models = read_models(settings, config, families)
-    names = published_names(models, config.aliases)
     ring = KeyRing(partial(read_keys, settings), ROOT / settings.keys_file if settings.keys_file else None)
     tolerated = Tolerated.read(_CONFIG / "parameters.yaml", engine_device(settings))
     chat_families = read_chat_families(_CONFIG / "chat_families.yaml")
-    chat_family = {alias: chat_family_of(model.name, chat_families) for alias, model in models.items()}
-    keep_prefix = KeepPrefix(chat_family, read_rules(_CONFIG / "prefix.yaml"))
+    rules = read_rules(_CONFIG / "prefix.yaml")
+    # Only now: importing LiteLLM takes seconds, and bad settings should be reported at once.
+    proxy = Proxy(load_app(), settings.litellm_master_key.get_secret_value())
+    check_with_litellm(config)
+    models = with_windows(models)
+    engines = {alias: model for alias, model in models.items() if not model.remote}
+    replicas_of_all = [replica for model in engines.values() for replica in model.replicas]
+    names = published_names(models, config.aliases)
+    chat_family = {alias: chat_family_of(model.name, chat_families) for alias, model in engines.items()}
     max_stop = settings.vllm_max_stop_strings
 
     readiness = Readiness(models)
@@ -120,9 +131,13 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
         {alias: model.slots for alias, model in models.items()}, settings.queue_max, indexing
     )
     log = RequestLog(settings.log_folder, settings.log_days, settings.log_total_gb * 1e9)
-    metrics = Metrics(admission, readiness, replicas, settings.log_folder)
-    # Only now: importing LiteLLM takes seconds, and bad settings should be reported at once.
-    pass_through = PassThrough(load_app(), models, settings.litellm_master_key.get_secret_value())
+    metrics = Metrics(admission, readiness, replicas, settings.log_folder, models.keys() - engines.keys())
+    store = storage(settings.redis_url)
+    callbacks = None
+    if has_callbacks(config):
+        redacted = config.settings("litellm_settings").get("turn_off_message_logging", True)
+        callbacks = Callbacks(with_prompts=not redacted)
+    pass_through = PassThrough(proxy, replicas_of_all, silent=callbacks is not None)
 
     def resize(alias: str) -> None:
         # Nobody is let in while no engine is ready; those who wait are told so.
@@ -133,7 +148,8 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with (
-            pass_through.running(),
+            proxy.running(config, replicas_of_all),
+            pass_through,
             tokenizer,
             readiness,
             progress,
@@ -143,10 +159,10 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
         log.close()
 
     own = own_routes(readiness, models_list(names, models, config.hidden), metrics, lifespan)
-    layers = [
+    shared = [
         Middleware(HttpOnly, lifespan=own),
         *browsers(settings.cors_origins),
-        Middleware(Record, metrics, log),
+        Middleware(Record, metrics, log, models, callbacks.report if callbacks else None),
         Middleware(AnswerErrors),
         Middleware(
             Steps,
@@ -163,27 +179,46 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
         Middleware(
             Steps,
             partial(check_parameters, tolerated=tolerated, max_n=settings.max_n, max_stop=max_stop),
-            check_structured,
             partial(resolve_model, names=names, models=models),
-            partial(fall_back, readiness=readiness, fallbacks=config.fallbacks),
-            partial(adapt_request, models=models),
-            quarantine.refuse,
-            RecogniseFim(models, families, max_stop),
-            partial(check_ready, readiness=readiness),
             partial(identify_client, ring=ring),
-            keep_prefix,
         ),
-        Middleware(RateLimit, storage(settings.redis_url), ring, settings.limits_without_redis),
+        Middleware(RateLimit, store, partial(of_client, ring=ring), settings.limits_without_redis),
+        Middleware(FallBack, readiness, config.fallbacks, config.context_window_fallbacks),
+        Middleware(RateLimit, store, partial(of_model, models=models), settings.limits_without_redis),
+    ]
+    to_engine = [
+        Middleware(
+            Steps,
+            check_structured,
+            partial(adapt_request, models=engines),
+            quarantine.refuse,
+            RecogniseFim(engines, families, max_stop),
+            partial(check_ready, readiness=readiness),
+            KeepPrefix(chat_family, rules),
+        ),
         Middleware(Cancel, settings.request_timeout, stopping),
         Middleware(Admit, admission, readiness, settings.max_wait),
         Middleware(ChooseReplica, replicas, quarantine),
         Middleware(Steps, fit_prompt, render_fim),
         Middleware(CountInput, fit_prompt),
+        Middleware(ExplainCache),
         Middleware(CountUsage),
         Middleware(CompleteResponse),
         Middleware(FunctionCall),
     ]
-    app: ASGIApp = Relay(pass_through)
+    to_provider = [
+        Middleware(Steps, partial(adapt_for_provider, models=models, supported=supported_parameters(models))),
+        Middleware(Cancel, settings.request_timeout, stopping),
+        Middleware(Admit, admission, readiness, settings.max_wait),
+        Middleware(CountUsage),
+        Middleware(FunctionCall),
+    ]
+    remote = _around(Relay(Remote(proxy, models)), to_provider)
+    return _around(Relay(pass_through), [*shared, Middleware(ByModel, models, remote), *to_engine])
+
+
+def _around(app: ASGIApp, layers: Sequence[Middleware]) -> ASGIApp:
+    """`app` inside `layers`, the outermost first."""
     for layer, positional, named in reversed(layers):
         app = layer(app, *positional, **named)
     return app

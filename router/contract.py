@@ -54,7 +54,8 @@ _HEADERS = {
     "x-duoserve-truncated-tokens": ("integer", "Tokens left out so that the prompt fits; absent: none."),
     "x-duoserve-fallback": (
         "string",
-        "The model that answered, as the one asked for is not ready (`fallbacks` in config/litellm.yaml).",
+        "The model that answered, as the one asked for failed (`fallbacks` in config/litellm.yaml), or the "
+        "prompt does not fit into its context (`context_window_fallbacks`).",
     ),
     "x-duoserve-suffix": (
         "string",
@@ -68,6 +69,12 @@ _HEADERS = {
         "string",
         "Texts that change from request to request and were moved to the end of the prompt, so that the rest "
         "stays in the prefix cache (config/prefix.yaml).",
+    ),
+    "x-duoserve-cache": (
+        "string",
+        "How much of a turn's prompt is in the engine's cache, and why that is less than the turn before it "
+        "sent, as in `1,204 of 61,310 tokens; prefix changed at token 1,204 (system prompt)`. Of a stream, "
+        "this is the router's estimate; the request log has the engine's count. Absent: nothing was lost.",
     ),
     "x-duoserve-set": (
         "string",
@@ -120,7 +127,7 @@ _EVENT: Json = {
 }
 _MODEL: Json = {
     "type": "object",
-    "required": ["id", "object", "owned_by", "root", "mode", "max_model_len", "fill_in_the_middle"],
+    "required": ["id", "object", "owned_by", "root", "mode", "max_model_len", "fill_in_the_middle", "remote"],
     "properties": {
         "id": {"type": "string"},
         "object": {"const": "model"},
@@ -128,7 +135,7 @@ _MODEL: Json = {
         "display_name": {"type": "string", "description": "The model's real name."},
         "created": {"type": "integer"},
         "created_at": {"type": "string", "format": "date-time"},
-        "owned_by": {"const": "duoserve"},
+        "owned_by": {"type": "string", "description": "`duoserve`, or the provider of a remote model."},
         "root": {"type": "string", "description": "The model of config/litellm.yaml that it stands for."},
         "mode": {
             "enum": list(MODES),
@@ -145,6 +152,10 @@ _MODEL: Json = {
         },
         "description": {"type": "string", "description": "What the model is good for; may be empty."},
         "supports_vision": {"type": "boolean", "description": "Whether the model takes pictures."},
+        "remote": {
+            "type": "boolean",
+            "description": "Whether another service answers, so that requests leave this one.",
+        },
     },
 }
 _MODELS: Json = {

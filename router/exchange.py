@@ -1,11 +1,14 @@
 """What the layers and steps know about one request, passed on in `scope["duoserve"]`."""
 
 import asyncio
+import re
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
@@ -13,8 +16,10 @@ from starlette.types import Scope
 from router.fim import Family
 from router.models import Replica
 from router.paths import canonical
+from router.recent_prompts import Loss
 
 _LONGEST_NAME = 100
+_PRODUCT = re.compile(r"[A-Za-z][\w.-]{0,31}", re.ASCII)
 _LONGEST_HEADER = 2000  # proxies refuse responses whose headers are longer than a few thousand bytes
 
 
@@ -40,6 +45,8 @@ class Exchange:
     alias: str = ""
     # The model that was meant, where another answers for it.
     fallback_from: str = ""
+    # A model with a longer context answers if the prompt does not fit, so it is not shortened.
+    wider: bool = False
     body: dict[str, Any] = field(default_factory=dict)
     stream: bool = False
     # Asked with `functions`, so that it is answered with `function_call`.
@@ -65,6 +72,8 @@ class Exchange:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cached_tokens: int | None = None
+    # What of the turn before is read again.
+    loss: Loss | None = None
     # Of the last event of a stream of the Responses API.
     sequence_number: int | None = None
     # One word for why the request was not served, and whether its client left.
@@ -89,6 +98,23 @@ class Exchange:
         """The exchange that the outermost layer put into `scope`."""
         exchange: Exchange = scope["duoserve"]
         return exchange
+
+    def checkpoint(self) -> Callable[[], None]:
+        """A function that makes this what it is now, for another attempt by another model."""
+        saved, headers, body = dict(vars(self)), dict(self.headers), orjson.dumps(self.body)
+
+        def restore() -> None:
+            vars(self).update(
+                saved, headers=dict(headers), body=orjson.loads(body), abandoned=asyncio.Event()
+            )
+
+        return restore
+
+    @property
+    def tool(self) -> str:
+        """The program that asks: the first product of its User-Agent, without the version."""
+        product = _PRODUCT.match(self.request_headers.get("user-agent", ""))
+        return product[0].lower() if product else "unknown"
 
     def ignore(self, name: str) -> None:
         """Say in the response that the parameter `name` was left out."""

@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 from router.admission import Admission
 from router.exchange import Exchange
 from router.gpu import register_gpus
-from router.paths import INFERENCE, SERVED
+from router.paths import CONVERSATIONS, INFERENCE, SERVED
 from router.readiness import Readiness
 from router.replicas import Replicas
 
@@ -28,6 +28,8 @@ _COMPLETION = range(50, 101)
 # A client is active for this long after its latest request.
 _ACTIVE_SECONDS = 300.0
 _MOST_CLIENTS = 10_000
+# Of clients and tools that have series; the rest share one.
+_MOST_PAIRS = 200
 _TOKENS = ("prompt", "completion", "cached")
 # The reasons that config/prometheus/rules refer to.
 _ALARMING = (
@@ -35,6 +37,9 @@ _ALARMING = (
     "queue_timeout",
     "engine_failed",
     "engine_overloaded",
+    "provider_failed",
+    "provider_credentials",
+    "provider_limit",
     "deadline",
     "internal",
     "limits_down",
@@ -45,18 +50,36 @@ class Metrics:
     """The metrics, in their own registry: the default one also has LiteLLM's."""
 
     def __init__(
-        self, admission: Admission, readiness: Readiness, replicas: Replicas, log_folder: Path
+        self,
+        admission: Admission,
+        readiness: Readiness,
+        replicas: Replicas,
+        log_folder: Path,
+        remote: Container[str] = (),
     ) -> None:
+        """`remote` are the models that other services answer."""
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
         self._clients = ActiveClients()
-        self._registry.register(_Gauges(admission, readiness, replicas, log_folder, self._clients))
+        self._registry.register(_Gauges(admission, readiness, replicas, log_folder, self._clients, remote))
         register_gpus(self._registry)
         self._requests = self._counter("duoserve_requests", "Requests answered", "alias", "path", "status")
         self._rejections = self._counter("duoserve_rejections", "Requests refused", "reason")
         self._aborted = self._counter("duoserve_aborted", "Requests whose client left", "alias")
         self._truncations = self._counter("duoserve_truncations", "Prompts shortened", "alias")
         self._tokens = self._counter("duoserve_tokens", "Tokens", "alias", "kind")
+        self._turns = self._counter("duoserve_turns", "Turns of conversations", "client", "tool", "agent")
+        self._turn_tokens = self._counter(
+            "duoserve_turn_tokens",
+            "Tokens of their prompts, and how many of them were in the prefix cache",
+            *("client", "tool", "agent", "kind"),
+        )
+        self._read_again = self._counter(
+            "duoserve_read_again_tokens",
+            "Prompt tokens read again that the turn before had read",
+            *("client", "tool", "reason"),
+        )
+        self._pairs: set[tuple[str, str]] = set()
         self._queue_wait = self._histogram("duoserve_queue_wait_seconds", "Time spent waiting for a slot")
         self._ttft = self._histogram("duoserve_ttft_seconds", "Time to the first token of a stream")
         self._itl = self._histogram(
@@ -130,10 +153,26 @@ class Metrics:
                 histogram.labels(alias).observe(value)
         for kind in _TOKENS:
             self._tokens.labels(alias, kind).inc(getattr(exchange, f"{kind}_tokens") or 0)
+        self._count_cache(exchange)
         if exchange.truncated_tokens:
             self._truncations.labels(alias).inc()
         if exchange.aborted:
             self._aborted.labels(alias).inc()
+
+    def _count_cache(self, exchange: Exchange) -> None:
+        """By client and tool, what of the prompts was in the cache."""
+        if exchange.path not in CONVERSATIONS or exchange.cached_tokens is None or not exchange.prompt_tokens:
+            return
+        pair = (exchange.client, exchange.tool)
+        if pair not in self._pairs and len(self._pairs) >= _MOST_PAIRS:
+            pair = ("other", "other")
+        self._pairs.add(pair)
+        agent = "yes" if exchange.body.get("tools") else "no"
+        self._turns.labels(*pair, agent).inc()
+        self._turn_tokens.labels(*pair, agent, "prompt").inc(exchange.prompt_tokens)
+        self._turn_tokens.labels(*pair, agent, "cached").inc(exchange.cached_tokens)
+        if exchange.loss:
+            self._read_again.labels(*pair, exchange.loss.reason).inc(exchange.loss.again)
 
 
 class ActiveClients:
@@ -165,7 +204,9 @@ class _Gauges(Collector):
         replicas: Replicas,
         log_folder: Path,
         clients: ActiveClients,
+        remote: Container[str],
     ) -> None:
+        self._remote = remote
         self._admission = admission
         self._readiness = readiness
         self._replicas = replicas
@@ -177,6 +218,7 @@ class _Gauges(Collector):
         waiting = GaugeMetricFamily("duoserve_waiting", "Requests waiting for a slot", labels=["alias"])
         slots = GaugeMetricFamily("duoserve_slots", "Answers that may be decoded at once", labels=["alias"])
         ready = GaugeMetricFamily("duoserve_ready", "Whether the model is ready", labels=["alias"])
+        remote = GaugeMetricFamily("duoserve_remote", "Whether another service answers", labels=["alias"])
         each = ["alias", "engine"]
         engines = GaugeMetricFamily("duoserve_engine_ready", "Whether an engine is ready", labels=each)
         loads = GaugeMetricFamily("duoserve_engine_in_flight", "Answers that an engine decodes", labels=each)
@@ -185,11 +227,12 @@ class _Gauges(Collector):
             waiting.add_metric([alias], self._admission.waiting(alias))
             slots.add_metric([alias], self._admission.slots(alias))
             ready.add_metric([alias], self._readiness.is_ready(alias))
+            remote.add_metric([alias], alias in self._remote)
         for replica, status in self._readiness.each.items():
             labels = [replica.alias, str(replica.number)]
             engines.add_metric(labels, status.state == "ready")
             loads.add_metric(labels, self._replicas.running[replica])
-        yield from (running, waiting, slots, ready, engines, loads)
+        yield from (running, waiting, slots, ready, remote, engines, loads)
         yield GaugeMetricFamily(
             "duoserve_active_clients", "Clients with a request in the last 5 minutes", self._clients.count()
         )

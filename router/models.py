@@ -11,7 +11,7 @@ from dotenv import dotenv_values
 
 from router.errors import BadSettings
 from router.fim import Family, family_of
-from router.litellm.config import Config, Entry, check_engine, urls_of
+from router.litellm.config import Config, Entry, check_parameters, urls_of
 from router.paths import EMBEDDINGS, RERANK
 from router.settings import ROOT, Settings
 
@@ -20,6 +20,8 @@ NAME = re.compile(r"[\w.-]+")
 Mode = Literal["chat", "completion", "embedding", "rerank"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 _GENERATING: tuple[Mode, ...] = ("chat", "completion")
+# A remote model whose entry has no max_parallel_requests is asked this many times at once.
+_PARALLEL = 10
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class Replica:
 @dataclass(frozen=True)
 class Model:
     """What an alias stands for. All of its engines run the same configuration: each decodes `slots` requests
-    at once, with a context of `window` tokens.
+    at once, with a context of `window` tokens (0 where nothing tells it). A remote model has no engines;
+    LiteLLM asks its `provider`, at most `slots` times at once.
     """
 
     alias: str
@@ -51,6 +54,15 @@ class Model:
     mode: Mode = "chat"
     vector_size: int | None = None  # of a model for embeddings, if its file says what `dimensions` it has
     sees: bool = False  # takes pictures
+    provider: str = ""  # of a remote model, as LiteLLM calls it
+    # What all clients together may use in a minute; 0 is no limit.
+    requests_per_minute: int = 0
+    tokens_per_minute: int = 0
+
+    @property
+    def remote(self) -> bool:
+        """Whether another service answers, so that requests leave this one."""
+        return bool(self.provider)
 
     @property
     def replicas(self) -> tuple[Replica, ...]:
@@ -85,8 +97,17 @@ def read_models(settings: Settings, config: Config, families: Sequence[Family]) 
     models: dict[str, Model] = {}
     taken: dict[tuple[str, str], str] = {}
     for entry in config.entries:
+        check_parameters(config, entry)
+        known = models.get(entry.name)
+        if known and known.remote != entry.remote:
+            raise BadSettings(
+                f"{config.path}: {entry.name} has entries of an engine and of another service; give them "
+                "two names, and name one in router_settings.fallbacks of the other"
+            )
+        if entry.remote:
+            models[entry.name] = known or _remote(entry)
+            continue
         engine, path = _engine_of(entry, profile, config.path)
-        check_engine(config, entry)
         urls = urls_of(config, entry)
         for url in urls:
             if first := taken.get((engine, url)):
@@ -95,7 +116,7 @@ def read_models(settings: Settings, config: Config, families: Sequence[Family]) 
                     "name for a model goes into router_settings.model_group_alias"
                 )
             taken[engine, url] = entry.name
-        model = models.get(entry.name) or _model(entry, engine, _read(path), families, config.path)
+        model = known or _model(entry, engine, _read(path), families, config.path)
         if model.engine != engine:
             raise BadSettings(
                 f"{config.path}: the entries of {entry.name} name {model.engine} and {engine}; the engines "
@@ -109,21 +130,51 @@ def read_models(settings: Settings, config: Config, families: Sequence[Family]) 
                     f"{config.path}: router_settings.fallbacks: {other} cannot answer for {name}; only models"
                     " that generate text can, as the vectors of two models cannot be compared"
                 )
-    return models
+    return {name: _limited(model, config) for name, model in models.items()}
+
+
+def _remote(entry: Entry) -> Model:
+    window = entry.info.get("max_input_tokens", 0)
+    description = str(entry.info.get("description", ""))
+    mode = entry.info.get("mode", "chat")
+    return Model(
+        entry.name,
+        (),
+        entry.model,
+        0,
+        window,
+        description=description,
+        provider=entry.provider,
+        mode=mode if mode in MODES else "chat",
+        sees=entry.info.get("supports_vision") is True,
+    )
+
+
+def _limited(model: Model, config: Config) -> Model:
+    """`model` with the limits of its entries, which add up; one without a limit lifts it."""
+    given = [entry.parameters for entry in config.entries if entry.name == model.alias]
+    if model.remote:
+        default = config.settings("router_settings").get("default_max_parallel_requests", _PARALLEL)
+        slots = sum(each.get("max_parallel_requests", default) for each in given)
+    else:
+        slots = min(model.slots, *(each.get("max_parallel_requests", model.slots) for each in given))
+    requests, tokens = ([each.get(kind, 0) for each in given] for kind in ("rpm", "tpm"))
+    return replace(
+        model,
+        slots=slots,
+        requests_per_minute=sum(requests) if all(requests) else 0,
+        tokens_per_minute=sum(tokens) if all(tokens) else 0,
+    )
 
 
 def _engine_of(entry: Entry, profile: Path, path: Path) -> tuple[str, Path]:
     """The name of the engine that an entry means, and its file."""
-    provider, _, name = entry.model.partition("/")
-    if provider != "hosted_vllm":
-        raise BadSettings(
-            f"{path}: model_list: {entry.name}: {entry.model} is not supported; only hosted_vllm/NAME is"
-        )
+    name = entry.model.removeprefix("hosted_vllm/")
     file = profile / f"{name}.yaml"
     if not NAME.fullmatch(name) or not file.is_file():
         raise BadSettings(
             f"{path}: model_list: {entry.name}: {entry.model} needs {name}.yaml in {profile}; copy one there "
-            "from another engine, or remove the entry"
+            f"from another engine, or write openai/{name} if the server is not an engine of this service"
         )
     return name, file
 
@@ -204,6 +255,8 @@ def published_names(models: Mapping[str, Model], extra: Mapping[str, str]) -> di
     """
     names = {alias: alias for alias in models}
     for model in models.values():
+        if model.remote:
+            continue
         names.setdefault(model.name.rstrip("/").rpartition("/")[2].lower(), model.alias)
     return names | dict(extra)
 
@@ -214,7 +267,8 @@ def models_list(
     """The response of /v1/models: OpenAI's and Anthropic's fields (`display_name` is the model's real name),
     vLLM's `root` and `max_model_len` (the context length in tokens), LiteLLM's `mode`, `output_vector_size`
     and `supports_vision` (whether it takes pictures), `fill_in_the_middle`: whether the model uses the
-    `suffix` of a completion, and `description`. Names in `hidden` are left out.
+    `suffix` of a completion, `description`, and `remote`: whether requests leave this service, for the
+    provider in `owned_by`. Names in `hidden` are left out.
     """
     listed = {name: alias for name, alias in names.items() if name not in hidden}
     ids = list(listed)
@@ -231,7 +285,7 @@ def models_list(
                 "display_name": models[alias].name.rstrip("/").rpartition("/")[2],
                 "created_at": "1970-01-01T00:00:00Z",
                 "created": 0,
-                "owned_by": "duoserve",
+                "owned_by": models[alias].provider or "duoserve",
                 "root": alias,
                 "mode": models[alias].mode,
                 "output_vector_size": models[alias].vector_size,
@@ -239,6 +293,7 @@ def models_list(
                 "fill_in_the_middle": models[alias].fills_in_the_middle,
                 "description": models[alias].description,
                 "supports_vision": models[alias].sees,
+                "remote": models[alias].remote,
             }
             for name, alias in listed.items()
         ],

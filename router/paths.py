@@ -31,6 +31,7 @@ SERVED = {
 OPEN = (HEALTH, READY)  # no key needed
 INFERENCE = tuple(path for path, method in SERVED.items() if method == "POST")
 ANTHROPIC = (MESSAGES, COUNT_TOKENS)
+CONVERSATIONS = (CHAT, MESSAGES, RESPONSES)
 COUNTING = (COUNT_TOKENS, INPUT_TOKENS)  # nothing is generated: no slot, no stream
 POOLING = (EMBEDDINGS, RERANK)  # of vLLM's pooling runner: nothing is generated, no stream
 _ALSO = {"/v2/rerank": RERANK}  # the same, to Cohere's clients

@@ -56,8 +56,11 @@ class Readiness:
         self._watchers: list[Callable[[str], None]] = []
         self.status = dict.fromkeys(models, first)
         self._lost = {alias: asyncio.Event() for alias in models}
-        for event in self._lost.values():
-            event.set()
+        for alias, model in models.items():
+            if model.remote:  # whether its provider answers, each request finds out
+                self.status[alias] = Status("ready", first.since, f"remote: {model.provider} answers")
+            else:
+                self._lost[alias].set()
 
     async def __aenter__(self) -> "Readiness":
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS))

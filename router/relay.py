@@ -1,52 +1,65 @@
-"""The innermost app: passes a request on to its engine, and cleans the response."""
+"""The innermost app: passes a request on to an engine or a provider, and cleans the response."""
 
 import asyncio
 import logging
 import re
+from typing import Protocol
 
-import orjson
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
-from router.errors import engine_failed
+from router.errors import ApiError
 from router.exchange import Exchange
-from router.litellm.pass_through import PassThrough
-from router.refusals import engine_broke_off, engine_refused
 
-# Where an engine's error begins inside a stream, in OpenAI's and in Anthropic's shape. No text looks like it.
+# Where an error begins inside a stream, in OpenAI's and in Anthropic's shape. No text looks like it.
 ENGINE_ERROR = re.compile(rb'(?:^|(?<=\n))(?:data: \{"error":|event: error\n)')
-# The headers of the engine's response that a client may see.
+# The headers of the response that a client may see.
 _PASSED_HEADERS = (b"content-type", b"content-length", b"cache-control")
 _log = logging.getLogger(__name__)
 
 
-class Relay:
-    """Sends the exchange's body to its replica.
+class Backend(Protocol):
+    """Who answers, and how its errors are told."""
 
-    Raises ApiError with the engine's refusal or failure, also where a stream ends with it, and 503 if the
-    response breaks off.
+    async def __call__(self, scope: Scope, exchange: Exchange, send: Send) -> None:
+        """Send the exchange's body on, and the response to `send`."""
+
+    def failed(self, exchange: Exchange) -> ApiError:
+        """The response broke off."""
+
+    def refused(self, exchange: Exchange, status: int, body: bytes) -> ApiError:
+        """The response is an error."""
+
+    def broke_off(self, exchange: Exchange, events: bytes) -> ApiError:
+        """The response is a stream that ended with `events`, an error."""
+
+
+class Relay:
+    """Sends the exchange's body to `backend`.
+
+    Raises ApiError with its refusal or failure, also where a stream ends with it, or if the response breaks
+    off.
     """
 
-    def __init__(self, pass_through: PassThrough) -> None:
-        self._pass_through = pass_through
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange.of(scope)
         response = _Response(exchange, send)
-        body = orjson.dumps(exchange.body)
         try:
-            await self._pass_through(scope, exchange.chosen, exchange.path, body, response)
+            await self._backend(scope, exchange, response)
         except ClientDisconnect:
             raise
         except Exception as error:
             _log.warning("the response of %s broke off: %s", exchange.alias, type(error).__name__)
-            raise engine_failed(exchange.alias) from None
+            raise self._backend.failed(exchange) from None
         if response.error_status is not None:
-            raise engine_refused(response.error_status, response.error_body, exchange.alias, exchange.body)
+            raise self._backend.refused(exchange, response.error_status, response.error_body)
         if response.error_body:
-            raise engine_broke_off(response.error_body, exchange.alias, exchange.body)
+            raise self._backend.broke_off(exchange, response.error_body)
         if not response.complete:
-            raise engine_failed(exchange.alias)
+            raise self._backend.failed(exchange)
 
 
 class _Response:

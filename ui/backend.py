@@ -105,6 +105,11 @@ class Backend:
         known = self.listed(name)
         return bool(known and known.sees)
 
+    def title(self, model: str) -> str:
+        """A model's name for people, which says where questions to it go if they leave this service."""
+        provider = next((each.provider for each in self.models if each.name == model), "")
+        return f"{model} (remote: {provider})" if provider else model
+
     def waiting(self, model: str) -> int | None:
         """Requests in the router's queue for `model` when it was last asked; None if unknown."""
         return self.samples[-1].waiting.get(model) if self.samples else None

@@ -45,7 +45,7 @@ class ListedModel:
     vector_size: int = 0  # numbers in an embedding; 0: unknown
     real: str = ""  # the model behind it, as its makers call it
     sees: bool = False  # takes pictures
-    remote: str = ""  # the provider that answers, if that is not this service
+    provider: str = ""  # the other service that answers, so that questions leave this one; empty: none
 
     @property
     def chats(self) -> bool:
@@ -141,7 +141,7 @@ class RouterClient:
                 vector_size=int(each.get("output_vector_size") or 0),
                 real=str(each.get("display_name") or ""),
                 sees=bool(each.get("supports_vision")),
-                remote=str(each.get("owned_by") or "") if each.get("remote") else "",
+                provider=str(each.get("owned_by") or "another service") if each.get("remote") else "",
             )
             for each in listed
         ]

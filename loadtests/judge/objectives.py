@@ -11,7 +11,7 @@ from typing import ClassVar
 from loadtests.judge import stats
 from loadtests.judge.stats import Estimate
 from loadtests.judge.verdict import NO_VERDICT, Verdict
-from loadtests.measure.sample import Sample, values
+from loadtests.measure.sample import Sample, found_again, values
 from loadtests.measure.stage import Stage
 
 TIMES = ("ttft", "first_content", "total", "itl", "queue_wait")
@@ -59,6 +59,10 @@ class Objective(ABC):
     def needs(self, *, judged: bool) -> int:
         """How many answers it takes at the level that is judged, or at one that is compared with."""
         return 0
+
+    def answers(self, samples: Sequence[Sample]) -> int:
+        """How many of them `samples` has."""
+        return sum(s.ok for s in samples if not self.kinds or s.kind in self.kinds)
 
     def levels(self) -> set[int]:
         """Numbers of users that it compares with."""
@@ -126,7 +130,10 @@ class Percentile(Objective):
     percentile: float
 
     unit = "ms"
-    metrics = (*TIMES, "refusal")
+    metrics = (*TIMES, "refusal", "session")
+
+    def answers(self, samples: Sequence[Sample]) -> int:
+        return len(values(samples, "session")) if self.metric == "session" else super().answers(samples)
 
     def needs(self, *, judged: bool) -> int:
         """Enough for an interval at the judged level; lower levels are only compared with."""
@@ -219,6 +226,21 @@ class MemoryGrowth(Objective):
         verdict = self._decide(evidence, Estimate(growth[worst], None, None, count))
         verdict.why = "; ".join(filter(None, (f"{worst} grew most", verdict.why)))
         return verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheHits(Objective):
+    """The share of the tokens of each turn that the next one found in the prefix cache."""
+
+    unit = "%"
+    metrics = ("found_again",)
+
+    def _judge(self, samples: Sequence[Sample], evidence: Evidence) -> Verdict | None:
+        found = found_again(evidence.stage.samples)
+        if not found:
+            return self._undecided(evidence, "no engine says how much of a prompt was in its cache")
+        hits, before = map(sum, zip(*found, strict=True))
+        return self._decide(evidence, Estimate(hits / before, None, None, len(found)))
 
 
 def _good(samples: Sequence[Sample], evidence: Evidence) -> list[bool]:

@@ -11,6 +11,7 @@ from typing import Any
 from loadtests import settings
 from loadtests.judge.objectives import (
     TIMES,
+    CacheHits,
     Degradation,
     Drift,
     Evidence,
@@ -106,6 +107,8 @@ def _objective(entry: dict[str, Any]) -> Objective:
             return Degradation(compared_to=users, **rest)
         case {"percentile": percentile, **rest}:
             return Percentile(percentile=percentile, **rest)
+        case {"metric": "found_again", "at_least": limit, **rest}:
+            return CacheHits(metric="found_again", limit=limit, lower_bound=True, **rest)
         case {"at_least": limit, **rest}:
             return Share(limit=limit, lower_bound=True, **rest)
     return Share(**entry)
@@ -125,8 +128,9 @@ def judge(
 
 def enough(objectives: Objectives, suite: str, users: int, samples: Sequence[Sample]) -> bool:
     """Whether a stage with `users` users has the answers that each objective of the suite needs."""
+    sent = {sample.kind for sample in samples}
     return all(
-        sum(s.ok for s in samples if not objective.kinds or s.kind in objective.kinds)
-        >= objective.needs(judged=users >= objectives.users)
+        objective.answers(samples) >= objective.needs(judged=users >= objectives.users)
         for objective in objectives.of(suite)
+        if not objective.kinds or sent & set(objective.kinds)  # what is not sent is not judged
     )

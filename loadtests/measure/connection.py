@@ -48,7 +48,15 @@ class Connection:
             except OSError as error:
                 failure = error
         sent = time.monotonic()
-        sample = Sample(request.kind, due or sent, users=users, target=self._target, canary=request.canary)
+        sample = Sample(
+            *(request.kind, due or sent),
+            users=users,
+            target=self._target,
+            canary=request.canary,
+            session=request.session,
+            turn=request.turn,
+            turns=request.turns,
+        )
         if failure:
             sample.outcome, sample.detail = "connection", _described(failure)
             return sample
@@ -161,24 +169,56 @@ class _Answer:
         if event.type == "error" or data.get("error"):
             sample.outcome, sample.detail = "error_event", json.dumps(data.get("error") or data)[:300]
             return
-        self._usage(data)
+        if kind := data.get("type"):
+            self._typed(kind, data, now)
+            return
+        self._usage(data.get("usage"))
         for choice in data.get("choices") or []:
-            if sample.ttft is None:
-                sample.ttft = sample.total
             self._finish = choice.get("finish_reason") or self._finish
             delta = choice.get("delta") or {}
             content = choice.get("text") or delta.get("content") or ""
-            calls = delta.get("tool_calls")
-            if content or calls:
-                self._parts.append(content)
-                self._tool_call = self._tool_call or bool(calls)
-                if sample.first_content is None:
-                    sample.first_content = sample.total
-            if content or calls or delta.get("reasoning") or delta.get("reasoning_content"):
-                sample.events += 1
-                if self._last_token is not None:
-                    sample.itl.append((now - self._last_token) * 1000)
-                self._last_token = now
+            reasoning = delta.get("reasoning") or delta.get("reasoning_content")
+            self._delta(content, bool(delta.get("tool_calls")), bool(reasoning), now)
+
+    def _typed(self, kind: str, data: dict[str, Any], now: float) -> None:
+        """An event of Anthropic's Messages API or of OpenAI's Responses API."""
+        delta = data.get("delta") or {}
+        match kind:
+            case "message_start":  # vLLM sends it with the first token
+                self.sample.ttft = self.sample.total
+                self._usage(data["message"].get("usage"))
+            case "content_block_delta":
+                text, arguments = delta.get("text") or "", "partial_json" in delta
+                self._delta(text, arguments, "thinking" in delta, now)
+            case "message_delta":
+                self._finish = delta.get("stop_reason") or self._finish
+                self._usage(data.get("usage"))
+            case "message_stop":
+                self._done = True
+            case "response.output_text.delta":
+                self._delta(str(delta), False, False, now)
+            case "response.completed" | "response.incomplete":
+                self._finish, self._done = kind, True
+                self._usage(data["response"].get("usage"))
+            case "response.failed":
+                self.sample.outcome, self.sample.detail = "error_event", json.dumps(data["response"])[:300]
+            case _ if kind.endswith(".delta"):
+                self._delta("", "reasoning" not in kind, "reasoning" in kind, now)
+
+    def _delta(self, content: str, calls: bool, reasoning: bool, now: float) -> None:
+        sample = self.sample
+        if sample.ttft is None:
+            sample.ttft = sample.total
+        if content or calls:
+            self._parts.append(content)
+            self._tool_call = self._tool_call or calls
+            if sample.first_content is None:
+                sample.first_content = sample.total
+        if content or calls or reasoning:
+            sample.events += 1
+            if self._last_token is not None:
+                sample.itl.append((now - self._last_token) * 1000)
+            self._last_token = now
 
     def whole(self, content: bytes) -> None:
         """An answer that was not streamed: only its end can be timed."""
@@ -194,13 +234,23 @@ class _Answer:
         self._parts.append(choice.get("text") or message.get("content") or "")
         self._tool_call = bool(message.get("tool_calls"))
         self._finish, self._done = choice.get("finish_reason") or "", True
-        self._usage(body)
+        self._usage(body.get("usage"))
         sample.events = sample.completion_tokens or 0
 
-    def _usage(self, body: dict[str, Any]) -> None:
-        if usage := body.get("usage"):
-            self.sample.prompt_tokens = usage.get("prompt_tokens")
-            self.sample.completion_tokens = usage.get("completion_tokens")
+    def _usage(self, usage: dict[str, Any] | None) -> None:
+        """The token counts, in the words of any of the APIs."""
+        if not usage:
+            return
+        sample = self.sample
+        details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or usage
+        sample.cached_tokens = details.get("cached_tokens", details.get("cache_read_input_tokens"))
+        sample.completion_tokens = usage.get("completion_tokens", usage.get("output_tokens"))
+        sample.prompt_tokens = usage.get("prompt_tokens", usage.get("input_tokens"))
+        if (
+            sample.prompt_tokens is not None
+        ):  # which Anthropic counts without what is in the cache, or new there
+            parts = ("cache_read_input_tokens", "cache_creation_input_tokens")
+            sample.prompt_tokens += sum(usage.get(part) or 0 for part in parts)
 
     def check(self, request: LoadRequest) -> None:
         """Decide whether what arrived is a complete answer."""

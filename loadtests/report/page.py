@@ -70,10 +70,13 @@ def _figures(run: Run, old: Run | None) -> list[Figure]:
 
     stages = run.stages
     limits = {verdict.metric: verdict.limit for verdict in run.promises if verdict.unit == "ms"}
-    kinds = ("completion", "chat", "canary", "burst")
+    kinds: tuple[str, ...] = ("completion", "chat", "canary", "burst")
+    limit = limits.get("ttft")
+    if any(s.session for stage in stages for s in stage.samples):
+        kinds, limit = ("turn",), None
     figures = [
-        plots.latency_by_users(stages, "ttft", "Time to first token", kinds, limits.get("ttft")),
-        plots.ttft_distribution(stages, kinds, limits.get("ttft")),
+        plots.latency_by_users(stages, "ttft", "Time to first token", kinds, limit),
+        plots.ttft_distribution(stages, kinds, limit),
     ]
     if any(s.kind == "completion" for stage in stages for s in stage.samples):
         title = "Completions, end to end"

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from loadtests.judge import stats
 from loadtests.judge.stats import Estimate
 from loadtests.judge.verdict import Verdict
-from loadtests.measure.sample import Sample, values
+from loadtests.measure.sample import Sample, found_again, sessions, values
 from loadtests.measure.stage import Stage
 from loadtests.report.changes import Change, changes
 from loadtests.report.results import Run
@@ -36,6 +36,11 @@ def sections(run: Run, old: Run | None = None) -> list[Section]:
         Section("Levels of load", "", levels(run.stages)),
         Section("Failed and refused requests", "", _failures(run.stages)),
         Section("By kind of request", "", _kinds(run.stages)),
+        Section(
+            "Replayed sessions",
+            "Found again: of the tokens of each turn before, those that were in the prefix cache.",
+            _sessions(run.stages),
+        ),
         Section("Router overhead", "Measured in turns, on the same engine.", _overhead(run)),
         Section(
             "Relay capacity",
@@ -137,6 +142,31 @@ def _kinds(stages: Sequence[Stage]) -> Table:
     head = (
         *("", "answers", "TTFT p50 / p95", "end to end p50 / p95"),
         *("prompt tokens, median", "answer tokens, median"),
+    )
+    return Table(head, rows)
+
+
+def _sessions(stages: Sequence[Stage]) -> Table:
+    rows = []
+    for stage in stages:
+        names = [s.session.partition("/")[0] for s in stage.samples]
+        for name in sorted(set(names) - {""}):
+            samples = [s for s, of in zip(stage.samples, names, strict=True) if of == name]
+            found = found_again(samples)
+            hits, before = map(sum, zip(*found, strict=True)) if found else (0, 0)
+            rows.append(
+                (
+                    f"{stage.label}, {name}",
+                    str(len(sessions(samples))),
+                    _percentiles(samples, "session"),
+                    _percentiles([s for s in samples if s.turn == 0], "ttft"),
+                    _percentiles([s for s in samples if s.turn], "ttft"),
+                    f"{hits / before:.1%}" if before else "–",
+                )
+            )
+    head = (
+        *("", "whole sessions", "end to end, without pauses, p50 / p95"),
+        *("TTFT of the first turn p50 / p95", "of later turns p50 / p95", "found again"),
     )
     return Table(head, rows)
 

@@ -17,5 +17,9 @@ class LoadRequest:
     min_tokens: int = 1
     # Name of a prompt whose answer is compared with the one given without load.
     canary: str = ""
-    # Whether any text will do: with random weights it is noise.
+    # In a replayed session: which one, which turn, and of how many.
+    session: str = ""
+    turn: int = 0
+    turns: int = 0
+    # Whether any text will do: of random weights, and to made-up words, it is noise.
     any_text: bool = False

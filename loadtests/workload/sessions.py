@@ -28,6 +28,9 @@ from typing import Any
 
 Json = dict[str, Any]
 BYTES_PER_TOKEN = 4
+FILE = Path(__file__).with_name("sessions.jsonl")
+# Of a context, at most, so that the router leaves nothing out (CONTEXT_RATIO) and templates have room.
+_FILLED = 0.6
 # What a block with such a `form` says; {n} is different in every request.
 FORMS = {
     "billing-header": "x-anthropic-billing-header: cc_version=2.1.332.{n}; cc_entrypoint=cli; cch={n};",
@@ -121,7 +124,13 @@ class Session:
             most = max(most, sum(block["tokens"] for block in blocks) + request["answer"])
         return most + sum(self.tools)
 
-    def bodies(self, seed: int = 1, scale: float = 1.0, model: str = "coder") -> Iterator[Request]:
+    def scale(self, window: int) -> float:
+        """What its texts are multiplied by for a context of `window` tokens: 1, or less where too long."""
+        if not window:
+            return 1.0
+        return min(1.0, window * _FILLED / self.longest())
+
+    def bodies(self, seed: int | str = 1, scale: float = 1.0, model: str = "coder") -> Iterator[Request]:
         """Its requests, with text made for this seed. `scale` multiplies the lengths of all texts."""
         tools = [_tool(self.api, i, int(tokens * scale)) for i, tokens in enumerate(self.tools)]
         blocks: list[tuple[Json, str]] = []
@@ -138,31 +147,38 @@ class Session:
 
 
 def read_sessions(path: Path) -> list[Session]:
-    """The sessions of a file in this format.
+    """The sessions of a file in this format, or in Mooncake's.
 
     Raises:
+        OSError: it cannot be read.
         ValueError: a line is not a session; the text names the line.
     """
-    found = []
+    found, mooncake = [], []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
-            found.append(Session.of(json.loads(line)))
+            entry = json.loads(line)
+            if "input_length" in entry:
+                mooncake.append(entry)
+            else:
+                found.append(Session.of(entry))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}, line {number}: {type(error).__name__} {error}") from None
-    return found
+    try:
+        return found + [Session.of(session) for session in from_mooncake(mooncake)]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}, in Mooncake's schema: {type(error).__name__} {error}") from None
 
 
-def from_mooncake(lines: Iterable[str], block_tokens: int = 512) -> list[Json]:
+def from_mooncake(entries: Iterable[Json], block_tokens: int = 512) -> list[Json]:
     """Sessions from a trace in Mooncake's schema, which AIPerf and inference-perf read.
 
-    A line is a request: `input_length` and `output_length` in tokens, `hash_ids` of its blocks (equal
+    An entry is a request: `input_length` and `output_length` in tokens, `hash_ids` of its blocks (equal
     ids are equal text), `timestamp` in milliseconds or `delay` since the answer before it, and `session_id`.
-    Without `session_id` every line is a session.
+    Without `session_id` every entry is a session.
     """
     sessions: dict[str, Json] = {}
     before: dict[str, tuple[list[int], float]] = {}
-    for number, line in enumerate(filter(str.strip, lines)):
-        entry = json.loads(line)
+    for number, entry in enumerate(entries):
         name = str(entry.get("session_id", f"request-{number}"))
         session = sessions.setdefault(name, {"session": name, "api": "chat", "tools": [], "requests": []})
         ids, at = before.get(name, ([], float(entry.get("timestamp", 0))))
@@ -332,4 +348,5 @@ def _turn(api: str, role: str, text: str, call: str) -> Json:
         kind = "output_text" if api == "responses" else "text"
     if api == "chat" and role != "user":
         return {"role": role, "content": text}
-    return {"role": role, "content": [{"type": kind, "text": text}]}
+    turn = {"role": role, "content": [{"type": kind, "text": text}]}
+    return {"type": "message", **turn} if api == "responses" else turn

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
 from loadtests.workload.material import CANARIES, TOOLS, AgentRun, Conversation, Editing
 from loadtests.workload.request import LoadRequest
+from loadtests.workload.sessions import FILE, Session, read_sessions
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ SUITES = {
     "completion": Suite("IDE autocomplete: fill-in-the-middle, 50-100 tokens", {"completion": 1}, (0.2, 0.8)),
     "chat": Suite("streaming multi-turn chat about code", {"chat": 1}, (1.0, 5.0)),
     "agent": Suite("coding agent: long, growing prompts with tools", {"agent": 1}, (0.5, 2.0)),
+    "agent-replay": Suite("recorded sessions of coding agents", {"replay": 1}, (0.0, 0.0), canary_every=0),
     "mixed": Suite("a team at work", TEAM, (0.5, 3.0)),
     "burst": Suite("everybody at once, more than the queue holds", {"burst": 1}, (0.0, 0.0), canary_every=0),
     "soak": Suite("a team at work, for hours", TEAM, (0.5, 3.0)),
@@ -41,6 +45,8 @@ class Workload:
     seed: int = 1
     think: float = 1.0  # multiplies the pauses; 0 sends without pauses
     suffix: bool = True  # whether completions carry the text after the cursor
+    window: int = 0  # tokens of the first model's context; replayed sessions are scaled to it
+    sessions: Sequence[Session] = field(default_factory=lambda: read_sessions(FILE))  # what is replayed
     any_text: bool = False  # whether the text of answers is not checked
 
     def model_for(self, kind: str) -> str:
@@ -60,11 +66,14 @@ class RequestGenerator:
         self._conversation: Conversation | None = None
         self._agent_run: AgentRun | None = None
         self._turns = {"chat": 0, "agent": 0}
-        self._activities = {
+        self._replayed = self._replay(number)
+        self._think: float | None = None  # the recorded pause after the latest request
+        self._activities: dict[str, Callable[[], LoadRequest]] = {
             "completion": self._completion,
             "chat": self._chat,
             "agent": self._agent,
             "burst": self._burst,
+            "replay": lambda: next(self._replayed),
         }
 
     def next(self) -> LoadRequest:
@@ -76,7 +85,9 @@ class RequestGenerator:
 
     def pause(self) -> float:
         """Seconds until the next request."""
-        return self._rng.uniform(*self._suite.pause) * self._workload.think
+        recorded = self._think
+        pause = self._rng.uniform(*self._suite.pause) if recorded is None else recorded
+        return pause * self._workload.think
 
     def answered(self, request: LoadRequest, text: str) -> None:
         """Continue the conversation with the answer to `request`."""
@@ -159,6 +170,29 @@ class RequestGenerator:
             "seed": self._rng.randrange(10**6),
         }
         return self._chat_request("agent", body, self._workload.model_for("agent"))
+
+    def _replay(self, number: int) -> Iterator[LoadRequest]:
+        """Sessions one after the other; each developer begins with another one."""
+        recorded, load = self._workload.sessions, self._workload
+        for run in itertools.count(number):
+            session = recorded[run % len(recorded)]
+            seed = f"{load.seed}/{number}/{run}"
+            requests = list(session.bodies(seed, session.scale(load.window), load.model_for("agent")))
+            for turn, request in enumerate(requests):
+                following = requests[turn + 1] if turn + 1 < len(requests) else requests[0]
+                self._think = following.think
+                body = request.body
+                if session.api == "chat":
+                    body = body | {"stream_options": {"include_usage": True}}
+                yield LoadRequest(
+                    "turn" if turn else "first turn",
+                    session.path,
+                    body,
+                    any_text=True,  # to made-up words, a model may well say nothing
+                    session=f"{session.name}/{number}/{run}",
+                    turn=turn,
+                    turns=len(requests),
+                )
 
     def _burst(self) -> LoadRequest:
         body = {"messages": Conversation(self._rng).messages, "max_tokens": 16, "min_tokens": 16}

@@ -13,11 +13,14 @@ class Messages(Dialect):
     """Anthropic's Messages API."""
 
     def _usage(self, output: int) -> Json:
+        """Anthropic's total is the sum of the three; what is new in the cache are whole blocks."""
         cached = self.answer.knobs.cached_tokens
+        created = max(0, self.answer.prompt_tokens - cached) // 16 * 16
         return {
-            "input_tokens": self.answer.prompt_tokens - cached,
+            "input_tokens": self.answer.prompt_tokens - cached - created,
             "output_tokens": output,
             "cache_read_input_tokens": cached,
+            "cache_creation_input_tokens": created,
         }
 
     def _message(self) -> Json:

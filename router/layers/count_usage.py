@@ -16,12 +16,14 @@ _TAIL = 8192
 _PROMPT = re.compile(rb'"(?:prompt|input)_tokens":\s*(\d+)')
 _COMPLETION = re.compile(rb'"(?:completion|output)_tokens":\s*(\d+)')
 _CACHED = re.compile(rb'"(?:cached_tokens|cache_read_input_tokens)":\s*(\d+)')
+_CREATED = re.compile(rb'"cache_creation_input_tokens":\s*(\d+)')
 _SEQUENCE = re.compile(rb'"sequence_number":\s*(\d+)')
 _WITH_STREAM_OPTIONS = (CHAT, COMPLETIONS)
 
 
 class CountUsage:
-    """Sets the exchange's token counts when the answer ends, complete or not.
+    """Sets the exchange's token counts when the answer ends, complete or not; of one that is not streamed,
+    before its last part goes on.
 
     Asks the engine for the usage of every stream, and removes it for clients that did not ask for it.
     """
@@ -36,7 +38,9 @@ class CountUsage:
             options: dict[str, Any] = exchange.body.get("stream_options") or {}
             hide = not options.get("include_usage")
             continuous = bool(options.get("continuous_usage_stats")) and not hide
-            exchange.body["stream_options"] = {"include_usage": True, "continuous_usage_stats": continuous}
+            exchange.body["stream_options"] = {"include_usage": True}
+            if continuous:
+                exchange.body["stream_options"]["continuous_usage_stats"] = True
         head, tail = b"", b""
 
         async def watching(message: Message) -> None:
@@ -45,6 +49,8 @@ class CountUsage:
             if part:
                 head = head or part[:_TAIL]
                 tail = part if len(part) >= _TAIL else tail[len(part) - _TAIL :] + part
+                if not exchange.stream and not message.get("more_body", False):
+                    _count(exchange, head, tail)
                 if hide and _USAGE_CHUNK.search(part):
                     message = {**message, "body": without_usage(part)}
             await send(message)
@@ -52,14 +58,18 @@ class CountUsage:
         try:
             await self._app(scope, receive, watching)
         finally:
-            exchange.prompt_tokens = _last(_PROMPT, tail) or _last(_PROMPT, head)
-            exchange.completion_tokens = _last(_COMPLETION, tail)
-            exchange.cached_tokens = _last(_CACHED, tail) or _last(_CACHED, head)
-            if exchange.path == MESSAGES and exchange.prompt_tokens is not None:
-                # Anthropic counts what was in the cache apart; here the prompt is all of it.
-                exchange.prompt_tokens += exchange.cached_tokens or 0
-            if exchange.path == RESPONSES:
-                exchange.sequence_number = _last(_SEQUENCE, tail)
+            _count(exchange, head, tail)
+
+
+def _count(exchange: Exchange, head: bytes, tail: bytes) -> None:
+    exchange.prompt_tokens = _last(_PROMPT, tail, head)
+    exchange.completion_tokens = _last(_COMPLETION, tail)
+    exchange.cached_tokens = _last(_CACHED, tail, head)
+    if exchange.path == MESSAGES and exchange.prompt_tokens is not None:
+        # Anthropic counts apart what was in the cache, and what is new in it; here the prompt is all of it.
+        exchange.prompt_tokens += (exchange.cached_tokens or 0) + (_last(_CREATED, tail, head) or 0)
+    if exchange.path == RESPONSES:
+        exchange.sequence_number = _last(_SEQUENCE, tail)
 
 
 def without_usage(part: bytes) -> bytes:
@@ -78,6 +88,6 @@ def _is_usage(event: bytes) -> bool:
     return data.get("choices") == [] and data.get("usage") is not None
 
 
-def _last(pattern: re.Pattern[bytes], text: bytes) -> int | None:
-    found = pattern.findall(text)
-    return int(found[-1]) if found else None
+def _last(pattern: re.Pattern[bytes], *texts: bytes) -> int | None:
+    """The last number in the first of `texts` that has one."""
+    return next((int(found[-1]) for text in texts if (found := pattern.findall(text))), None)

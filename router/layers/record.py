@@ -2,25 +2,42 @@
 
 import asyncio
 import time
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from router.exchange import Exchange
 from router.metrics import Metrics
+from router.models import Model
 from router.paths import INFERENCE
 from router.request_log import RequestLog
 
 _LONGEST_ID = 128
 
 
-class Record:
-    """Makes the exchange of each request, watches its response, and records the outcome."""
+# Hears of an engine's answer: the exchange, the status, and seconds to its first token and to its end.
+Report = Callable[[Exchange, int, float | None, float], None]
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, log: RequestLog) -> None:
+
+class Record:
+    """Makes the exchange of each request, watches its response, and records the outcome. `report` hears of
+    those that engines answered.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        log: RequestLog,
+        models: Mapping[str, Model],
+        report: Report | None,
+    ) -> None:
         self._app = app
         self._metrics = metrics
         self._log = log
+        self._models = models
+        self._tell = report
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange.new(scope)
@@ -54,15 +71,20 @@ class Record:
         self._metrics.count(exchange, status, ttft, itl, seconds)
         if exchange.path not in INFERENCE:
             return
+        model = self._models.get(exchange.alias)
+        if self._tell and model and not model.remote and status:
+            self._tell(exchange, status, ttft, seconds)
         self._log.write(
             {
                 "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
                 "request_id": exchange.request_id,
                 "client_request_id": exchange.request_headers.get("x-request-id", "")[:_LONGEST_ID] or None,
                 "client": exchange.client or None,
+                "tool": exchange.tool,
                 "key": exchange.key_name or None,
                 "alias": exchange.alias or None,
                 "fallback_from": exchange.fallback_from or None,
+                "provider": (model.provider or None) if model else None,
                 "engine": exchange.replica.number if exchange.replica else None,
                 "path": exchange.path,
                 "stream": exchange.stream,
@@ -76,6 +98,7 @@ class Record:
                 "prompt_tokens": exchange.prompt_tokens,
                 "completion_tokens": exchange.completion_tokens,
                 "cached_tokens": exchange.cached_tokens,
+                "cache": str(exchange.loss) if exchange.loss else None,
                 "truncated_messages": exchange.truncated_messages,
                 "truncated_tokens": exchange.truncated_tokens,
                 "error": exchange.reason or None,

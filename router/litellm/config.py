@@ -16,6 +16,8 @@ from router.errors import BadSettings
 
 KEYS = Path(__file__).with_name("keys.yaml")
 MASTER_KEY = "os.environ/LITELLM_MASTER_KEY"
+# The limits of an entry, each a whole number.
+LIMITS = ("rpm", "tpm", "max_parallel_requests")
 _REFERENCE = "os.environ/"
 Fate = Literal["honoured", "harmless", "refused"]
 Json = dict[str, Any]
@@ -37,6 +39,16 @@ class Entry:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     info: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def provider(self) -> str:
+        """Who serves it, as LiteLLM calls it; hosted_vllm is an engine of this service."""
+        return str(self.parameters.get("custom_llm_provider") or self.model.partition("/")[0])
+
+    @property
+    def remote(self) -> bool:
+        """Whether LiteLLM asks another service, and not an engine of this one."""
+        return self.provider != "hosted_vllm"
+
 
 @dataclass(frozen=True)
 class Config:
@@ -46,7 +58,19 @@ class Config:
     entries: tuple[Entry, ...]
     aliases: Mapping[str, str]  # model_group_alias: other names for models
     hidden: frozenset[str] = frozenset()  # those that no list shows
-    fallbacks: Mapping[str, Sequence[str]] = field(default_factory=dict)  # by model, those that answer for it
+    # By model, those that answer for it: in any case, and where a prompt does not fit.
+    fallbacks: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    context_window_fallbacks: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    content: Json = field(default_factory=dict)  # as it stands in the file
+
+    def settings(self, section: str) -> Json:
+        """The content of a section; empty where there is none."""
+        return dict(self.content.get(section) or {})
+
+    @property
+    def remote(self) -> list[Entry]:
+        """The entries that LiteLLM itself answers."""
+        return [entry for entry in self.entries if entry.remote]
 
 
 def read_config(path: Path) -> Config:
@@ -67,16 +91,27 @@ def read_config(path: Path) -> Config:
     check.keys("", content)
     for section in ("general_settings", "router_settings", "litellm_settings"):
         check.keys(section, check.mapping(section, content.get(section)))
+    for name, value in check.mapping("environment_variables", content.get("environment_variables")).items():
+        resolved(value, f"{path}: environment_variables.{name}", path)
     if (content.get("general_settings") or {}).get("master_key", MASTER_KEY) != MASTER_KEY:
         raise check.bad("general_settings.master_key", f"must be {MASTER_KEY}; the key itself is in .env")
     entries = tuple(check.entries(content.get("model_list")))
-    aliases = check.mapping(
-        "model_group_alias", (content.get("router_settings") or {}).get("model_group_alias")
-    )
+    router_settings = content.get("router_settings") or {}
+    aliases = check.mapping("model_group_alias", router_settings.get("model_group_alias"))
     hidden = {name for name, meant in aliases.items() if isinstance(meant, dict) and meant.get("hidden")}
     known = {entry.name for entry in entries}
-    fallbacks = dict(check.fallbacks((content.get("router_settings") or {}).get("fallbacks"), known))
-    return Config(path, entries, dict(check.aliases(aliases, known)), frozenset(hidden), fallbacks)
+    if "default_max_parallel_requests" in router_settings:
+        key = "default_max_parallel_requests"
+        check.whole(f"router_settings.{key}", router_settings[key])
+    return Config(
+        path,
+        entries,
+        dict(check.aliases(aliases, known)),
+        frozenset(hidden),
+        dict(check.fallbacks("fallbacks", router_settings, known)),
+        dict(check.fallbacks("context_window_fallbacks", router_settings, known)),
+        content,
+    )
 
 
 def verdict(section: str, key: str) -> Verdict | None:
@@ -87,13 +122,20 @@ def verdict(section: str, key: str) -> Verdict | None:
     return next((found for pattern, found in patterns.items() if fnmatchcase(key, pattern)), None)
 
 
-def check_engine(config: Config, entry: Entry) -> None:
-    """Refuse the parameters of an engine that only make sense for other models.
+def check_parameters(config: Config, entry: Entry) -> None:
+    """Refuse the parameters of an entry that have no effect, or refer to a variable that is not set.
 
     Raises:
         BadSettings: naming the key, and why.
     """
-    _Checker(config.path).keys("engine", entry.parameters, entry.name)
+    check = _Checker(config.path)
+    check.keys("remote" if entry.remote else "engine", entry.parameters, entry.name)
+    for key, value in entry.parameters.items():
+        if key != "api_base" or entry.remote:
+            resolved(value, f"{config.path}: model_list: {entry.name}: {key}", config.path)
+    for key in LIMITS:
+        if key in entry.parameters:
+            check.whole(f"model_list: {entry.name}: {key}", entry.parameters[key])
 
 
 def urls_of(config: Config, entry: Entry) -> list[str]:
@@ -108,12 +150,26 @@ def urls_of(config: Config, entry: Entry) -> list[str]:
     if not isinstance(base, str) or not base:
         raise BadSettings(f"{place} is missing; set it to the engine's URL, such as http://127.0.0.1:8003")
     name = base.removeprefix(_REFERENCE) if base.startswith(_REFERENCE) else ""
-    if name and not os.environ.get(name):
-        raise BadSettings(f"{name} is missing; set it in .env, as {config.path} refers to it")
-    urls = [url.strip() for url in (os.environ[name] if name else base).split(",") if url.strip()]
+    urls = [url.strip() for url in resolved(base, place, config.path).split(",") if url.strip()]
     if not urls:
         raise BadSettings(f"{name or place} holds no URL; set it to one, such as http://127.0.0.1:8001")
     return [_origin(url, name or place) for url in urls]
+
+
+def resolved(value: Any, place: str, path: Path) -> str:
+    """`value`, or the content of the variable to which it refers.
+
+    Raises:
+        BadSettings: the variable is not set, or not named; `place` is where in `path` it should be.
+    """
+    if not isinstance(value, str) or not value.startswith(_REFERENCE):
+        return str(value)
+    name = value.removeprefix(_REFERENCE)
+    if not name:
+        raise BadSettings(f"{place} names no variable; write {_REFERENCE}NAME")
+    if not os.environ.get(name):
+        raise BadSettings(f"{name} is missing; set it in .env, as {path} refers to it")
+    return os.environ[name]
 
 
 def _origin(url: str, place: str) -> str:
@@ -169,6 +225,11 @@ class _Checker:
             if found.fate == "refused":
                 raise self.bad(f"{place}{key}", f"is not supported: {found.why}")
 
+    def whole(self, key: str, value: Any) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise self.bad(key, "must be a whole number, at least 1")
+        return value
+
     def mapping(self, key: str, value: Any) -> Json:
         if value is None:
             return {}
@@ -191,8 +252,12 @@ class _Checker:
                 raise self.bad(
                     f"model_list: {name}: litellm_params", "needs `model`, such as hosted_vllm/NAME"
                 )
+            if "/" not in model and "custom_llm_provider" not in parameters:
+                raise self.bad(f"model_list: {name}: model", f"needs its provider, as in openai/{model}")
             info = self.mapping(f"model_info of {name}", entry.get("model_info"))
             self.keys("model_info", info, name)
+            if "max_input_tokens" in info:
+                self.whole(f"model_list: {name}: max_input_tokens", info["max_input_tokens"])
             yield Entry(name, model, parameters, info)
 
     def aliases(self, given: Json, names: set[str]) -> Iterator[tuple[str, str]]:
@@ -210,8 +275,8 @@ class _Checker:
                 )
             yield str(alias), str(name)
 
-    def fallbacks(self, given: Any, names: set[str]) -> Iterator[tuple[str, list[str]]]:
-        key = "router_settings.fallbacks"
+    def fallbacks(self, kind: str, settings: Json, names: set[str]) -> Iterator[tuple[str, list[str]]]:
+        key, given = f"router_settings.{kind}", settings.get(kind)
         if not isinstance(given or [], list):
             raise self.bad(key, "must be a list such as [{coder: [general]}]")
         for pair in given or []:

@@ -1,96 +1,73 @@
-"""LiteLLM's pass-through endpoints.
+"""LiteLLM's pass-through endpoints, which lead to the engines.
 
 They forward the engine's bytes without parsing them, which costs a tenth of LiteLLM's chat path. They do not
 notice a client that leaves before the engine's headers arrive, but cancelling the task that runs them closes
 the connection to the engine in every phase.
 """
 
-import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import Any
 
+import orjson
 from fastapi import FastAPI
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Message, Scope, Send
 
-from router.litellm.proxy import configured, endpoint
-from router.models import Model, Replica
+from router.errors import ApiError, engine_failed
+from router.exchange import Exchange
+from router.litellm.proxy import Proxy, endpoint
+from router.models import Replica
+from router.refusals import engine_broke_off, engine_refused
 
 
 class PassThrough:
-    """Runs `litellm` in this process, and sends requests to its endpoints."""
+    """Sends requests to the engine that was chosen for them."""
 
-    def __init__(self, litellm: FastAPI, models: Mapping[str, Model], master_key: str) -> None:
-        self._litellm = litellm
-        self._replicas = [replica for model in models.values() for replica in model.replicas]
-        self._master_key = master_key
+    def __init__(self, proxy: Proxy, replicas: Sequence[Replica], silent: bool) -> None:
+        """`silent`: LiteLLM's callbacks do not hear of these requests, because callbacks.py reports them."""
+        self._proxy = proxy
+        self._replicas = replicas
+        self._silent = silent
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Start LiteLLM, and stop it when the context is left."""
-        with configured(self._replicas):
-            async with self._litellm.router.lifespan_context(self._litellm):
-                self._endpoints = self._app_of_endpoints()
-                await self._warm_up()
-                yield
-
-    def _app_of_endpoints(self) -> FastAPI:
+    async def __aenter__(self) -> None:
+        """Find the endpoints in LiteLLM, which must be running, and pay for the first request: two seconds of
+        imports. Whether it succeeds does not matter.
+        """
         # A separate app: finding one of LiteLLM's 700 routes and passing its fifteen middlewares, all useless
         # here, costs a millisecond of CPU per request.
-        app = FastAPI(openapi_url=None)
-        app.exception_handlers = self._litellm.exception_handlers
-        app.router.routes[:] = [
-            route for route in self._litellm.routes if getattr(route, "path", "").startswith("/to/")
+        self._app = FastAPI(openapi_url=None)
+        self._app.exception_handlers = self._proxy.app.exception_handlers
+        self._app.router.routes[:] = [
+            route for route in self._proxy.app.routes if getattr(route, "path", "").startswith("/to/")
         ]
-        return app
-
-    async def _warm_up(self) -> None:
-        """The first request costs two seconds of imports; whether it succeeds does not matter."""
 
         async def ignore(_: Message) -> None:
             pass
 
         scope = {"type": "http", "method": "POST", "http_version": "1.1", "scheme": "http", "root_path": ""}
-        with contextlib.suppress(Exception):
-            await self(scope, self._replicas[0], "/health", b"{}", ignore)
+        if self._replicas:
+            path = endpoint(self._replicas[0]) + "/health"
+            with contextlib.suppress(Exception):
+                await self._proxy.ask(self._app, scope, path, {}, ignore)
 
-    async def __call__(self, scope: Scope, replica: Replica, path: str, body: bytes, send: Send) -> None:
-        """Send `body` to `path` of an engine, and its response to `send`.
+    async def __aexit__(self, *exc: object) -> None:
+        """Nothing has to be stopped."""
 
-        `scope` is that of the client's request; none of its headers are passed on.
-        """
-        await self._endpoints(
-            {**scope, **self._rewritten(endpoint(replica) + path, body)}, _receiver(body), send
-        )
+    async def __call__(self, scope: Scope, exchange: Exchange, send: Send) -> None:
+        """Send the exchange's body to its engine, and the engine's response to `send`."""
+        # LiteLLM parses, copies and records what it believes to be the body, and sends what its state holds.
+        believed: dict[str, Any] = {"model": exchange.body.get("model"), "stream": exchange.stream}
+        if self._silent:
+            believed["no-log"] = True
+        state = {"litellm_pass_through_raw_body": orjson.dumps(exchange.body)}
+        path = endpoint(exchange.chosen) + exchange.path
+        await self._proxy.ask(self._app, scope, path, believed, send, state=state)
 
-    def _rewritten(self, path: str, body: bytes) -> dict[str, Any]:
-        return {
-            # From this version on, Starlette streams responses without a second task to watch the client.
-            "asgi": {"version": "3.0", "spec_version": "2.4"},
-            "path": path,
-            "raw_path": path.encode(),
-            "query_string": b"",
-            "state": {},
-            "headers": [
-                (b"host", b"engine"),
-                (b"authorization", f"Bearer {self._master_key}".encode()),
-                (b"content-type", b"application/json"),
-                (b"content-length", str(len(body)).encode()),
-            ],
-        }
+    def failed(self, exchange: Exchange) -> ApiError:
+        return engine_failed(exchange.alias)
 
+    def refused(self, exchange: Exchange, status: int, body: bytes) -> ApiError:
+        return engine_refused(status, body, exchange.alias, exchange.body)
 
-def _receiver(body: bytes) -> Receive:
-    sent = False
-
-    async def receive() -> Message:
-        nonlocal sent
-        if not sent:
-            sent = True
-            return {"type": "http.request", "body": body, "more_body": False}
-        # LiteLLM learns that the client left by being cancelled.
-        await asyncio.Event().wait()
-        raise AssertionError
-
-    return receive
+    def broke_off(self, exchange: Exchange, events: bytes) -> ApiError:
+        return engine_broke_off(events, exchange.alias, exchange.body)

@@ -112,6 +112,8 @@ def _items(exchange: Exchange, _: Model) -> None:
         _refuse_files("input", item.get("content"))
         if isinstance(item.get("content"), list):
             item = item | {"content": [_without_refusal(part) for part in item["content"]]}
+            if kind is None and item.get("role") == "assistant":
+                item = {"type": "message", **item}  # without it vLLM refuses an answer's parts
         shown.append(item)
     exchange.body["input"] = shown
 
@@ -132,7 +134,7 @@ def _refuse_files(param: str, content: Any) -> None:
             raise invalid(param, f"has a part of type '{kind}'; only text can be read, so send its text")
 
 
-def _old_functions(exchange: Exchange, _: Model) -> None:
+def old_functions(exchange: Exchange, _: Model) -> None:
     """`functions` and `function_call`, which became `tools` and `tool_choice` in 2023: one call at a time."""
     body = exchange.body
     functions, choice = body.pop("functions", None), body.pop("function_call", None)
@@ -155,7 +157,7 @@ def _old_functions(exchange: Exchange, _: Model) -> None:
             body["messages"][i] = message | {"role": "tool", "tool_call_id": call_id}
 
 
-def _allowed_tools(exchange: Exchange, _: Model) -> None:
+def allowed_tools(exchange: Exchange, _: Model) -> None:
     """The `tool_choice` of type `allowed_tools`: only those tools, with its mode as the choice."""
     body = exchange.body
     choice = body.get("tool_choice")
@@ -402,10 +404,10 @@ def _schemas(exchange: Exchange, _: Model) -> None:
 Adaptation = Callable[[Exchange, Model], None]
 _COMMON: tuple[Adaptation, ...] = (_sampling, _stream_options, _thinking, _schemas)
 _BY_PATH: dict[str, tuple[Adaptation, ...]] = {
-    CHAT: (_messages, _old_functions, _sequences, _allowed_tools, _tools, _logprobs, *_COMMON),
+    CHAT: (_messages, old_functions, _sequences, allowed_tools, _tools, _logprobs, *_COMMON),
     COMPLETIONS: (_sequences, _logprobs, *_COMMON),
-    RESPONSES: (_items, _allowed_tools, _tools, *_COMMON),
-    INPUT_TOKENS: (_items, _allowed_tools, _tools),
+    RESPONSES: (_items, allowed_tools, _tools, *_COMMON),
+    INPUT_TOKENS: (_items, allowed_tools, _tools),
     MESSAGES: (_output_format, _blocks, _tools, *_COMMON),
     COUNT_TOKENS: (_output_format, _blocks, _tools, _thinking),
     EMBEDDINGS: (_inputs,),

@@ -96,7 +96,7 @@ class FitPrompt:
         total = await count(messages)
         if total <= budget:
             return total
-        if not self._truncate:
+        if exchange.wider or not self._truncate:
             raise too_long(total, budget, key)
         body[key], tokens = await fit(messages, total, budget, count, key)
         exchange.truncated_messages = len(messages) - len(body[key])

@@ -1,4 +1,4 @@
-"""The dashboard `Duoserve`: promises, users, queue, engines, GPU.
+"""The dashboard `Duoserve`: promises, users, queue, coding agents, engines, GPU.
 
 After a change, run `.envs/dev/bin/python -m services.monitoring`, which writes it to config/grafana.
 """
@@ -50,6 +50,7 @@ def _overview() -> Dashboard:
         ("Promises", _promises()),
         ("Users", _users()),
         ("Queue", _queue()),
+        ("Coding agents", _agents()),
         ("Engines", _engines()),
         ("GPU", _gpu()),
     ):
@@ -84,12 +85,16 @@ def _promises() -> list[Panel]:
 
 
 def _users() -> list[Panel]:
+    requests = 'sum by (alias) (rate(duoserve_requests_total{alias!="none"}[$__rate_interval]))'
     answers = 'duoserve_requests_total{path=~"/v1/.+"}[$__rate_interval]'
     return [
         _graph("Clients of the last 5 minutes", {"clients": "max(duoserve_active_clients)"}, "none", width=6),
         _graph(
             "Requests",
-            {"{{alias}}": 'sum by (alias) (rate(duoserve_requests_total{alias!="none"}[$__rate_interval]))'},
+            {
+                "{{alias}}": f"{requests} unless on (alias) duoserve_remote == 1",
+                "{{alias}} (remote)": f"{requests} and on (alias) duoserve_remote == 1",
+            },
             "reqps",
             width=6,
         ),
@@ -131,6 +136,21 @@ def _queue() -> list[Panel]:
             },
             "reqps",
             width=6,
+        ),
+    ]
+
+
+def _agents() -> list[Panel]:
+    again = "rate(duoserve_read_again_tokens_total[$__rate_interval])"
+    return [
+        _graph(
+            "Prompt tokens from the prefix cache",
+            {"{{client}} {{tool}}": "client_tool:duoserve_turn_tokens:cached_ratio_15m"},
+            "percentunit",
+            width=12,
+        ),
+        _graph(
+            "Read again, by reason", {"{{tool}}: {{reason}}": f"sum by (tool, reason) ({again})"}, "none", 12
         ),
     ]
 

@@ -34,6 +34,11 @@ class Entry:
         found = _ENGINE.fullmatch(self.model)
         return found[1] if found else None
 
+    @property
+    def provider(self) -> str | None:
+        """The other service that answers, as LiteLLM calls it; None if an engine does."""
+        return None if self.engine else self.model.partition("/")[0]
+
 
 def entries(variables: Mapping[str, str]) -> list[Entry]:
     """The entries of the configuration that the settings name, their URLs as the settings give them.

@@ -146,6 +146,12 @@ class Settings:
         """The models to chat with; all of them if none is."""
         return tuple(alias for alias in self.aliases if self.modes[alias] == "chat") or self.aliases
 
+    @cached_property
+    def remote(self) -> dict[str, str]:
+        """The models that other services answer, with their providers."""
+        listed = model_list.entries(self.variables)
+        return {entry.name: entry.provider for entry in listed if entry.provider}
+
     def values(self, kind: str) -> dict[str, Any]:
         """The content of an engine's file in the profile.
 

@@ -32,6 +32,21 @@ def test_a_short_load_on_the_real_service(stack: Stack, tmp_path: Path) -> None:
     assert stack.key not in (folder / "results.json").read_text() + done.stdout + done.stderr
 
 
+def test_replayed_sessions_of_agents_find_their_prompts_in_the_cache(stack: Stack, tmp_path: Path) -> None:
+    done = stack.run(
+        *("loadtest", "--suite", "agent-replay", "--users", "1", "--duration", "15", "--patience", "1"),
+        *("--think", "0", "--report", str(tmp_path)),
+    )
+    assert done.returncode in (1, 2), done.stdout + done.stderr  # too short for the percentiles
+    (folder,) = tmp_path.iterdir()
+    data = json.loads((folder / "results.json").read_text())
+    (stage,) = data["stages"]
+    assert {s["outcome"] for s in stage["samples"]} == {"ok"}
+    assert not any(s["truncated_messages"] for s in stage["samples"])
+    verdicts = {v["name"]: v["verdict"] for v in data["verdicts"]}
+    assert verdicts["tokens of the turn before that are found in the prefix cache"] == "met"
+
+
 @pytest.mark.slow
 def test_an_independent_tool_measures_the_same(stack: Stack) -> None:
     """`vllm bench serve` in the same run: p50 and p95 within 10 %, token counts exactly."""

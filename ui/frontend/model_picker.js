@@ -47,7 +47,7 @@ function option(model, chosen) {
   const facts = [
     model.description,
     model.window && `${model.window.toLocaleString("en")} tokens of context`,
-    model.remote && `answered by ${model.remote}`,
+    model.remote && `remote: ${model.remote} answers, outside this service`,
     model.state !== "ready" && model.reason,
   ];
   const text = element("span", "text");
@@ -127,7 +127,7 @@ function chip(which, label, model, name) {
   button.setAttribute("aria-expanded", String(opener === which));
   const state = model?.state ?? "unknown";
   button.title = model?.reason ?? "";
-  button.append(dot(state), element("span", "name", name), " ", element("span", "word", ["ready", "unknown"].includes(state) ? "" : state));
+  button.append(dot(state), element("span", "name", name), " ", element("span", "word", [model?.remote && `remote: ${model.remote}`, !["ready", "unknown"].includes(state) && state].filter(Boolean).join(" ")));
   button.setAttribute("aria-label", `${label}: ${button.textContent.trim()}`);
   button.onclick = () => open(which, button);
   return button;

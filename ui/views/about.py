@@ -25,7 +25,7 @@ def _page(chat: ChatSession) -> None:
     with st.sidebar:
         st.page_link("views/chat.py", label="Back to the chat", icon=":material/arrow_back:")
     st.title("About this service", anchor=False)
-    elsewhere = [each.name for each in chat.backend.models if each.remote and each.name == each.root]
+    elsewhere = [each.name for each in chat.backend.models if each.provider and each.name == each.root]
     st.markdown(
         "Models on our own server, behind one address that speaks the OpenAI API. What you ask stays on that "
         "server, which does not store it; your conversations are stored in your browser."
@@ -120,7 +120,9 @@ def _models(chat: ChatSession, readiness: Readiness) -> None:
     columns = [column for _ in range(0, len(readiness.models), 3) for column in st.columns(3)]
     for column, (name, status) in zip(columns, sorted(readiness.models.items()), strict=False):
         with column.container(border=True):
-            st.markdown(f"**{plain(name)}** {_SIGN[status.state]}", help=plain(status.reason))
+            st.markdown(
+                f"**{plain(chat.backend.title(name))}** {_SIGN[status.state]}", help=plain(status.reason)
+            )
             if known := chat.backend.listed(name):
                 st.caption(plain(known.real))
             ttft = None

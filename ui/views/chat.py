@@ -140,7 +140,10 @@ def _welcome(chat: ChatSession) -> None:
             each for each in chat.backend.models if each.name == each.root and each.description and each.chats
         ]
         st.markdown(
-            "\n".join(f"- **{plain(each.name)}** for {plain(each.description)}" for each in described)
+            "\n".join(
+                f"- **{plain(chat.backend.title(each.name))}** for {plain(each.description)}"
+                for each in described
+            )
         )
     kinds = (
         "text files, PDFs or pictures"
@@ -162,7 +165,7 @@ def _welcome(chat: ChatSession) -> None:
     for question, number in _EXAMPLES.items():
         model = offered[min(number, len(offered) - 1)]
         examples.button(
-            (f":gray[{plain(model)}] " if model else "") + question,
+            (f":gray[{plain(chat.backend.title(model))}] " if model else "") + question,
             on_click=ask,
             args=(model, question),
             type="secondary",

@@ -81,7 +81,7 @@ def entries(chat: ChatSession) -> list[dict[str, Any]]:
                 "real": known.real,
                 "description": known.description,
                 "window": known.window,
-                "remote": known.remote,
+                "remote": known.provider,
                 "state": status.state if status else "unknown",
                 "reason": status.reason if status else "",
             }

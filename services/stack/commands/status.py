@@ -21,7 +21,8 @@ def status(as_json: bool) -> int:
     if as_json:
         chosen = precision.chosen(settings) if precision.embedded(settings) else None
         measured = dataclasses.asdict(chosen) if chosen else None
-        print(json.dumps({"services": services, "models": models, "precision": measured}, indent=2))
+        found = {"services": services, "models": models, "remote": settings.remote, "precision": measured}
+        print(json.dumps(found, indent=2))
     else:
         table = Table(box=None, pad_edge=False)
         for heading in ("service", "state", "pid", "uptime", "port"):
@@ -30,7 +31,9 @@ def status(as_json: bool) -> int:
             uptime = f"{entry['uptime_seconds']:.0f} s" if entry["pid"] else "-"
             table.add_row(name, str(entry["state"]), str(entry["pid"] or "-"), uptime, str(entry["port"]))
         console.print(table)
-        console.print("models: " + ", ".join(f"{name} {state}" for name, state in models.items()))
+        told = [f"{name} {state}" for name, state in models.items()]
+        told += [f"{name} remote ({provider})" for name, provider in settings.remote.items()]
+        console.print("models: " + ", ".join(told))
         if precision.embedded(settings):
             console.print(f"precision {precision.chosen(settings) or 'not measured yet'}")
     return 0 if all(entry["state"] == "ready" for entry in services.values()) else 1

@@ -172,9 +172,10 @@ def _print_addresses(settings: Settings) -> None:
         console.print("\nLOAD_FORMAT=dummy: the weights are random, and so is what the models say.")
     key = f"sed -n 's/^{KEY}=/oauth2-bearer=/p' {shlex.quote(str(settings.env_file))}"
     message = {"role": "user", "content": "Name three colours."}
-    body = json.dumps({"model": settings.chat_models[0], "messages": [message]})
+    models = (*settings.aliases, *(f"{name} (remote: {to})" for name, to in settings.remote.items()))
+    body = json.dumps({"model": (*settings.chat_models, *settings.remote)[0], "messages": [message]})
     console.print(
-        f"\n  API   {settings.url('router')}/v1   models {', '.join(settings.aliases)}"
+        f"\n  API   {settings.url('router')}/v1   models {', '.join(models)}"
         f"\n  Chat  {settings.url('ui')}"
         f"\n  Key   {KEY} in {settings.env_file}"
         f"\n\nTry it:\n  {key} | curl -sK- {settings.url('router')}/v1/chat/completions "

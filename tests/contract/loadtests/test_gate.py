@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from loadtests.workload.sessions import FILE, read_sessions
 from mock_engine import MockEngine
 from tests.support import ROOT
 from tests.support.ports import free_port
@@ -104,6 +105,59 @@ def running_loadtest(engine: MockEngine, report: Path, *options: str) -> Iterato
 
 def wait_for_requests(engine: MockEngine, count: int) -> None:
     wait_for(lambda: len(engine.requests()) >= count, "the load begins")
+
+
+REPLAY = ("--suite", "agent-replay", "--users", "4", "--duration", "2", "--patience", "20", "--think", "0")
+
+
+@pytest.mark.parametrize(("cached", "verdict"), [(200_000, "met"), (100, "missed")])
+def test_replayed_sessions_are_judged_by_what_the_cache_holds(
+    tmp_path: Path, cached: int, verdict: str
+) -> None:
+    with MockEngine(ttft_ms=5, itl_ms=0, cached_tokens=cached, max_model_len=200_000) as engine:
+        done = loadtest(engine.url, tmp_path, *REPLAY)
+        paths = {request["path"] for request in engine.requests()}
+    assert done.returncode == (0 if verdict == "met" else 1), done.stdout + done.stderr
+    assert paths > {"/v1/chat/completions", "/v1/messages", "/v1/responses"}
+    (folder,) = tmp_path.iterdir()
+    data = json.loads((folder / "results.json").read_text())
+    verdicts = {v["name"]: v["verdict"] for v in data["verdicts"]}
+    assert verdicts["tokens of the turn before that are found in the prefix cache"] == verdict
+    assert verdicts["p50 of a session's time, without the pauses"] == "met"
+    assert verdicts["failed requests"] == "met"
+    assert "claude-code-dialogue" in (folder / "report.md").read_text()
+
+
+def test_a_trace_of_ones_own_is_replayed(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.jsonl"
+    lines = [{"session_id": "a", "input_length": 900, "output_length": 4, "hash_ids": [1, 2]}] * 2
+    trace.write_text("\n".join(map(json.dumps, lines)))
+    report = tmp_path / "reports"
+    with MockEngine(**FAST) as engine:
+        quick = ("--suite", "agent-replay", "--users", "1", "--duration", "1", "--patience", "1")
+        loadtest(engine.url, report, *quick, "--think", "0", "--sessions", str(trace))
+    (folder,) = report.iterdir()
+    data = json.loads((folder / "results.json").read_text())
+    assert {sample["session"].partition("/")[0] for sample in data["stages"][0]["samples"]} == {"a"}
+    trace.write_text("{}")
+    done = loadtest("http://127.0.0.1:1", report, "--sessions", str(trace))
+    assert done.returncode == 64 and "line 1" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_sessions_are_compared_directly_and_through_the_router(tmp_path: Path) -> None:
+    """Here the mock is both: each way sends every turn, and nothing is lost in either."""
+    with MockEngine(ttft_ms=5, cached_tokens=200_000, max_model_len=200_000) as engine:
+        command = [sys.executable, "-m", "loadtests", "replay", "--rounds", "1"]
+        command += ["--json", str(tmp_path / "figures.json")]
+        done = subprocess.run(
+            command, cwd=ROOT, env=settings(engine.url), capture_output=True, text=True, timeout=120
+        )
+    assert done.returncode == 0, done.stderr
+    assert "100% / 100%" in done.stdout
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert [session["session"] for session in figures] == [session.name for session in read_sessions(FILE)]
+    for session in figures:
+        assert len(session["direct"]["ttft_ms"]) == len(session["router"]["found_again"]) > 5
 
 
 def test_too_few_requests_are_no_pass(tmp_path: Path) -> None:

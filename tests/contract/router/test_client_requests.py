@@ -342,7 +342,7 @@ def test_usage_that_was_not_asked_for_is_in_no_event(service: Service) -> None:
 @pytest.mark.parametrize("stream", [True, False])
 def test_cached_tokens_are_recorded(service: Service, path: str, stream: bool) -> None:
     service.engines["coder"].set(cached_tokens=3)
-    words = "one two three four five six seven"
+    words = "one two three four five six seven " * 4
     body = {"input": words} if path == "/v1/responses" else chat(words, max_tokens=4)
     plain = service.record(service.post("/v1/responses", {"input": words}))["prompt_tokens"]
     record = service.record(service.post(path, body | {"model": "coder", "stream": stream}))

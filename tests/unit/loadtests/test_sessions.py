@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from loadtests.workload.sessions import Session, from_bodies, from_mooncake, read_sessions
+from loadtests.workload.sessions import Session, from_bodies, read_sessions
+from loadtests.workload.suites import RequestGenerator, Workload
 from tests.support import ROOT
 
 Json = dict[str, Any]
@@ -39,13 +40,15 @@ def test_recording_keeps_what_two_requests_share_and_forgets_the_words() -> None
     assert [turn["role"] for turn in second.body["messages"]] == ["system", "user", "assistant", "tool"]
 
 
-def test_a_mooncake_trace_shares_blocks_between_turns_and_sessions() -> None:
+def test_a_mooncake_trace_shares_blocks_between_turns_and_sessions(tmp_path: Path) -> None:
     lines = [
         '{"session_id": "a", "timestamp": 0, "input_length": 1000, "output_length": 5, "hash_ids": [1, 2]}',
         '{"session_id": "a", "delay": 500, "input_length": 1500, "output_length": 7, "hash_ids": [1, 2, 3]}',
         '{"session_id": "b", "timestamp": 9, "input_length": 600, "output_length": 5, "hash_ids": [1, 9]}',
     ]
-    a, b = (Session.of(line) for line in from_mooncake(lines))
+    path = tmp_path / "trace.jsonl"
+    path.write_text("\n".join(lines))
+    a, b = read_sessions(path)
     first, second = a.bodies()
     assert (second.think, second.answer) == (0.5, 7)
     texts = [
@@ -60,3 +63,31 @@ def test_a_line_that_is_not_a_session_is_named(tmp_path: Path) -> None:
     path.write_text('{"session": "x"}\n')
     with pytest.raises(ValueError, match=r"bad\.jsonl, line 1"):
         read_sessions(path)
+
+
+@pytest.mark.parametrize("window", [8192, 32_768, 262_144])
+def test_sessions_are_shortened_to_the_window_and_no_further(window: int) -> None:
+    for session in SESSIONS:
+        scale = session.scale(window)
+        longest = max(len(json.dumps(request.body)) for request in session.bodies(scale=scale))
+        assert longest / 4 < window * 0.75  # what the router cuts is not replayed
+        assert scale == 1 or session.longest() * scale > window / 2
+
+
+def test_each_developer_replays_every_session_with_its_pauses() -> None:
+    workload = Workload("agent-replay", ("coder",), window=8192)
+    for number in range(2):
+        generator = RequestGenerator(workload, number)
+        sent, pauses = [], []
+        for _ in range(sum(len(session.requests) for session in SESSIONS)):
+            sent.append(generator.next())
+            pauses.append(generator.pause())
+        names = [request.session.partition("/")[0] for request in sent if request.turn == 0]
+        expected = [session.name for session in SESSIONS]
+        assert names == expected[number:] + expected[:number]
+        first = SESSIONS[number]
+        assert pauses[: len(first.requests) - 1] == [request["think"] for request in first.requests[1:]]
+        assert {request.kind for request in sent if request.turn} == {"turn"}
+    # Each developer has a text of its own, so that nobody finds another's prompt in the cache.
+    one, other = (RequestGenerator(Workload("agent-replay", ("coder",)), n) for n in (0, len(SESSIONS)))
+    assert one.next().body != other.next().body

@@ -204,3 +204,59 @@ def test_a_soak_is_held_to_its_drift() -> None:
     memory = found["growth of memory, last quarter / first quarter"]
     assert memory.verdict == "missed"
     assert "coder grew most" in memory.why
+
+
+def replayed(
+    sessions: int, cached: int = 950, turns: int = 12, ok: int = 12, ttft: float = 100
+) -> list[Sample]:
+    """Sessions whose prompts grow by 1,000 tokens a turn, of which `ok` turns have an answer."""
+    return [
+        Sample(
+            "turn" if turn else "first turn",
+            float(turn),
+            ttft=ttft,
+            total=ttft + 100,
+            prompt_tokens=1000 * (turn + 1),
+            cached_tokens=cached * turn,
+            session=f"s/{number}",
+            turn=turn,
+            turns=turns,
+            outcome="ok" if turn < ok else "timeout",
+        )
+        for number in range(sessions)
+        for turn in range(turns)
+    ]
+
+
+HITS = "tokens of the turn before that are found in the prefix cache"
+TURN = "p95 time to first token of an agent's later turns"
+SESSION = "p50 of a session's time, without the pauses"
+
+
+def test_replays_are_judged_by_cache_turns_and_sessions() -> None:
+    found = verdicts(stage(5, replayed(8)), suite="agent-replay")
+    assert {found[name].verdict for name in (HITS, TURN, SESSION)} == {"met"}
+    assert value(found[HITS]) == pytest.approx(0.95)
+    assert value(found[SESSION]) == pytest.approx(12 * 200)
+    cold = verdicts(stage(5, replayed(8, cached=900, ttft=5000)), suite="agent-replay")
+    assert {cold[name].verdict for name in (HITS, TURN, SESSION)} == {"missed"}
+
+
+def test_what_a_session_has_more_in_the_cache_does_not_make_up_for_another() -> None:
+    found = verdicts(stage(5, replayed(4, cached=2000) + replayed(4, cached=0)[:12]), suite="agent-replay")
+    assert found[HITS].verdict == "missed"
+
+
+def test_sessions_that_broke_off_have_no_time_and_silent_engines_no_share() -> None:
+    broken = replayed(8, ok=6)
+    for sample in broken:
+        sample.cached_tokens = None
+    found = verdicts(stage(5, broken), suite="agent-replay")
+    assert found[SESSION].verdict == found[HITS].verdict == "no verdict"
+    assert "no engine says" in found[HITS].why
+
+
+def test_a_replay_goes_on_until_whole_sessions_can_be_judged() -> None:
+    objectives = slo.load("gpu")
+    assert not slo.enough(objectives, "agent-replay", 5, replayed(12, ok=11))
+    assert slo.enough(objectives, "agent-replay", 5, replayed(12))

@@ -63,6 +63,13 @@ def test_messages_lose_their_nulls() -> None:
     assert body["messages"] == [*HI, {"role": "assistant", "content": None, "tool_calls": [as_text]}]
 
 
+def test_the_parts_of_an_earlier_answer_need_no_type() -> None:
+    parts = {"role": "assistant", "content": [{"type": "output_text", "text": "hello"}]}
+    text = {"role": "assistant", "content": "hello"}
+    body, _ = adapted(RESPONSES, {"input": [*HI, parts, text]})
+    assert body["input"] == [*HI, {"type": "message", **parts}, text]
+
+
 def test_items_of_tools_that_ran_elsewhere_are_left_out_and_named() -> None:
     refusal = {"role": "assistant", "type": "message", "content": [{"type": "refusal", "refusal": "no"}]}
     items = [*HI, {"type": "web_search_call", "id": "w"}, {"type": "compaction", "id": "c"}, refusal]

@@ -16,6 +16,7 @@ from router.settings import ROOT, read_settings
 
 Json = dict[str, Any]
 ENGINE = {"model": "hosted_vllm/coder", "api_base": "http://127.0.0.1:8001"}
+REMOTE = {"model": "openai/gpt-x", "api_key": "k"}
 UNSET = ENGINE | {"api_base": "os.environ/NO_SUCH"}
 
 
@@ -63,6 +64,7 @@ def schema() -> dict[str, set[str]]:
         "litellm_settings": settings,
         "model_list": set(Deployment.model_fields) & {"model_name", "litellm_params", "model_info"},
         "engine": set(LiteLLM_Params.model_fields),
+        "remote": set(LiteLLM_Params.model_fields),
         "model_info": set(ModelInfo.model_fields),
     }
 
@@ -85,15 +87,21 @@ def test_every_key_of_litellm_is_honoured_harmless_or_refused() -> None:
         ({"general_settings": {"custom_auth": "mine.check"}}, "KEYS_FILE"),
         ({"general_settings": {"no_such_key": 1}}, "general_settings.no_such_key"),
         ({"guardrails": []}, "guardrails"),
-        ({"environment_variables": {"A": "b"}}, "environment_variables"),
+        ({"environment_variables": {"A": "os.environ/NO_SUCH"}}, "NO_SUCH is missing"),
         ({"modell_list": []}, "did you mean model_list?"),
-        ({"router_settings": {"routing_strategy": "latency-based-routing"}}, "routing_strategy"),
+        ({"router_settings": {"routing_strategy": "latency-based-routing"}}, "by its weight, rpm or tpm"),
         ({"router_settings": {"model_group_alias": {"gpt-4": "nobody"}}}, "model_group_alias.gpt-4"),
         ({"router_settings": ["x"]}, "router_settings must be a mapping"),
         ({"router_settings": {"fallbacks": [{"coder": ["nobody"]}]}}, "names nobody"),
         ({"router_settings": {"fallbacks": {"coder": ["coder"]}}}, "must be a list"),
         ({"router_settings": {"fallbacks": [{"coder": "coder"}]}}, "needs a list"),
-        ({"router_settings": {"context_window_fallbacks": []}}, "context_window_fallbacks"),
+        ({"router_settings": {"context_window_fallbacks": [{"coder": ["nobody"]}]}}, "names nobody"),
+        ({"router_settings": {"default_max_parallel_requests": 0}}, "at least 1"),
+        ({"model_list": [{"model_name": "x", "litellm_params": {"model": "gpt-x"}}]}, "openai/gpt-x"),
+        ({"model_list": [{"model_name": "x", "litellm_params": REMOTE | {"api_kye": "k"}}]}, "mean api_key?"),
+        ({"model_list": [{"model_name": "x", "litellm_params": REMOTE | {"max_budget": 1}}]}, "max_budget"),
+        ({"model_list": [{"model_name": "x", "litellm_params": REMOTE | {"rpm": "6"}}]}, "x: rpm"),
+        ({"model_list": [{"model_name": "x", "litellm_params": each} for each in (ENGINE, REMOTE)]}, "two"),
         ({"litellm_settings": {"fallbacks": []}}, "router_settings.fallbacks"),
         ({"litellm_settings": {"cache": True}}, "litellm_settings.cache"),
         ({"model_list": []}, "model_list"),

@@ -6,6 +6,7 @@ import pytest
 
 from services.stack import gpus, settings
 from services.stack.failure import Failure
+from tests.support import ROOT
 
 SAID: list[str] = []
 
@@ -184,3 +185,15 @@ def test_a_copied_profile_is_for_the_machine_that_it_says(tmp_path: Path) -> Non
     (copy / "general.yaml").unlink()
     with pytest.raises(Failure, match=r"lacks general\.yaml"):
         settings.load(tmp_path)
+
+
+def test_remote_models_are_no_engines(tmp_path: Path) -> None:
+    config = tmp_path / "litellm.yaml"
+    entry = "- {model_name: big, litellm_params: {model: anthropic/claude-x, api_key: os.environ/BIG_KEY}}"
+    text = (ROOT / "config" / "litellm.yaml").read_text()
+    config.write_text(text.replace("model_list:\n", f"model_list:\n  {entry}\n"))
+    (tmp_path / ".env").write_text(f"LITELLM_CONFIG={config}\nBIG_KEY=secret\n")
+    loaded = settings.load(tmp_path)
+    assert loaded.remote == {"big": "anthropic"} and loaded.aliases == ("coder", "general")
+    # Only the router gets the provider's key.
+    assert loaded.variables["BIG_KEY"] == "secret" and "BIG_KEY" not in loaded.common

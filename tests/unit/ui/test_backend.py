@@ -8,7 +8,7 @@ import pytest
 from tests.support.waiting import wait_for
 from ui.answers import Answer
 from ui.backend import Backend
-from ui.router_client import ChatRequest, RouterFailure
+from ui.router_client import ChatRequest, ListedModel, RouterFailure
 from ui.settings import AppSettings
 
 
@@ -75,3 +75,11 @@ def test_a_page_that_comes_back_keeps_its_answer_going(backend: Backend) -> None
     wait_for(lambda: backend.take_over(answer.id) is answer, "it cannot be taken over")
     assert backend.take_over(answer.id) is None, "it can be taken over twice"
     assert not answer.ended and backend.knows(answer.id)
+
+
+def test_a_remote_model_s_name_says_who_answers(backend: Backend) -> None:
+    backend.models = [
+        ListedModel("coder", "coder", 8192),
+        ListedModel("big", "big", 8192, provider="anthropic"),
+    ]
+    assert [backend.title(name) for name in ("coder", "big")] == ["coder", "big (remote: anthropic)"]
