@@ -120,7 +120,7 @@ def anthropic_sdk(service: Service) -> anthropic.Anthropic:
 
 
 HI: list[Any] = [{"role": "user", "content": "hi there"}]
-SCHEMA = {"type": "object", "properties": {"word": {"type": "string"}}}
+SCHEMA: dict[str, object] = {"type": "object", "properties": {"word": {"type": "string"}}}
 TOOL: Json = {"type": "function", "function": {"name": "look_up", "parameters": SCHEMA}}
 
 
