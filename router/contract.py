@@ -136,7 +136,7 @@ _MODEL: Json = {
         "id": {"type": "string"},
         "object": {"const": "model"},
         "type": {"const": "model", "description": "Anthropic's word for `object`."},
-        "display_name": {"type": "string"},
+        "display_name": {"type": "string", "description": "The model's real name."},
         "created": {"type": "integer"},
         "created_at": {"type": "string", "format": "date-time"},
         "owned_by": {"type": "string", "description": "`duoserve`, or the provider of a remote model."},
@@ -155,6 +155,7 @@ _MODEL: Json = {
             "description": "Whether the model uses the `suffix` of a completion.",
         },
         "description": {"type": "string", "description": "What the model is good for; may be empty."},
+        "supports_vision": {"type": "boolean", "description": "Whether the model takes pictures."},
         "remote": {
             "type": "boolean",
             "description": "Whether another service answers, so that requests leave this one.",

@@ -54,6 +54,7 @@ class Model:
     description: str = ""  # what it is good for, in words for people
     mode: Mode = "chat"
     vector_size: int | None = None  # of a model for embeddings, if its file says what `dimensions` it has
+    sees: bool = False  # takes pictures
     provider: str = ""  # of a remote model, as LiteLLM calls it
     # What all clients together may use in a minute; 0 is no limit.
     requests_per_minute: int = 0
@@ -146,6 +147,7 @@ def _remote(entry: Entry) -> Model:
         description=description,
         provider=entry.provider,
         mode=mode if mode in MODES else "chat",
+        sees=entry.info.get("supports_vision") is True,
     )
 
 
@@ -195,6 +197,7 @@ def _model(
         description=str(entry.info.get("description", "")),
         mode=_mode(entry, values, path),
         vector_size=max(_dimensions(values), default=None),
+        sees=entry.info.get("supports_vision") is True,
     )
 
 
@@ -263,10 +266,11 @@ def published_names(models: Mapping[str, Model], extra: Mapping[str, str]) -> di
 def models_list(
     names: Mapping[str, str], models: Mapping[str, Model], hidden: Container[str] = ()
 ) -> dict[str, Any]:
-    """The response of /v1/models: OpenAI's and Anthropic's fields, vLLM's `root` and `max_model_len` (the
-    context length in tokens), LiteLLM's `mode` and `output_vector_size`, `fill_in_the_middle`: whether the
-    model uses the `suffix` of a completion, `description`, and `remote`: whether requests leave this service,
-    for the provider in `owned_by`. Names in `hidden` are left out.
+    """The response of /v1/models: OpenAI's and Anthropic's fields (`display_name` is the model's real name),
+    vLLM's `root` and `max_model_len` (the context length in tokens), LiteLLM's `mode`, `output_vector_size`
+    and `supports_vision` (whether it takes pictures), `fill_in_the_middle`: whether the model uses the
+    `suffix` of a completion, `description`, and `remote`: whether requests leave this service, for the
+    provider in `owned_by`. Names in `hidden` are left out.
     """
     listed = {name: alias for name, alias in names.items() if name not in hidden}
     ids = list(listed)
@@ -280,7 +284,7 @@ def models_list(
                 "id": name,
                 "object": "model",
                 "type": "model",
-                "display_name": name,
+                "display_name": models[alias].name.rstrip("/").rpartition("/")[2],
                 "created_at": "1970-01-01T00:00:00Z",
                 "created": 0,
                 "owned_by": models[alias].provider or "duoserve",
@@ -290,6 +294,7 @@ def models_list(
                 "max_model_len": models[alias].window,
                 "fill_in_the_middle": models[alias].fills_in_the_middle,
                 "description": models[alias].description,
+                "supports_vision": models[alias].sees,
                 "remote": models[alias].remote,
             }
             for name, alias in listed.items()

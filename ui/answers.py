@@ -28,6 +28,7 @@ class Answer:
         self.conversation = conversation
         self.request = request
         self.phase: Phase = "sent"
+        self.beside: Answer | None = None  # of a second model; both end together
         self.started = time.monotonic()
         self.message = earlier or Message(role="assistant", model=request.model)
         self._watchers: set[Callable[[], None]] = set()
@@ -36,7 +37,11 @@ class Answer:
     @property
     def ended(self) -> bool:
         """Whether nothing more will arrive."""
-        return self.phase == "ended"
+        return self.phase == "ended" and (self.beside is None or self.beside.ended)
+
+    def compare(self, other: "Answer") -> None:
+        """Have `other`, of a second model, beside this one."""
+        self.beside, self.message.beside = other, other.message
 
     @property
     def waited(self) -> float:

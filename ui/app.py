@@ -14,6 +14,9 @@ from ui.session import ChatSession
 def _leave(chat: ChatSession) -> None:
     for answer in chat.unseen():
         chat.backend.abandon(answer)
+    for title in chat.titles.values():
+        chat.backend.stop(title)
+        chat.backend.stored(title)
 
 
 @st.cache_resource(scope="session", on_release=_leave, show_spinner=False)
@@ -47,7 +50,8 @@ def _draw_page() -> None:
     st.set_page_config(
         page_title=f"{page.title} · Duoserve", page_icon=str(FRONTEND / "icon.png"), layout="centered"
     )
-    st.html(FRONTEND / "style.css")
+    for style in ("style.css", "lists.css"):
+        st.html(FRONTEND / style)
     page.run()
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from charset_normalizer import from_bytes
 
 from ui.conversation import Attachment
+from ui.documents import Unusable, pdf_text, picture
 
 MAX_KILOBYTES = 256
 MAX_FILES = 10
@@ -18,22 +19,43 @@ _UTF_16_32 = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-_BINARY = re.compile(rb"[\x00-\x06\x0e-\x1a\x1c-\x1f]|\A%PDF-")  # not in text, whatever its encoding
+# How GIF, JPEG, PNG, TIFF, WebP and BMP files begin.
+_PICTURES = (b"GIF8", b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*", b"RIFF", b"BM")
+_BINARY = re.compile(rb"[\x00-\x06\x0e-\x1a\x1c-\x1f]")  # not in text, whatever its encoding
 
 
 class AttachmentRefused(ValueError):
     """A file cannot be attached; the message tells people why."""
 
 
-def read(files: Sequence[tuple[str, bytes]]) -> tuple[list[Attachment], list[str]]:
-    """The attachments from files' names and contents, and why others of them cannot be taken."""
+def read(
+    files: Sequence[tuple[str, bytes]], model: str = "", pictures: bool = False
+) -> tuple[list[Attachment], list[str]]:
+    """The attachments from files' names and contents, and why others of them cannot be taken.
+
+    `pictures` says whether `model` takes them.
+    """
     attachments, refused = [], []
     for name, content in files:
         try:
-            attachments.append(_read(name, content))
+            attachments.append(_document(name, content, model, pictures) or _read(name, content))
         except AttachmentRefused as problem:
             refused.append(str(problem))
+        except Unusable as problem:
+            refused.append(f"“{name}” {problem}.")
     return attachments, refused
+
+
+def _document(name: str, content: bytes, model: str, pictures: bool) -> Attachment | None:
+    """A PDF file or a picture as an attachment; None if it is neither."""
+    if content.startswith(b"%PDF-"):
+        return Attachment(name=name, text=pdf_text(content, MAX_KILOBYTES * 1024), encoding="PDF")
+    if not content.startswith(_PICTURES):
+        return None
+    if not pictures:
+        raise AttachmentRefused(f"“{name}” is a picture, and {model or 'the model'} reads text only.")
+    found = picture(content)
+    return Attachment(name=name, text="", picture=found) if found else None
 
 
 def _read(name: str, content: bytes) -> Attachment:

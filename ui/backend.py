@@ -32,6 +32,7 @@ class Backend:
         self.samples: deque[MetricsSample] = deque()
         self._running: dict[str, tuple[Answer, asyncio.Task[None]]] = {}
         self._unseen: dict[str, tuple[Answer, asyncio.TimerHandle]] = {}  # whose page is gone
+        self._unstored: set[str] = set()  # whose page has yet to see them stored
         self._loop = asyncio.new_event_loop()
         self._router = RouterClient(settings)
         threading.Thread(target=self._loop.run_forever, name="backend", daemon=True).start()
@@ -40,28 +41,40 @@ class Backend:
 
     def ask(self, answer: Answer) -> Answer:
         """Start generating `answer`; returns it."""
-        self._submit(self._give(answer))
+        self._unstored.add(answer.id)
+        for each in (answer, answer.beside):
+            if each:
+                self._submit(self._give(each))
         return answer
 
     def stop(self, answer: Answer) -> None:
         """End `answer` at once and free the engine; what has arrived stays."""
-        self._loop.call_soon_threadsafe(self._cancel, answer.id)
+        for each in (answer, answer.beside):
+            if each:
+                self._loop.call_soon_threadsafe(self._cancel, each.id)
 
     def find(self, answer_id: str) -> Answer | None:
         """The answer with this id, if it is being generated, or has ended without anybody looking at it."""
-        entry = self._running.get(answer_id) or self._unseen.get(answer_id)
-        return entry[0] if entry else None
+        if entry := self._running.get(answer_id) or self._unseen.get(answer_id):
+            return entry[0]
+        known = [answer for answer, _ in [*self._running.values(), *self._unseen.values()]]
+        return next((each.beside for each in known if each.beside and each.beside.id == answer_id), None)
 
-    def is_running(self, answer_id: str) -> bool:
-        """Whether this answer is being generated, for whichever page."""
-        return answer_id in self._running
+    def knows(self, answer_id: str) -> bool:
+        """Whether a page has this answer and will store it, or may take it over."""
+        return answer_id in self._unstored or answer_id in self._unseen
+
+    def stored(self, answer: Answer) -> None:
+        """The browser has this answer."""
+        self._unstored.discard(answer.id)
 
     def take_over(self, answer_id: str) -> Answer | None:
         """The answer with this id, running or ended, if the page that asked for it is gone."""
-        unseen = self._unseen.get(answer_id)
+        unseen = self._unseen.pop(answer_id, None)  # by one page only
         if unseen is None:
             return None
-        self.keep(unseen[0])
+        self._unstored.add(answer_id)
+        self._loop.call_soon_threadsafe(unseen[1].cancel)
         return unseen[0]
 
     def keep(self, answer: Answer) -> None:
@@ -82,6 +95,15 @@ class Backend:
     def windows(self) -> dict[str, int]:
         """Context window of every model, in tokens, where the router knows it."""
         return {model.name: model.window for model in self.models if model.window}
+
+    def listed(self, name: str) -> ListedModel | None:
+        """What the router says about a model."""
+        return next((model for model in self.models if model.name == name), None)
+
+    def sees(self, name: str) -> bool:
+        """Whether a model takes pictures."""
+        known = self.listed(name)
+        return bool(known and known.sees)
 
     def title(self, model: str) -> str:
         """A model's name for people, which says where questions to it go if they leave this service."""
@@ -113,6 +135,7 @@ class Backend:
 
     def _attach(self, answer_id: str) -> None:
         if unseen := self._unseen.pop(answer_id, None):
+            self._unstored.add(answer_id)
             unseen[1].cancel()
 
     def _abandon(self, answer: Answer) -> None:
@@ -120,14 +143,15 @@ class Backend:
         if answer.id in self._running:
             timer = self._loop.call_later(ABANDONED_AFTER, self._cancel, answer.id)
         else:
-            timer = self._loop.call_later(KEPT_FOR, self._attach, answer.id)
+            timer = self._loop.call_later(KEPT_FOR, self._unseen.pop, answer.id, None)
         self._unseen[answer.id] = answer, timer
+        self._unstored.discard(answer.id)
 
     async def _watch_readiness(self) -> None:
         while True:
             try:
                 self.readiness = await self._router.ready()
-                if not self.models:
+                if set(self.readiness.models) - {model.name for model in self.models}:
                     # A router that refuses the key answers /ready; the first question shows why.
                     with contextlib.suppress(RouterFailure):
                         self.models = await self._router.models()

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from openai.types.chat import ChatCompletionMessageParam
+from openai.types.chat import ChatCompletionContentPartParam, ChatCompletionMessageParam
 from pydantic import BaseModel, Field, ValidationError
 
 FORMAT = (
@@ -23,11 +23,12 @@ class NotAConversation(ValueError):
 
 
 class Attachment(BaseModel):
-    """A text file that belongs to a question."""
+    """A file that belongs to a question: text, or a picture."""
 
     name: str
     text: str
     encoding: str = ""  # that the file was in, unless that is UTF-8
+    picture: str = ""  # a data URL
 
     def as_prompt(self) -> str:
         """The file as the model reads it: its name, and its text in a fence longer than any inside."""
@@ -36,12 +37,25 @@ class Attachment(BaseModel):
         return f"File `{self.name}`:\n{fence}\n{self.text.rstrip()}\n{fence}"
 
 
+class Versions(BaseModel):
+    """What a conversation has in other versions from one place on, after an edit or a regeneration."""
+
+    others: list["list[Message]"] = []  # each with all that followed it
+    at: int = 0  # where among them the version that is shown belongs
+
+    @property
+    def count(self) -> int:
+        """The number of versions, with the one that is shown."""
+        return len(self.others) + 1
+
+
 class Message(BaseModel):
     """A question, or the answer to the question before it."""
 
     role: Literal["user", "assistant"]
     text: str = ""
     attachments: list[Attachment] = []
+    following: Versions = Field(default_factory=Versions)  # of what comes after it
     # The rest belongs to answers.
     reasoning: str = ""
     model: str = ""
@@ -53,12 +67,36 @@ class Message(BaseModel):
     seconds: float | None = None  # from the first token to the last
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    beside: "Message | None" = None  # what a second model answered, to be compared
+    vote: Literal["", "this", "beside", "tie", "neither"] = ""  # which of the two is better
     left_out: int = 0  # the number of oldest messages that did not fit into the prompt
     left_out_tokens: int = 0
 
     def as_prompt(self) -> str:
         """The message as the model reads it: attachments first, then the question."""
-        return "\n\n".join([attached.as_prompt() for attached in self.attachments] + [self.text]).strip()
+        files = [attached.as_prompt() for attached in self.attachments if not attached.picture]
+        return "\n\n".join([*files, self.text]).strip()
+
+    def as_content(self, pictures: bool) -> str | list[ChatCompletionContentPartParam]:
+        """The message for the chat completions API, with pictures or only with their names."""
+        seen = [attached for attached in self.attachments if attached.picture]
+        if not seen or not pictures:
+            named = [f"(A picture, “{attached.name}”, was left out.)" for attached in seen]
+            return "\n\n".join([*named, self.as_prompt()]).strip()
+        parts: list[ChatCompletionContentPartParam] = [
+            {"type": "image_url", "image_url": {"url": attached.picture}} for attached in seen
+        ]
+        return [*parts, {"type": "text", "text": self.as_prompt()}]
+
+    @property
+    def chosen(self) -> "Message":
+        """The answer with which the conversation goes on: of two, the better one."""
+        return self.beside if self.beside and self.vote == "beside" else self
+
+    @property
+    def both(self) -> "list[Message]":
+        """The message, and what a second model answered."""
+        return [self, self.beside] if self.beside else [self]
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -72,6 +110,7 @@ class Options(BaseModel):
     """How questions of a conversation are answered; the limits are those of the chat completions API."""
 
     model: str = ""
+    rival: str = ""  # a second model that answers too
     system: str = ""
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None  # None: as the model is served
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -96,8 +135,10 @@ class Conversation(BaseModel):
     revision: str = ""
     title: str = ""
     pinned: bool = False
+    folder: str = ""
     updated: datetime = Field(default_factory=_now)
     options: Options = Field(default_factory=Options)
+    first: Versions = Field(default_factory=Versions)  # of the first message
     messages: list[Message] = []
     answering: str = ""  # id of the answer that was running when this was saved
 
@@ -121,21 +162,44 @@ class Conversation(BaseModel):
         self.messages.append(answer)
         self.updated = _now()
 
-    def edit(self, index: int, text: str, attached: Collection[str] = ()) -> None:
-        """Change the question at `index` to `text`, and keep the named ones of its attachments.
+    def versions(self, index: int) -> Versions:
+        """The versions of the message at `index`, which may be the one that is to come."""
+        return self.messages[index - 1].following if index else self.first
 
-        What came after it belonged to the old question and is removed.
-        """
-        question = self.messages[index]
-        question.text = text
-        question.attachments = [each for each in question.attachments if each.name in attached]
-        del self.messages[index + 1 :]
+    def show_version(self, index: int, number: int) -> None:
+        """Show version `number`, from 0, of the message at `index`, and what followed that."""
+        versions = self.versions(index)
+        shown = self.messages[index:]
+        del self.messages[index:]
+        if number == versions.at:
+            self.messages += shown
+            return
+        versions.others.insert(versions.at, shown)
+        self.messages += versions.others.pop(number)
+        versions.at = number
         self.updated = _now()
 
-    def forget_last_answer(self) -> None:
-        """Drop the answer to the last question, so that it can be answered again."""
+    def _begin_version(self, index: int) -> None:
+        """Make room for another version of the message at `index`; this one is kept."""
+        versions = self.versions(index)
+        versions.others.insert(versions.at, self.messages[index:])
+        versions.at = len(versions.others)
+        del self.messages[index:]
+
+    def edit(self, index: int, text: str, attached: Collection[str] = ()) -> None:
+        """Begin another version of the question at `index`: `text`, with those of its attachments named."""
+        attachments = [each for each in self.messages[index].attachments if each.name in attached]
+        self._begin_version(index)
+        self.messages.append(Message(role="user", text=text, attachments=attachments))
+        self.updated = _now()
+
+    def begin_answer(self) -> None:
+        """Begin another answer to the last question. An answer with text stays as an earlier version."""
         if self.messages and self.messages[-1].role == "assistant":
-            self.messages.pop()
+            if any(each.text for each in self.messages[-1].both):
+                self._begin_version(len(self.messages) - 1)
+            else:
+                self.messages.pop()
 
     def delete_turn(self, index: int) -> None:
         """Drop the turn that the message at `index` belongs to: the question and its answer."""
@@ -143,19 +207,26 @@ class Conversation(BaseModel):
         after = first + 1
         while after < len(self.messages) and self.messages[after].role == "assistant":
             after += 1
+        # The place now has the versions of the turn and of what followed it.
+        versions, following = self.versions(first), self.messages[after - 1].following
+        versions.others[versions.at : versions.at] = following.others
+        versions.at += following.at
         del self.messages[first:after]
         self.updated = _now()
 
-    def prompt(self) -> list[ChatCompletionMessageParam]:
-        """The messages as the chat completions API takes them; answers without text are left out."""
+    def prompt(self, pictures: bool = False) -> list[ChatCompletionMessageParam]:
+        """The messages as the chat completions API takes them; answers without text are left out.
+
+        `pictures` says whether the model takes them.
+        """
         prompt: list[ChatCompletionMessageParam] = []
         if self.options.system.strip():
             prompt.append({"role": "system", "content": self.options.system})
         for message in self.messages:
             if message.role == "user":
-                prompt.append({"role": "user", "content": message.as_prompt()})
-            elif message.text:
-                prompt.append({"role": "assistant", "content": message.text})
+                prompt.append({"role": "user", "content": message.as_content(pictures)})
+            elif text := message.chosen.text:
+                prompt.append({"role": "assistant", "content": text})
         return prompt
 
     @property
@@ -180,18 +251,14 @@ class Conversation(BaseModel):
             return sent[answer.left_out] if 0 < answer.left_out < len(sent) else None
         return None
 
-    def matches(self, words: str) -> bool:
-        """Whether each of `words` occurs in the title or a message, whatever its case."""
-        text = "\n".join([self.name, *(message.text for message in self.messages)]).casefold()
-        return all(word in text for word in words.casefold().split())
-
     def as_markdown(self) -> str:
         """The conversation as a document for people to read."""
         parts = [f"# {self.name}"]
         if self.options.system.strip():
             parts.append(f"> {self.options.system.strip()}".replace("\n", "\n> "))
-        for message in self.messages:
+        for message in (each for turn in self.messages for each in turn.both):
             parts.append("## Question" if message.role == "user" else f"## Answer ({message.model})")
+            parts += [f"(Picture: {each.name})" for each in message.attachments if each.picture]
             parts.append(message.as_prompt())
             if message.ending != "complete":
                 parts.append(
@@ -211,37 +278,13 @@ def propose_title(question: str) -> str:
     return line[: TITLE_LENGTH + 1].rsplit(" ", 1)[0][:TITLE_LENGTH].rstrip(" ,.;:") + "…"
 
 
-def in_order(conversations: Iterable[Conversation]) -> list[Conversation]:
-    """Pinned ones first, then the most recently used."""
-    return sorted(conversations, key=lambda each: (each.pinned, each.updated), reverse=True)
-
-
 def export(conversations: Iterable[Conversation]) -> str:
-    """JSON of `conversations` that `parse_export` reads back."""
+    """JSON of `conversations` that `imports.py` reads back."""
     return json.dumps(
         {"format": FORMAT, "conversations": [each.model_dump(mode="json") for each in conversations]},
         ensure_ascii=False,
         indent=2,
     )
-
-
-def parse_export(text: str | bytes) -> list[Conversation]:
-    """The conversations of an export.
-
-    Raises:
-        NotAConversation: it is not JSON, of a newer format, or not what `export` writes.
-    """
-    try:
-        given: Any = json.loads(text)
-    except ValueError:
-        raise NotAConversation(
-            "This file is not JSON. Import a file that was made with Export as JSON."
-        ) from None
-    if not isinstance(given, dict) or not isinstance(given.get("conversations"), list):
-        raise NotAConversation(
-            "This file contains no conversations. Import a file that was made with Export as JSON."
-        )
-    return [parse(each) for each in given["conversations"]]
 
 
 def parse(stored: Any) -> Conversation:

@@ -35,16 +35,19 @@ def sync_storage(chat: ChatSession) -> None:
     @st.fragment
     def exchange() -> None:
         before = st.session_state.get("storage") or {}
-        chat.storage.acknowledged(before.get("acknowledged"))
+        chat.stored(before.get("acknowledged"))
         news = browser_storage(
             key="storage",
             data=chat.storage.outgoing(),
             on_snapshot_change=lambda: None,
             on_acknowledged_change=lambda: None,
+            on_lacking_change=lambda: None,
             on_trouble_change=lambda: None,
         )
         if news.snapshot:
             chat.received(news.snapshot)
+        if news.lacking:
+            chat.storage.send_whole()
         if news.trouble:
             st.toast(
                 "This browser cannot save conversations: its storage is full or disabled. "

@@ -2,16 +2,19 @@
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
+from ui import titles
 from ui.answers import Answer
 from ui.backend import Backend
-from ui.conversation import Attachment, Conversation, Message, new_id
+from ui.conversation import Attachment, Conversation, Message, new_id, propose_title
 from ui.router_client import ChatRequest
-from ui.storage import BrowserStorage
+from ui.storage import BrowserStorage, Preset, Prompt
 
 # With greedy sampling the model would give the same answer again.
 _REGENERATE_TEMPERATURE = 0.7
+_UNKNOWN = "This browser has no such conversation. It may have been deleted, or be in another browser."
 
 
 @dataclass
@@ -24,16 +27,18 @@ class Undo:
 
 @dataclass
 class ChatSession:
-    """The open conversation, the others, and the answers that are being generated."""
+    """The open conversation, and the answers that are being generated."""
 
     backend: Backend
     storage: BrowserStorage = field(default_factory=BrowserStorage)
     current: Conversation = field(default_factory=Conversation)
     answers: dict[str, Answer] = field(default_factory=dict)  # by conversation
+    titles: dict[str, Answer] = field(default_factory=dict)  # being written, by conversation
     attached: list[Attachment] = field(default_factory=list)  # kept for the next question
     undoable: Undo | None = None
-    _missed: str = ""  # id of an answer that could not be found
-    _ended: dict[str, Answer] = field(default_factory=dict)  # the last one of each conversation
+    opening: str = ""  # id of the conversation that the browser is asked for
+    problem: str = ""  # why an empty conversation is open instead of the one that was asked for
+    _ended: list[Answer] = field(default_factory=list)  # until the browser has stored them
     name: str = field(
         default_factory=lambda: f"chat-{new_id()}"
     )  # tells the router's fair queue the askers apart
@@ -45,41 +50,56 @@ class ChatSession:
 
     def new(self) -> None:
         """Open an empty conversation with the model that was used last."""
+        self.opening = ""
         if self.current.messages or self.current.id in self.storage.conversations:
-            self.current = Conversation()
+            self._open(Conversation())
         self.current.options.model = self.storage.preferences.model
+        if not self.current.options.system:
+            self.current.options.system = self.storage.preferences.instructions
 
-    def open(self, conversation_id: str) -> None:
-        """Open a stored conversation; an answer that was running when the page was reloaded goes on."""
-        self.current = self.storage.conversations[conversation_id]
-        self.resume()
+    def open(self, conversation_id: str, stored: object = None) -> None:
+        """Open a conversation; an answer that was running when the page was reloaded goes on.
+
+        The browser is asked for it, unless the session works with it already or has it as it is `stored`.
+        """
+        self.opening = ""
+        if stored and conversation_id not in self.storage.conversations:
+            self.storage.take(stored)
+        if conversation := self.storage.conversations.get(conversation_id):
+            self._open(conversation)
+            self.resume()
+        else:
+            self._open(Conversation())
+            self.opening = conversation_id
+            self.storage.look_up(conversation_id)
+
+    def _open(self, conversation: Conversation) -> None:
+        self.current, self.problem = conversation, ""
+        self.storage.let_go({conversation.id, *self.answers, *self.titles})
 
     def resume(self) -> None:
         """Find the answer that was running in the open conversation when its page was reloaded or closed.
 
-        If the service has lost it, what the browser has kept of it is the answer. Not at the first look: the
-        answer may have ended this moment in another tab.
+        If the service has lost it, what the browser has kept of it is the answer.
         """
         answering = self.current.answering
         if self.answer or not answering:
             return
         if answer := self.backend.take_over(answering):
             self.answers[self.current.id] = answer
-        elif self.backend.is_running(answering):
-            return
-        elif self._missed != answering:
-            self._missed = answering
+        elif self.backend.knows(answering):
+            return  # another page has it, and stores it
         elif partial := self.storage.partial(answering):
             partial.ending, partial.failure_kind = "failed", "lost"
             partial.failure = "The connection was lost. The partial answer is saved."
             self.current.answering = ""
             self.current.answered(partial)
-            self.storage.save(self.current)
+            self.storage.save(self.current, rescue=True)
 
     def ask(self, text: str, attachments: Sequence[Attachment] = ()) -> None:
         """Ask in the open conversation. A running answer is stopped, and kept."""
         self._end_running()
-        self.undoable = None
+        self.undoable, self.problem = None, ""
         self.current.ask(text, [*self.attached, *attachments])
         self.attached = []
         self._send()
@@ -89,10 +109,10 @@ class ChatSession:
         self._end_running()
         before = self._snapshot()
         last = self.current.messages[-1]
-        had_text = last.role == "assistant" and bool(last.text)
-        self.current.forget_last_answer()
+        had_text = last.role == "assistant" and any(each.text for each in last.both)
+        self.current.begin_answer()
         self._send(temperature=_REGENERATE_TEMPERATURE if had_text and last.ending != "failed" else None)
-        self.undoable = self._restore("Answer replaced.", before) if had_text else None
+        self.undoable = self._restore("Answered again.", before) if had_text else None
 
     def go_on(self) -> None:
         """Continue the last answer where it was cut off."""
@@ -103,12 +123,22 @@ class ChatSession:
         """Change the question at `index` to `text` and ask it, with the named ones of its attachments."""
         self._end_running()
         before = self._snapshot()
-        lost = len(self.current.messages) - index - 1
+        followed = len(self.current.messages) > index + 1
         self.current.edit(index, text, attached)
         self._send()
-        self.undoable = (
-            self._restore("Question edited; later messages were removed.", before) if lost else None
-        )
+        self.undoable = self._restore("Question edited.", before) if followed else None
+
+    def show_version(self, index: int, number: int) -> None:
+        """Show another version of the message at `index`. A running answer is stopped, and kept."""
+        self._end_running()
+        self.undoable = None
+        self.current.show_version(index, number)
+        self.storage.save(self.current)
+
+    def vote(self, index: int, vote: Literal["", "this", "beside", "tie", "neither"]) -> None:
+        """Say which of the two answers at `index` is better; the conversation goes on with that one."""
+        self.current.messages[index].vote = vote
+        self.storage.save(self.current)
 
     def delete_turn(self, index: int) -> None:
         """Delete the question and answer at `index`."""
@@ -118,15 +148,18 @@ class ChatSession:
         self.storage.save(self.current)
         self.undoable = self._restore("Question and answer deleted.", before)
 
-    def delete(self, conversation_id: str) -> None:
-        """Delete a conversation."""
-        conversation = self.storage.conversations[conversation_id]
+    def delete(self, conversation_id: str, name: str) -> None:
+        """Delete the conversation that is called `name`."""
+        conversation = self.storage.conversations.get(conversation_id)
         if answer := self.answers.pop(conversation_id, None):
             self.backend.stop(answer)
         self.storage.delete(conversation_id)
-        self.undoable = Undo(f"“{conversation.name}” deleted.", lambda: self._bring_back(conversation))
+        if conversation:
+            self.undoable = Undo(f"“{name}” deleted.", lambda: self._bring_back(conversation))
+        else:
+            self.undoable = Undo(f"“{name}” deleted.", lambda: self.storage.restore(conversation_id))
         if self.current.id == conversation_id:
-            self.current = Conversation()
+            self._open(Conversation())
             self.new()
 
     def undo(self) -> None:
@@ -138,22 +171,22 @@ class ChatSession:
     def rename(self, conversation_id: str, title: str) -> None:
         """Give a conversation a title; an empty one changes nothing."""
         if title.strip():
-            self.storage.conversations[conversation_id].title = " ".join(title.split())[:200]
-            self.storage.save(self.storage.conversations[conversation_id])
+            self.storage.change(conversation_id, title=" ".join(title.split())[:200])
 
-    def pin(self, conversation_id: str) -> None:
+    def pin(self, conversation_id: str, pinned: bool) -> None:
         """Pin a conversation to the top, or unpin it."""
-        conversation = self.storage.conversations[conversation_id]
-        conversation.pinned = not conversation.pinned
-        self.storage.save(conversation)
+        self.storage.change(conversation_id, pinned=pinned)
+
+    def move(self, conversation_ids: Sequence[str], folder: str) -> None:
+        """Put conversations into a folder, which exists as long as one is in it; "" takes them out."""
+        for each in conversation_ids:
+            self.storage.change(each, folder=" ".join(folder.split())[:60])
 
     def add(self, conversations: Sequence[Conversation]) -> None:
         """Add imported conversations; one that exists already is added as a copy."""
         for conversation in conversations:
-            if conversation.id in self.storage.conversations:
-                conversation.id = new_id()
-            conversation.revision, conversation.answering = "", ""
-            self.storage.save(conversation)
+            conversation.revision, conversation.answering = new_id(), ""
+            self.storage.add(conversation)
 
     def options_changed(self) -> None:
         """Store the open conversation's options, and its model for the next new conversation."""
@@ -163,8 +196,54 @@ class ChatSession:
         if self.current.id in self.storage.conversations:
             self.storage.save(self.current)
 
+    def save_preset(self, name: str, system: str) -> None:
+        """Give a system prompt a name, or the preset with this name another prompt."""
+        presets = self.storage.preferences.presets
+        kept = next((preset for preset in presets if preset.name == name), None)
+        if kept:
+            kept.system = system
+        else:
+            presets.append(Preset(name=name[:60], system=system))
+        self.storage.save_preferences()
+
+    def delete_preset(self, name: str) -> None:
+        """Delete a preset; conversations that use it keep their prompt. Can be undone."""
+        before = list(self.storage.preferences.presets)
+        self.storage.preferences.presets = [each for each in before if each.name != name]
+        self.storage.save_preferences()
+        self.undoable = Undo(f"Preset “{name}” deleted.", lambda: self._restore_presets(before))
+
+    def instruct(self, instructions: str) -> None:
+        """Have new conversations begin with this system prompt, and the open one if it is empty."""
+        preferences = self.storage.preferences
+        if not self.current.messages and self.current.options.system in ("", preferences.instructions):
+            self.current.options.system = instructions
+        preferences.instructions = instructions
+        self.storage.save_preferences()
+
+    def save_prompt(self, name: str, text: str) -> None:
+        """Give a prompt for "/" a text; an empty one changes nothing."""
+        name = " ".join(name.split())[:60]
+        if not (name and text.strip()):
+            return
+        prompts = self.storage.preferences.prompts
+        kept = [each for each in prompts if each.name != name]
+        self.storage.preferences.prompts = [*kept, Prompt(name=name, text=text)]
+        self.storage.save_preferences()
+
+    def delete_prompt(self, name: str) -> None:
+        """Delete a prompt for "/"."""
+        prompts = self.storage.preferences.prompts
+        self.storage.preferences.prompts = [each for each in prompts if each.name != name]
+        self.storage.save_preferences()
+
+    def _restore_presets(self, presets: list[Preset]) -> None:
+        self.storage.preferences.presets = presets
+        self.storage.save_preferences()
+
     def collect(self) -> bool:
-        """Put answers that have ended into their conversations; whether there were any."""
+        """Put answers and titles that have ended into their conversations; whether there were any answers."""
+        self._collect_titles()
         ended = [key for key, answer in self.answers.items() if answer.ended]
         for key in ended:
             answer = self.answers.pop(key)
@@ -172,41 +251,83 @@ class ChatSession:
             if conversation:
                 self._keep(conversation, answer)
                 self.storage.save(conversation)
-                self._ended[key] = answer
+                self._ask_for_title(conversation)
         return bool(ended)
+
+    @property
+    def news(self) -> bool:
+        """Whether there is something to collect."""
+        return any(answer.ended for answer in [*self.answers.values(), *self.titles.values()])
+
+    def _ask_for_title(self, conversation: Conversation) -> None:
+        """Have the model write a title, unless others are waiting for it."""
+        busy = self.backend.waiting(conversation.options.model)
+        if self.storage.preferences.titles and not busy and titles.wanted(conversation):
+            asked = Answer(
+                conversation.id,
+                titles.request(conversation, self.name, self.backend.sees(conversation.options.model)),
+            )
+            self.titles[conversation.id] = self.backend.ask(asked)
+
+    def _collect_titles(self) -> None:
+        for key in [key for key, answer in self.titles.items() if answer.ended]:
+            answer = self.titles.pop(key)
+            self.backend.stored(answer)
+            conversation = self.storage.conversations.get(key)
+            title = titles.read(answer.message)
+            if conversation and title and conversation.title == propose_title(conversation.messages[0].text):
+                self.rename(key, title)
 
     def unseen(self) -> list[Answer]:
         """The answers that are lost if the page goes away now: the browser has not stored them yet."""
-        ended = (answer for key, answer in self._ended.items() if self.storage.unsaved(key))
-        return [*self.answers.values(), *ended]
+        return [*self.answers.values(), *self._ended]
+
+    def stored(self, receipt: object) -> None:
+        """The browser has acknowledged changes; answers in them are not lost any more."""
+        self.storage.acknowledged(receipt)
+        for answer in [each for each in self._ended if not self.storage.unsaved(each.conversation)]:
+            self._ended.remove(answer)
+            self.backend.stored(answer)
 
     def received(self, snapshot: object) -> None:
         """Take over what the browser holds."""
-        for old, new in self.storage.receive(snapshot).items():
-            for answers in (self.answers, self._ended):
-                if old in answers:
-                    answers[new] = answers.pop(old)
-        if self.current.id in self.storage.conversations and not self.answer:
-            self.current = self.storage.conversations[self.current.id]
-        elif self.answer or self.current.messages:
-            if self.current.id in self.storage.conversations:
-                self.storage.conversations[self.current.id] = self.current
-        else:
+        for old, new in self.storage.receive(snapshot, self.answers).items():
+            if old in self.answers:
+                self.answers[new] = self.answers.pop(old)
+            if old in self.titles:
+                self.titles[new] = self.titles.pop(old)
+            for answer in self.unseen():
+                if answer.conversation == old:
+                    answer.conversation = new
+        held, wanted = self.storage.conversations, self.opening
+        if wanted in held:
+            self.open(wanted)
+        elif wanted and not self.storage.looks_for(wanted):
             self.new()
+            self.problem = self.storage.unreadable.get(wanted, _UNKNOWN)
+        elif self.current.id in held:
+            self.current = held[self.current.id]
+        elif not self.current.messages and not wanted:
+            self.new()
+        self.storage.let_go({self.current.id, *self.answers, *self.titles})
 
     def _send(self, earlier: Message | None = None, temperature: float | None = None) -> None:
         """Ask; `earlier` is an answer to continue, `temperature` the default if the options have none."""
         options = self.current.options
         request = ChatRequest(
             model=options.model,
-            messages=self.current.prompt(),
+            messages=self.current.prompt(self.backend.sees(options.model)),
             temperature=temperature if options.temperature is None else options.temperature,
             top_p=options.top_p,
             max_tokens=options.max_tokens,
             user=self.name,
             continue_last=earlier is not None,
         )
-        answer = self.backend.ask(Answer(self.current.id, request, earlier))
+        answer = Answer(self.current.id, request, earlier)
+        if options.rival and not earlier:
+            messages = self.current.prompt(self.backend.sees(options.rival))
+            answer.compare(Answer(self.current.id, replace(request, model=options.rival, messages=messages)))
+        self.backend.ask(answer)
         self.answers[self.current.id] = answer
         self.current.answering = answer.id
         self.storage.save(self.current)
@@ -219,10 +340,11 @@ class ChatSession:
 
     def _keep(self, conversation: Conversation, answer: Answer) -> None:
         message = answer.message.model_copy(deep=True)
-        if not answer.ended:
+        if answer.phase != "ended":
             message.ending = "stopped"
         conversation.answering = ""
         conversation.answered(message)
+        self._ended.append(answer)
 
     def _snapshot(self) -> Conversation:
         return copy.deepcopy(self.current)

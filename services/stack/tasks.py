@@ -109,8 +109,9 @@ def _install_service(parser: ArgumentParser) -> None:
 def _eval(parser: ArgumentParser) -> None:
     parser.add_argument(
         "suite",
-        choices=["fim", "code", "lossless"],
-        help="fill in the middle; write functions; or whether speculation leaves answers as they are",
+        choices=["fim", "code", "lossless", "votes"],
+        help="fill in the middle; write functions; whether speculation leaves answers as they are; or what "
+        "people preferred in the chat app",
     )
     parser.add_argument("--model", help="name of the model, or engine for lossless (default: the first)")
     parser.add_argument("--profile", help="lossless: a folder under config/engines (default: PROFILE)")
@@ -119,6 +120,7 @@ def _eval(parser: ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="lossless: vLLM's option to check (default: speculative-config)",
     )
+    parser.add_argument("--file", help="votes: what the chat app has exported")
 
 
 def _docs(parser: ArgumentParser) -> None:

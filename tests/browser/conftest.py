@@ -26,8 +26,10 @@ _OPEN: dict[Page, "Chat"] = {}
 class Chat:
     """What people do on the chat page."""
 
-    def __init__(self, page: Page, url: str) -> None:
+    def __init__(self, page: Page, url: str, titles: bool = False) -> None:
         self.page = page
+        chosen = f'{{"titles": {str(titles).lower()}}}'  # off, so that engines get only what the tests ask
+        page.add_init_script(f"try {{ localStorage['duoserve.preferences'] ??= '{chosen}' }} catch {{}}")
         self.url = url
         self.complaints: list[str] = []
         self.foreign: list[str] = []
@@ -63,6 +65,13 @@ class Chat:
     def button(self, name: str) -> Locator:
         """A button by its name; its keyboard shortcut is no part of that."""
         return self.page.get_by_role("button", name=re.compile(rf"^(■ )?{re.escape(name)}( Shortcut .*)?$"))
+
+    def choose_model(self, name: str) -> None:
+        self.page.get_by_role("button", name=re.compile("^Model: ")).click()
+        self.page.get_by_role("option", name=re.compile(rf"^{re.escape(name)}\b")).click()
+        expect(
+            self.page.get_by_role("button", name=re.compile(rf"^Model: {re.escape(name)}\b"))
+        ).to_be_visible()
 
     def below(self) -> float:
         """How many pixels of the conversation are below what the window shows."""

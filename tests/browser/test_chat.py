@@ -2,13 +2,16 @@
 
 import contextlib
 import json
+import os
 import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, expect
@@ -312,8 +315,9 @@ def test_regenerate_edit_delete_and_undo(chat: Chat, service: Service) -> None:
     wait_for(lambda: len(service.engines["coder"].requests()) == 3, "nothing was asked again")
     chat.answered(2)
     chat.messages.first.get_by_role("button", name="Edit").click()
+    expect(chat.page.get_by_label("Edit the question")).to_be_focused()
     chat.page.get_by_label("Edit the question").fill("What is three?")
-    chat.button("Ask again").click()
+    chat.page.keyboard.press("Control+Enter")
     chat.answered(1)
     assert [message["content"] for message in last_body(service)["messages"]] == ["What is three?"]
     chat.button("Undo").click()
@@ -324,7 +328,7 @@ def test_regenerate_edit_delete_and_undo(chat: Chat, service: Service) -> None:
 
 
 def test_the_chosen_model_and_the_options_are_used(chat: Chat, service: Service) -> None:
-    chat.page.get_by_role("radio", name="general").or_(chat.button("general")).first.click()
+    chat.choose_model("general")
     chat.button("Options").click()
     chat.page.get_by_label("System prompt").fill("Answer in French.")
     chat.page.get_by_role("spinbutton", name="Max response length (tokens)").fill("64")
@@ -370,10 +374,6 @@ def test_an_answer_survives_a_reload(chat: Chat, service: Service) -> None:
     assert request["state"] == "finished" and request["chunks"] >= 150
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="a conversation that two tabs continue at once is at times shown without an answer",
-)
 def test_two_tabs_do_not_overwrite_each_other(open_chat: Open, context: BrowserContext) -> None:
     one = open_chat(context)
     one.ask("Shared question")
@@ -426,7 +426,7 @@ def ask_apart(chat: Chat, *questions: str) -> None:
         expect(chat.messages).to_have_count(0)
 
 
-def test_rename_pin_search_delete_and_undo(chat: Chat) -> None:
+def test_rename_pin_delete_and_undo(chat: Chat) -> None:
     ask_apart(chat, "About apples", "About pears")
     sidebar = chat.page.get_by_test_id("stSidebar")
     sidebar.get_by_text("About apples").click()
@@ -438,18 +438,115 @@ def test_rename_pin_search_delete_and_undo(chat: Chat) -> None:
     chat.button("Pin").click()
     expect(sidebar.get_by_text("Pinned")).to_be_visible()
     chat.page.keyboard.press("Escape")
-    sidebar.get_by_label("Search").fill("pears")
-    sidebar.get_by_label("Search").press("Enter")
-    expect(sidebar.get_by_text("Fruit")).to_have_count(0)
-    sidebar.get_by_label("Search").fill("")
-    sidebar.get_by_label("Search").press("Enter")
-    expect(sidebar.get_by_text("Fruit")).to_be_visible()
     chat.button("More").click()
     chat.page.locator(".st-key-delete-conversation button").click()
     expect(sidebar.get_by_text("Fruit")).to_have_count(0)
     chat.button("Undo").click()
     expect(sidebar.get_by_text("Fruit")).to_be_visible()
     expect(chat.messages).to_have_count(2)
+
+
+def test_conversations_are_found_as_one_types(chat: Chat) -> None:
+    ask_apart(chat, "About apples", mock(text="An answer that names no fruit but pears, and <b>plums</b>."))
+    rows = chat.page.get_by_role("navigation", name="Conversations").get_by_role("listitem")
+    search = chat.page.get_by_label("Search conversations")
+    expect(rows).to_have_count(2)
+    search.press_sequentially("PEARS plums")
+    expect(rows).to_have_count(1)
+    expect(rows).to_contain_text("An answer that names no fruit but pears, and <b>plums</b>.")
+    assert rows.locator("mark").all_inner_texts() == ["pears", "plums"]
+    search.press_sequentially("x")
+    expect(rows).to_have_count(0)
+    expect(chat.page.get_by_text("No conversation contains all of these words.")).to_be_visible()
+    search.press("Escape")
+    expect(rows).to_have_count(2)
+    search.fill("apple")
+    expect(rows).to_have_count(1)
+    search.press("Enter")
+    expect(chat.messages.first).to_contain_text("About apples")
+
+
+def test_the_server_sees_no_conversation_but_the_open_one(
+    open_chat: Open, context: BrowserContext, service: Service
+) -> None:
+    chat = open_chat(context)
+    ask_apart(chat, "About apples", "About pears")
+    page = context.new_page()
+    frames: list[str] = []
+    page.on(
+        "websocket",
+        lambda socket: socket.on(
+            "framesent",
+            lambda frame: frames.append(
+                frame if isinstance(frame, str) else frame.decode("utf-8", "replace")
+            ),
+        ),
+    )
+    later = Chat(page, service.url("ui")).open()
+    later.button("Settings").click()
+    expect(later.page.get_by_text("The server sees the open one but stores none.")).to_be_visible()
+    later.page.keyboard.press("Escape")
+    later.page.get_by_label("Search conversations").fill("apples")
+    rows = later.page.get_by_role("navigation", name="Conversations").get_by_role("listitem")
+    expect(rows).to_have_count(1)
+    assert frames and not any("About" in frame for frame in frames)
+    rows.get_by_text("About apples").first.click()
+    expect(later.messages).to_have_count(2)
+    assert any("About apples" in frame for frame in frames)
+    assert not any("About pears" in frame for frame in frames)
+
+
+def test_a_draft_stays_with_its_conversation(chat: Chat) -> None:
+    ask_apart(chat, "About apples")
+    chat.input.fill("a new question")
+    chat.page.get_by_test_id("stSidebar").get_by_text("About apples").click()
+    expect(chat.messages).to_have_count(2)
+    expect(chat.input).to_have_value("")
+    chat.input.fill("one more about apples")
+    chat.page.reload()
+    expect(chat.messages).to_have_count(2)
+    expect(chat.input).to_have_value("one more about apples")
+    chat.button("New chat").click()
+    expect(chat.input).to_have_value("a new question")
+    chat.page.go_back()
+    expect(chat.input).to_have_value("one more about apples")
+    chat.input.press("Enter")
+    chat.answered(2)
+    expect(chat.input).to_have_value("")
+    chat.page.reload()
+    chat.answered(2)
+    expect(chat.input).to_have_value("")
+
+
+def test_days_are_those_of_the_user(browser: Browser, open_chat: Open, tmp_path: Path) -> None:
+    context = browser.new_context(timezone_id="Pacific/Kiritimati")  # 14 hours ahead of UTC
+    chat = open_chat(context)
+    conversation = Conversation(title="Late at night")
+    conversation.ask("Still awake?")
+    there = chat.page.evaluate("new Date().setHours(0, 0, 0, 0)") / 1000
+    conversation.updated = datetime.fromtimestamp(there - 60, UTC)  # of the same day in UTC, at most hours
+    later = Conversation(title="Early in the morning")
+    later.ask("Awake again?")
+    later.updated = datetime.fromtimestamp(there + 60, UTC)
+    exported = tmp_path / "nights.json"
+    exported.write_text(export([conversation, later]))
+    chat.button("Import, export").click()
+    chat.page.locator('[data-testid="stFileUploader"] input[type=file]').set_input_files(exported)
+    expect(chat.page.get_by_text("2 imported.")).to_be_visible()
+    groups = chat.page.get_by_role("navigation", name="Conversations").locator("section")
+    expect(groups).to_have_text([re.compile("Today.*Early"), re.compile("Yesterday.*Late")])
+    context.close()
+
+
+def test_text_from_right_to_left_runs_so(chat: Chat) -> None:
+    chat.ask(mock(text="שלום עולם\n\nHello world\n\n```\ncode\n```"))
+    chat.answered()
+    hebrew = chat.messages.last.get_by_text("שלום עולם")
+    expect(hebrew).to_have_css("direction", "rtl")
+    expect(chat.messages.last.get_by_text("Hello world")).to_have_css("direction", "ltr")
+    expect(chat.messages.last.locator("pre")).to_have_css("direction", "ltr")
+    chat.input.fill("שלום")
+    expect(chat.input).to_have_css("direction", "rtl")
 
 
 def test_export_and_import(chat: Chat, tmp_path: Path) -> None:
@@ -468,9 +565,29 @@ def test_export_and_import(chat: Chat, tmp_path: Path) -> None:
     chat.button("Import, export").click()
     chat.page.locator('[data-testid="stFileUploader"] input[type=file]').set_input_files(exported)
     expect(chat.page.get_by_text("1 imported.")).to_be_visible()
+    with chat.page.expect_download() as download:
+        chat.button("↓ Export all as JSON").click()
+    everything = json.loads(download.value.path().read_text())["conversations"]
+    assert [each["title"] for each in everything] == ["Keep me"]
     chat.page.keyboard.press("Escape")
     chat.page.get_by_test_id("stSidebar").get_by_text("Keep me").click()
     expect(chat.messages).to_have_count(2)
+
+
+def test_an_import_takes_what_is_good_and_names_the_rest(chat: Chat, tmp_path: Path) -> None:
+    exported = tmp_path / "conversations.json"
+    texts = [("human", "How do I sort?"), ("assistant", "With `sorted`.")]
+    messages = [{"sender": sender, "text": text} for sender, text in texts]
+    good = {"uuid": "1", "name": "From Claude", "chat_messages": messages}
+    bad = {"uuid": "2", "name": "Broken", "chat_messages": 7}
+    exported.write_text(json.dumps([good, bad]))
+    chat.button("Import, export").click()
+    chat.page.locator('[data-testid="stFileUploader"] input[type=file]').set_input_files(exported)
+    expect(chat.page.get_by_text("1 imported.")).to_be_visible()
+    expect(chat.page.get_by_text("1 could not be read. “Broken” is damaged.")).to_be_visible()
+    chat.page.keyboard.press("Escape")
+    chat.page.get_by_test_id("stSidebar").get_by_text("From Claude").click()
+    expect(chat.messages.last).to_contain_text("With sorted.")
 
 
 def test_files_are_attached_and_shown_folded(chat: Chat, service: Service, tmp_path: Path) -> None:
@@ -730,29 +847,40 @@ def test_what_the_service_will_not_carry_is_a_sentence(chat: Chat, service: Serv
     assert service.engines["coder"].requests() == []
 
 
-def test_presets_are_edited_and_applied(chat: Chat, service: Service) -> None:
-    def choose(label: str, option: str) -> None:
-        chat.page.get_by_label(label, exact=False).first.click()
-        chat.page.get_by_role("option", name=option).click()
+def test_presets_are_made_changed_and_applied_where_they_are_chosen(chat: Chat, service: Service) -> None:
+    preset = chat.page.get_by_role("combobox", name=re.compile("Preset"))
+    prompt = chat.page.get_by_label("System prompt")
+
+    def kept(text: str) -> None:
+        chat.page.wait_for_function(
+            "text => localStorage.getItem('duoserve.preferences')?.includes(text)", arg=text
+        )
 
     chat.button("Options").click()
-    chat.button("Edit presets").click()
-    choose("Preset to edit", "New preset")
-    expect(chat.page.get_by_role("textbox", name="Name")).to_have_value("")
-    chat.page.get_by_role("textbox", name="Name").fill("Pirate")
-    chat.page.get_by_label("Preset text").fill("You talk like a pirate.")
-    chat.button("Save").click()
-    expect(chat.page.get_by_role("dialog")).to_have_count(0)
-    chat.page.wait_for_function("localStorage.getItem('duoserve.preferences')?.includes('Pirate')")
+    prompt.fill("You talk like a pirate.")
+    prompt.press("Tab")
+    preset.fill("Pirate")
+    preset.press("Enter")
+    kept("You talk like a pirate.")
+    prompt.fill("You talk like an old pirate.")
+    prompt.press("Tab")
+    chat.button("Update “Pirate”").click()
+    kept("You talk like an old pirate.")
     chat.page.reload()  # presets belong to the browser
     chat.page.get_by_text("Import, export").wait_for(state="attached")
     chat.button("Options").click()
-    choose("Preset", "Pirate")
-    expect(chat.page.get_by_label("System prompt")).to_have_value("You talk like a pirate.")
+    preset.click()
+    chat.page.get_by_role("option", name="Pirate").click()
+    expect(prompt).to_have_value("You talk like an old pirate.")
     chat.page.keyboard.press("Escape")
     chat.ask("Hello")
     chat.answered()
-    assert last_body(service)["messages"][0] == {"role": "system", "content": "You talk like a pirate."}
+    system = {"role": "system", "content": "You talk like an old pirate."}
+    assert last_body(service)["messages"][0] == system
+    chat.button("Options").click()
+    chat.button("Delete “Pirate”").click()
+    expect(chat.button("Delete “Pirate”")).to_have_count(0)
+    expect(prompt).to_have_value("You talk like an old pirate.")
 
 
 def test_an_answer_costs_no_more_in_a_very_long_conversation(
@@ -763,18 +891,21 @@ def test_an_answer_costs_no_more_in_a_very_long_conversation(
         metrics = session.send("Performance.getMetrics")["metrics"]
         return float(next(each["value"] for each in metrics if each["name"] == "TaskDuration"))
 
-    def cost(title: str) -> float:
-        """Seconds that the browser computes for an answer."""
+    def cost(title: str, number: int) -> tuple[float, float]:
+        """Seconds of CPU that the browser and the app take for an answer."""
         sidebar.get_by_text(title, exact=True).click()
+        expect(chat.page.locator(f".transcript[aria-label='{title}']")).to_be_visible()
         expect(chat.messages.last).to_contain_text("Answer ")
         shown = chat.messages.count()
-        before = work()
-        chat.ask(mock(text="Answer again: " + WORDS, itl_ms=20))
-        expect(chat.messages.last).to_contain_text("index stop test self")
+        chat.page.wait_for_timeout(1000)  # opening it has cost what it costs
+        before, cpu = work(), sum(app.cpu_times()[:2])
+        chat.ask(mock(text=f"Answer {number} again: {WORDS}", itl_ms=20))
+        expect(chat.messages.last).to_contain_text(f"Answer {number} again: first case")
         expect(chat.messages.last.get_by_text("tokens/s")).to_be_visible()
-        assert chat.messages.count() == min(40, shown + 2)
-        return work() - before
+        expect(chat.messages).to_have_count(min(40, shown + 2))
+        return work() - before, sum(app.cpu_times()[:2]) - cpu
 
+    app = psutil.Process(service.processes["ui"].child.pid)
     session = chat.page.context.new_cdp_session(chat.page)
     session.send("Performance.enable", {"timeDomain": "threadTicks"})  # of the processor
     sidebar = chat.page.get_by_test_id("stSidebar")
@@ -798,9 +929,12 @@ def test_an_answer_costs_no_more_in_a_very_long_conversation(
     expect(chat.messages).to_have_count(80)
     expect(chat.messages.last).to_contain_text("Answer 399")
     chat.page.reload()
-    costs = [(cost("Short"), cost("Very long")) for _ in range(3)]
+    costs = [(cost("Short", number), cost("Very long", number)) for number in range(5)]
     print(costs)
-    assert min(long for _, long in costs) <= 1.2 * min(short for short, _ in costs)
+    tick = 1 / os.sysconf("SC_CLK_TCK")  # how finely the kernel counts a process's time
+    for name, number, grain in (("browser", 0, 0.0), ("app", 1, 2 * tick)):
+        short, long = (min(each[which][number] for each in costs) for which in (0, 1))
+        assert long <= 1.2 * short + grain, name
 
 
 def test_waiting_for_a_place_is_said(chat: Chat, service: Service) -> None:
@@ -835,7 +969,7 @@ def test_the_about_page_shows_figures_and_hides_the_key(chat: Chat, service: Ser
     chat.ask("Make a figure")
     chat.answered()
     chat.page.get_by_role("link", name="About this service").click()
-    expect(chat.page.get_by_text("First token, p95").first).to_be_visible()
+    expect(chat.page.get_by_text("TTFT, p95").first).to_be_visible()
     expect(
         chat.page.locator("code").get_by_text(f"http://127.0.0.1:{service.ports['router']}/v1").first
     ).to_be_visible()
@@ -883,8 +1017,7 @@ def test_every_look_is_accessible_and_fits(
     chat.answered()
     chat.page.mouse.move(0, 0)
     chat.page.wait_for_timeout(300)
-    kept = ROOT / "docs" / "images" / f"{name}.png"
-    _check(chat, kept if name in ("chat", "chat-dark") else tmp_path / f"{name}.png")
+    _check(chat, ROOT / "docs" / "images" / f"{name}.png")  # what README and docs show
     if size[0] > 500:
         chat.page.get_by_role("link", name="About this service").click()
         expect(chat.page.get_by_text("Settings for")).to_be_visible()

@@ -65,13 +65,13 @@ def test_an_engine_killed_in_the_middle_keeps_what_came(chat: Chat, service: Ser
 def test_the_other_model_serves_on_meanwhile(chat: Chat, service: Service) -> None:
     service.engines["coder"].stop()
     expect(chat.page.get_by_text("coder down")).to_be_visible()
-    chat.page.get_by_role("radio", name="general").click(force=True)
+    chat.choose_model("general")
     chat.ask("Are you there?")
     chat.answered()
 
 
 def test_a_router_that_is_gone_is_named_and_comes_back(chat: Chat, service: Service) -> None:
-    chat.page.get_by_role("radio", name="general").click(force=True)
+    chat.choose_model("general")
     service.kill("router")
     wait_for(lambda: unreachable(f"{service.url('router')}/ready"), "the router lives on")
     expect(chat.page.get_by_text("router not reachable")).to_be_visible()
@@ -88,13 +88,13 @@ def test_a_key_that_the_router_refuses_is_a_sentence(chat: Chat, service: Servic
     service.start("ui", LITELLM_MASTER_KEY="sk-another-key-than-the-router-has-0a1b2c3d4e")
     wait_for(lambda: fetch(f"{service.url('ui')}/_stcore/health"), "the chat app did not start")
     chat.open()
-    chat.page.get_by_role("radio", name="general").click(force=True)
+    chat.choose_model("general")
     chat.ask("Let me in")
     expect(chat.messages.last).to_contain_text("The router does not accept the chat app's key.")
 
 
 def test_conversations_survive_a_restart_of_the_app(chat: Chat, service: Service) -> None:
-    chat.page.get_by_role("radio", name="general").click(force=True)
+    chat.choose_model("general")
     chat.ask("Remember me")
     expect(chat.messages).to_have_count(2)
     service.kill("ui")
@@ -108,7 +108,7 @@ def test_conversations_survive_a_restart_of_the_app(chat: Chat, service: Service
 
 def test_what_has_come_of_an_answer_survives_the_app(chat: Chat, service: Service) -> None:
     service.engines["general"].set(completion_tokens=5000, itl_ms=20)
-    chat.page.get_by_role("radio", name="general").click(force=True)
+    chat.choose_model("general")
     chat.ask("Tell me everything")
     expect(chat.messages.last).to_contain_text("error")
     chat.page.wait_for_function("localStorage.length && Object.keys(localStorage).join().includes('partial')")

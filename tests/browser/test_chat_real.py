@@ -33,7 +33,7 @@ def test_a_real_answer_grows_and_stop_frees_the_engine(
     stack: Stack, open_chat: Callable[[BrowserContext], Chat], context: BrowserContext
 ) -> None:
     chat = open_chat(context)
-    chat.page.get_by_role("radio", name="general").click(force=True)
+    chat.choose_model("general")
     chat.ask(LONG)
     expect(chat.messages).to_have_count(2)
     first = wait_for(
@@ -70,7 +70,7 @@ def test_eight_people_chat_at_once_and_see_only_their_own(
         chat.page.keyboard.press("Tab")
         chat.page.keyboard.press("Escape")
         if number % 2:
-            chat.page.get_by_role("radio", name="general").click(force=True)
+            chat.choose_model("general")
         chats.append(chat)
     for name, chat in zip(people, chats, strict=True):
         chat.ask(f"My name is {name}. Say hello to {name}.")

@@ -7,7 +7,7 @@ import httpx
 
 T = TypeVar("T")
 
-PATIENCE = 20.0  # seconds; only a test that fails waits as long, so a slow machine gets its time
+PATIENCE = 300.0  # seconds; only a test that fails waits as long, so a slow machine gets its time
 
 
 def wait_for(condition: Callable[..., T], what: str, seconds: float = PATIENCE) -> T:

@@ -1,6 +1,7 @@
-// What all pages have beyond Streamlit. Goes to `leave`, the sign-in page, when the session has ended. Puts the cursor into the chat input when the page or
-// another conversation opens (not on touch screens, where that would open the keyboard, nor away from what somebody
-// has opened or is typing into). `focus` names what is open.
+// What all pages have beyond Streamlit. Goes to `leave`, the sign-in page, when the session has ended. Puts the cursor
+// into the chat input when the page or another conversation opens (not on touch screens, where that would open the
+// keyboard, nor away from what somebody has opened or is typing into). `focus` names what is open, `draft` whose question
+// is being written.
 const OPEN = '[data-testid="stPopoverBody"], [role="dialog"]';
 let focused = null;
 
@@ -14,6 +15,7 @@ let lost = null;
 function look() {
   // Code that is wider than the page scrolls, and must be reachable without a mouse.
   for (const code of document.querySelectorAll("pre:not([tabindex])")) code.tabIndex = 0;
+  for (const input of document.querySelectorAll("textarea:not([dir])")) input.dir = "auto";
   const app = document.querySelector('[data-testid="stApp"]');
   if (!app || app.dataset.testConnectionState === "CONNECTED") {
     clearTimeout(lost);
@@ -21,7 +23,7 @@ function look() {
     offline.textContent = "";
     return;
   }
-  lost ??= setTimeout(() => (offline.textContent = "Connection lost. Reconnecting … Nothing is lost; you can go on reading."), 1000);
+  lost ??= setTimeout(() => (offline.textContent = "Connection lost. Reconnecting … Nothing is lost; you can keep reading."), 1000);
   for (const dialog of document.querySelectorAll('[role="dialog"]')) {
     if (dialog.textContent.includes("Connection error")) dialog.querySelector('button[aria-label="Close"]')?.click();
   }
@@ -138,8 +140,77 @@ document.addEventListener("click", (event) => {
   if (event.target.closest?.('[data-testid="stFileChipDeleteBtn"]')) unsent.textContent = "";
 }, true);
 
-export default function ({ data }) {
+// A question that is being written is kept, for each conversation apart, until it is sent.
+const INPUT = '[data-testid="stChatInputTextArea"]';
+let drafted = null; // what the text in the input belongs to
+let sent = false; // what is written from now on belongs to the conversation that opens next
+
+function drafts() {
+  const tab = (localStorage.getItem("duoserve.preferences") ?? "").includes('"keep":"tab"');
+  return tab ? sessionStorage : localStorage;
+}
+
+function keepDraft(text) {
+  try {
+    if (text) drafts().setItem(`duoserve.draft.${drafted}`, text);
+    else drafts().removeItem(`duoserve.draft.${drafted}`);
+  } catch (error) {
+    console.warn("draft", error); // losing it is no reason to stop somebody who writes
+  }
+}
+
+document.addEventListener("input", ({ target }) => {
+  if (drafted && target.matches?.(INPUT)) keepDraft(target.value);
+});
+
+// The input is empty as soon as a question is on its way.
+function noticeSent() {
+  setTimeout(() => {
+    if (!drafted || document.querySelector(INPUT)?.value) return;
+    keepDraft("");
+    sent = true;
+  });
+}
+document.addEventListener("keydown", (event) => event.key === "Enter" && event.target.matches?.(INPUT) && noticeSent());
+document.addEventListener("click", (event) => event.target.closest?.('[data-testid="stChatInputSubmitButton"]') && noticeSent());
+
+function openDraft(wanted, tries = 20) {
+  const input = document.querySelector(INPUT);
+  if (!input) {
+    if (tries) setTimeout(openDraft, 100, wanted, tries - 1);
+    return;
+  }
+  const typed = sent ? input.value : null;
+  drafted = wanted;
+  sent = false;
+  if (typed) return keepDraft(typed);
+  const text = drafts().getItem(`duoserve.draft.${wanted}`) ?? "";
+  if (text === input.value) return;
+  // As if it was typed, so that Streamlit knows of it.
+  Object.getOwnPropertyDescriptor(HTMLTextAreaElement.prototype, "value").set.call(input, text);
+  input.dispatchEvent(new Event("input", { bubbles: true }));
+}
+
+// What lies outside Streamlit's own element, like menus, is as light or dark as that.
+function copyScheme() {
+  const app = document.querySelector('[data-testid="stApp"]');
+  if (app) document.documentElement.style.colorScheme = getComputedStyle(app).colorScheme;
+}
+window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => setTimeout(copyScheme, 500));
+
+// Back and forward. Streamlit runs the page for them, too, but as well with addresses that are out of date.
+let component = null; // as it was passed last
+window.addEventListener("popstate", () => {
+  const address = new URLSearchParams(window.location.search).get("c") ?? "";
+  component?.setStateValue("went", { address, number: String(Math.random()) });
+});
+
+export default function (passed) {
+  const { data } = passed;
+  if (!data.leave) component = passed;
+  copyScheme();
   if (data.leave) return window.location.assign(data.leave);
+  if (data.draft && data.draft !== drafted) openDraft(data.draft);
   if (!data.focus || data.focus === focused || !window.matchMedia("(pointer: fine)").matches) return;
   focused = data.focus;
   let tries = 20;

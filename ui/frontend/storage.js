@@ -1,6 +1,8 @@
 // Stores conversations in this browser: in IndexedDB ("device", shared by all tabs) or sessionStorage ("tab").
-// Python's side is storage.py. Input: {nonce, changes, moves}. Output: `snapshot` (everything stored) at the
-// start and when another tab has changed something, `acknowledged` (the last change made), `trouble` (an error).
+// Python's side is storage.py. Input: {nonce, changes, moves, held, looks}; `held` are the conversations that the
+// session works with, and no others leave the browser. Output: `snapshot` (what is stored of those) at the start, when
+// `looks` has changed, and when another tab has changed one; `acknowledged` (the last change made); `lacking` (a change
+// builds on a version that is not here); `trouble` (an error).
 const DATABASE = "duoserve", STORE = "conversations", PREFERENCES = "duoserve.preferences";
 const TAB_PREFIX = "duoserve.conversation.", PARTIAL_PREFIX = "duoserve.partial."; // the latter from transcript.js
 
@@ -24,16 +26,25 @@ function database() {
   return opened;
 }
 
-// Both places have the same three methods. `put` checks and changes in one transaction, so that when two tabs save
-// the same conversation, the second always notices the first.
+// Both places have the same four methods. `put` checks and changes in one transaction, so that when two tabs save
+// the same conversation, the second always notices the first. `bases` are the revisions that it may replace.
 const device = {
-  async all() {
-    const db = await database();
-    return settled(db.transaction(STORE).objectStore(STORE).getAll());
+  // One after the other: all of them at once may need more memory than there is.
+  async each(look) {
+    const request = (await database()).transaction(STORE).objectStore(STORE).openCursor();
+    return new Promise((resolve, reject) => {
+      request.onerror = () => reject(request.error);
+      request.onsuccess = () => {
+        if (!request.result || look(request.result.value) === false) resolve();
+        else request.result.continue();
+      };
+    });
+  },
+  async get(id) {
+    return settled((await database()).transaction(STORE).objectStore(STORE).get(id));
   },
   async put(conversation, bases) {
-    const db = await database();
-    const transaction = db.transaction(STORE, "readwrite");
+    const transaction = (await database()).transaction(STORE, "readwrite");
     const store = transaction.objectStore(STORE);
     const kept = await settled(store.get(conversation.id));
     if (kept && !bases.includes(kept.revision)) return false;
@@ -41,16 +52,18 @@ const device = {
     return true;
   },
   async remove(id) {
-    const db = await database();
-    return settled(db.transaction(STORE, "readwrite").objectStore(STORE).delete(id));
+    return settled((await database()).transaction(STORE, "readwrite").objectStore(STORE).delete(id));
   },
 };
 
 const tab = {
-  async all() {
-    return Object.keys(sessionStorage)
-      .filter((key) => key.startsWith(TAB_PREFIX))
-      .map((key) => JSON.parse(sessionStorage.getItem(key)));
+  async each(look) {
+    for (const key of Object.keys(sessionStorage)) {
+      if (key.startsWith(TAB_PREFIX) && look(JSON.parse(sessionStorage.getItem(key))) === false) return;
+    }
+  },
+  async get(id) {
+    return JSON.parse(sessionStorage.getItem(TAB_PREFIX + id)) ?? undefined;
   },
   async put(conversation) {
     sessionStorage.setItem(TAB_PREFIX + conversation.id, JSON.stringify(conversation));
@@ -71,10 +84,41 @@ function preferences() {
 
 const place = () => (preferences()?.keep === "tab" ? tab : device);
 
-// What is there of answers that were growing when their page went away: messages by the answer's id.
-function partials() {
+// --- the list of all conversations, for conversations.js: everything about them but their messages ---
+
+let heads = null; // a promise of them, by id
+const head = ({ messages, ...rest }) => rest;
+
+async function readHeads() {
+  const found = new Map();
+  await place().each((conversation) => void found.set(conversation.id, head(conversation)));
+  return found;
+}
+
+async function list() {
+  heads ??= readHeads();
+  return [...(await heads).values()];
+}
+
+async function listed(id, conversation) {
+  if (conversation) (await heads)?.set(id, head(conversation));
+  else (await heads)?.delete(id);
+}
+
+const store = Object.assign(new EventTarget(), {
+  list,
+  get: async (id) => remember(await place().get(id)),
+  each: (look) => place().each(look),
+});
+window.duoserveStorage = store;
+
+// --- answers that were growing when their page went away: messages by the answer's id ---
+
+function partials(ids) {
   const found = [localStorage, sessionStorage].flatMap((storage) =>
-    Object.keys(storage).filter((key) => key.startsWith(PARTIAL_PREFIX)).map((key) => JSON.parse(storage.getItem(key))));
+    Object.keys(storage)
+      .filter((key) => ids.some((id) => key.startsWith(`${PARTIAL_PREFIX}${id}.`)))
+      .map((key) => JSON.parse(storage.getItem(key))));
   return Object.fromEntries(found);
 }
 
@@ -84,6 +128,8 @@ function forgetPartials(id) {
     for (const key of Object.keys(storage)) if (key.startsWith(`${PARTIAL_PREFIX}${id}.`)) storage.removeItem(key);
   }
 }
+
+// --- preferences ---
 
 // Streamlit draws the page as this says when it is loaded; each of the two pages looks for it under its path.
 function setTheme(theme) {
@@ -105,70 +151,139 @@ async function prefer(wanted) {
   localStorage.setItem(PREFERENCES, JSON.stringify(wanted));
   const after = place();
   if (before === after) return;
-  for (const conversation of await before.all()) {
+  const all = [];
+  await before.each((conversation) => void all.push(conversation));
+  for (const conversation of all) {
     await after.put(conversation, [conversation.revision]);
     await before.remove(conversation.id);
   }
+  heads = null;
 }
+
+// --- changes ---
 
 let reloadDue = false;
-const sessions = new Map(); // by nonce: {done, acknowledged, moved, written, snapshotSent, queue}
+const sessions = new Map(); // by nonce
 let latest = null; // the component as it was passed last
 
-function asCopy(conversation, id) {
-  return { ...conversation, id, title: `${conversation.title} (other tab)` };
+const newId = () => Array.from(crypto.getRandomValues(new Uint8Array(8)), (b) => b.toString(16).padStart(2, "0")).join("");
+const asCopy = (conversation, id) => ({ ...conversation, id, title: `${conversation.title} (other tab)` });
+
+// The messages of versions that Python knows, by their revision: a change has only those that differ. Few are needed.
+const versions = new Map();
+
+function remember(conversation) {
+  if (!conversation) return conversation;
+  versions.delete(conversation.revision);
+  versions.set(conversation.revision, conversation.messages);
+  for (const revision of versions.keys()) if (versions.size > 50) versions.delete(revision);
+  return conversation;
 }
 
-async function make(session, change) {
-  if (change.op === "preferences") return prefer(change.preferences);
-  if (change.op === "delete") {
-    forgetPartials(change.id);
-    return place().remove(session.moved[change.id] ?? change.id);
+async function whole({ after, same, conversation }) {
+  if (!after) return remember(conversation);
+  let known = versions.get(after);
+  if (!known) {
+    const kept = await place().get(conversation.id);
+    if (kept?.revision !== after) throw new UnknownVersion();
+    known = kept.messages;
   }
-  const moved = session.moved[change.conversation.id];
-  const conversation = moved ? asCopy(change.conversation, moved) : change.conversation;
-  // What this session wrote itself may be newer than the base, if a change was made before it was acknowledged.
-  const bases = [change.base, session.written[conversation.id], conversation.revision];
-  if (await place().put(conversation, bases)) {
-    session.written[conversation.id] = conversation.revision;
-    if (!conversation.answering) forgetPartials(change.conversation.id);
-    return;
-  }
-  // Another tab has saved this conversation meanwhile: both versions stay.
-  const copy = Array.from(crypto.getRandomValues(new Uint8Array(8)), (b) => b.toString(16).padStart(2, "0")).join("");
-  session.moved[change.conversation.id] = copy;
-  session.snapshotSent = false;
-  session.written[copy] = conversation.revision;
-  await place().put(asCopy(conversation, copy), []);
+  return remember({ ...conversation, messages: [...known.slice(0, same), ...conversation.messages] });
 }
+
+class UnknownVersion extends Error {}
+
+async function put(conversation, bases) {
+  const done = await place().put(conversation, bases);
+  if (done) await listed(conversation.id, conversation);
+  return done;
+}
+
+// Makes a change; returns the id of the conversation that has changed.
+const make = {
+  async preferences(session, { preferences: wanted }) {
+    await prefer(wanted);
+  },
+  async delete(session, { id: asked }) {
+    const id = session.moved[asked] ?? asked;
+    forgetPartials(asked);
+    for (const storage of [localStorage, sessionStorage]) storage.removeItem(`duoserve.draft.${asked}`);
+    session.deleted[asked] = await place().get(id);
+    await place().remove(id);
+    await listed(id, null);
+    return id;
+  },
+  async restore(session, { id }) {
+    if (session.deleted[id]) await put(session.deleted[id], []);
+    return id;
+  },
+  // Title, pin and the like of a conversation that the session does not hold. It is no new revision: a tab with an
+  // answer growing in it takes the title over, and needs no copy.
+  async head(session, { id, fields }) {
+    const kept = await place().get(id);
+    if (kept) await put({ ...kept, ...fields }, [kept.revision]);
+    return id;
+  },
+  async add(session, { conversation }) {
+    const id = (await place().get(conversation.id)) ? newId() : conversation.id;
+    await put({ ...conversation, id }, []);
+    return id;
+  },
+  async put(session, change) {
+    const { base, rescue } = change, given = await whole(change);
+    const moved = session.moved[given.id];
+    const conversation = moved ? asCopy(given, moved) : given;
+    // What this session wrote itself may be newer than the base, if a change was made before it was acknowledged.
+    const bases = [base, session.written[conversation.id], conversation.revision];
+    if (await put(conversation, bases)) {
+      session.written[conversation.id] = conversation.revision;
+      if (!conversation.answering) forgetPartials(given.id);
+      return conversation.id;
+    }
+    session.lookDue = true;
+    if (rescue) return given.id; // another tab has the whole answer, or has gone on without it
+    // Another tab has saved this conversation meanwhile: both versions stay.
+    const copy = newId();
+    session.moved[given.id] = copy;
+    session.written[copy] = conversation.revision;
+    await put(asCopy(conversation, copy), []);
+    return copy;
+  },
+};
 
 async function work(nonce) {
   const session = sessions.get(nonce);
   const { data } = latest;
   if (data.nonce !== nonce) return;
-  let changed = false;
-  for (const old of data.moves) delete session.moved[old]; // Python uses the new id itself from here on
+  const changed = new Set();
+  // Python uses the new id itself from here on.
+  for (const [old, moved] of Object.entries(data.moves)) if (session.moved[old] === moved) delete session.moved[old];
   for (const change of data.changes) {
     if (change.sequence <= session.done) continue;
-    await make(session, change);
+    changed.add(await make[change.op](session, change));
     session.done = change.sequence;
-    changed = true;
   }
-  if (changed) channel?.postMessage(tabId);
+  if (changed.size) {
+    channel?.postMessage({ tab: tabId, changed: [...changed] });
+    store.dispatchEvent(new Event("change"));
+  }
   if (reloadDue) return window.location.reload();
   if (session.done > session.acknowledged) {
     session.acknowledged = session.done;
     latest.setStateValue("acknowledged", { nonce, sequence: session.done });
   }
-  if (!session.snapshotSent) {
-    session.snapshotSent = true;
+  if (session.lookDue || session.looks !== data.looks) {
+    session.lookDue = false;
+    session.looks = data.looks;
+    const conversations = await Promise.all(data.held.map(store.get));
     latest.setTriggerValue("snapshot", {
       nonce,
       sequence: session.done,
       moved: session.moved,
       preferences: preferences(),
-      partials: partials(),
-      conversations: await place().all(),
+      partials: partials(data.held),
+      held: data.held,
+      conversations: conversations.filter(Boolean),
     });
   }
 }
@@ -176,17 +291,20 @@ async function work(nonce) {
 function schedule(nonce) {
   const session = sessions.get(nonce);
   session.queue = session.queue.then(() => work(nonce)).catch((error) => {
+    if (error instanceof UnknownVersion) return latest.setTriggerValue("lacking", true);
     console.error("browser storage", error);
     latest.setTriggerValue("trouble", String(error?.message ?? error));
   });
 }
 
 if (channel) {
-  channel.onmessage = () => {
-    if (!latest) return;
-    const session = sessions.get(latest.data.nonce);
-    if (!session) return;
-    session.snapshotSent = false;
+  channel.onmessage = async ({ data: { changed } }) => {
+    for (const id of changed) if (heads && id) await listed(id, await place().get(id));
+    if (changed.includes(undefined)) heads = null; // the preferences say where conversations are
+    store.dispatchEvent(new Event("change"));
+    const session = latest && sessions.get(latest.data.nonce);
+    if (!session || !changed.some((id) => !id || latest.data.held.includes(id))) return;
+    session.lookDue = true;
     schedule(latest.data.nonce);
   };
 }
@@ -196,7 +314,9 @@ export default function (component) {
   const { nonce } = component.data;
   if (!sessions.has(nonce)) {
     sessions.clear();
-    sessions.set(nonce, { done: 0, acknowledged: 0, moved: {}, written: {}, snapshotSent: false, queue: Promise.resolve() });
+    sessions.set(nonce, {
+      done: 0, acknowledged: 0, looks: -1, lookDue: true, moved: {}, written: {}, deleted: {}, queue: Promise.resolve(),
+    });
   }
   schedule(nonce);
 }

@@ -5,7 +5,7 @@ const PREFERENCES = "duoserve.preferences";
 let component = null; // as it was passed last
 let list = null; // the element that holds the messages
 let drawn = new Map(); // elements by index, each with the JSON it was drawn from
-let growth = null; // {id, source, element, blocks}
+let growth = null; // {id, sources, element}
 let following = true; // the end is kept in view
 let lastTop = 0;
 
@@ -58,7 +58,7 @@ function edit(message, body, actions) {
   const close = () => {
     form.replaceWith(body);
     actions.hidden = false;
-    actions.querySelector("button").focus();
+    actions.querySelector("button:not(.versions button)").focus();
   };
   const sendable = () => (send.disabled = !text.value.trim() && !kept.some((each) => each.box.checked));
   form.oninput = sendable;
@@ -82,6 +82,18 @@ function edit(message, body, actions) {
   text.setSelectionRange(text.value.length, text.value.length);
 }
 
+// In the empty input, the key goes to what was asked last.
+document.addEventListener("keydown", (event) => {
+  const input = event.target;
+  if (event.key !== "ArrowUp" || event.ctrlKey || event.metaKey || event.altKey || event.shiftKey || event.isComposing) return;
+  if (!input.matches?.('[data-testid="stChatInputTextArea"]') || input.value) return;
+  const question = [...(list?.querySelectorAll(".message.user") ?? [])].at(-1);
+  const button = [...(question?.querySelectorAll(".actions button") ?? [])].find((each) => each.textContent === "Edit");
+  if (!button) return;
+  event.preventDefault();
+  button.click();
+});
+
 // --- messages ---
 
 function fold(className, label, html) {
@@ -91,6 +103,13 @@ function fold(className, label, html) {
   inside.innerHTML = html;
   details.append(inside);
   return details;
+}
+
+function picture({ name, picture }) {
+  const made = element("img", "picture");
+  made.src = picture;
+  made.alt = made.title = name;
+  return made;
 }
 
 function retryButton(button, seconds) {
@@ -111,8 +130,28 @@ function shell(role) {
   return made;
 }
 
-function draw(message) {
-  const made = shell(message.role);
+// ‹ 1/2 ›
+function versions(message) {
+  const group = element("span", "versions");
+  const step = (sign, label, number) => {
+    const button = element("button", "", sign);
+    button.type = "button";
+    button.setAttribute("aria-label", label);
+    button.title = label;
+    button.disabled = number < 0 || number >= message.versions;
+    button.onclick = () => act({ do: "version", index: message.index, number });
+    return button;
+  };
+  group.append(
+    step("‹", "Previous version", message.version - 1),
+    element("span", "", `${message.version + 1}/${message.versions}`),
+    step("›", "Next version", message.version + 1),
+  );
+  return group;
+}
+
+// What a message says, without what can be done with it.
+function content(message) {
   const body = element("div", "body");
   const text = element("div", message.html ? "markdown" : "verbatim");
   text.dir = "auto";
@@ -120,14 +159,62 @@ function draw(message) {
   else text.textContent = message.text;
   if (message.reasoning) body.append(fold("reasoning", "Reasoning", message.reasoning));
   if (message.text) body.append(text);
-  for (const file of message.files ?? []) body.append(fold("file", file.label, file.html));
+  for (const file of message.files ?? []) body.append(file.picture ? picture(file) : fold("file", file.label, file.html));
   if (message.failure) {
     const failure = element("p", "failure", message.failure);
     failure.setAttribute("role", "alert");
     body.append(failure);
   }
   if (message.note) body.append(element("p", "note", message.note));
+  return body;
+}
+
+function column(model, body) {
+  const made = element("section", "column");
+  made.setAttribute("aria-label", `Answer of ${model}`);
+  made.append(element("h3", "", model), body);
+  return made;
+}
+
+// The answers of two models, and the vote.
+function pair(message) {
+  const made = element("div", "body");
+  const both = element("div", "pair");
+  const better = { this: 0, beside: 1 }[message.vote];
+  [message, message.beside].forEach((each, number) => {
+    const one = column(each.model, content(each));
+    one.classList.toggle("better", number === better);
+    const below = element("div", "actions");
+    const button = element("button", "", "Copy");
+    button.type = "button";
+    button.setAttribute("aria-label", `Copy the answer of ${each.model}`);
+    button.onclick = () => copy(button, each.text);
+    below.append(button, element("span", "figures", each.figures));
+    one.append(below);
+    both.append(one);
+  });
+  const votes = element("div", "votes");
+  votes.setAttribute("role", "group");
+  votes.setAttribute("aria-label", "Which answer is better?");
+  const labels = {
+    this: `${message.model} is better`, beside: `${message.beside.model} is better`, tie: "Equally good", neither: "Neither",
+  };
+  for (const [vote, label] of Object.entries(labels)) {
+    const button = element("button", "", label);
+    button.type = "button";
+    button.setAttribute("aria-pressed", String(message.vote === vote));
+    button.onclick = () => act({ do: "vote", index: message.index, vote: message.vote === vote ? "" : vote });
+    votes.append(button);
+  }
+  made.append(both, votes);
+  return made;
+}
+
+function draw(message) {
+  const made = shell(message.role);
+  const body = message.beside ? pair(message) : content(message);
   const actions = element("div", "actions");
+  if (message.versions) actions.append(versions(message));
   const named = { copy: message.role === "user" ? "Copy the question" : "Copy the answer", delete: "Delete this question and its answer" };
   for (const [name, label] of message.actions) {
     const button = element("button", "", label);
@@ -146,7 +233,7 @@ function draw(message) {
     };
     actions.append(button);
   }
-  if (message.figures) actions.append(element("span", "figures", message.figures));
+  if (message.figures && !message.beside) actions.append(element("span", "figures", message.figures));
   made.append(body, actions);
   return made;
 }
@@ -207,12 +294,25 @@ function splice(target, blocks, [kept, added]) {
 
 function grow(data) {
   if (growth && growth.id !== data.growing) {
-    growth.source.close();
+    for (const source of growth.sources) source.close();
     growth.element.remove();
     growth = null;
   }
   if (growth || !data.growing) return;
   const made = shell("assistant");
+  made.setAttribute("aria-busy", "true");
+  const [body, source] = follow(data.growing, data.conversation);
+  growth = { id: data.growing, sources: [source], element: made };
+  if (!data.beside) return made.append(body);
+  const [other, second] = follow(data.beside.id, "");
+  growth.sources.push(second);
+  const both = element("div", "pair");
+  both.append(column(data.model, body), column(data.beside.model, other));
+  made.append(both);
+}
+
+// An element in which an answer grows, and where it comes from. The browser keeps what has come if `conversation` is given.
+function follow(answer, conversation) {
   const body = element("div", "body");
   const thoughts = fold("reasoning", "Reasoning", "");
   thoughts.open = true;
@@ -224,16 +324,12 @@ function grow(data) {
   dots.setAttribute("aria-label", "Waiting for the first token");
   dots.append(element("i"), element("i"), element("i"));
   body.append(thoughts, text, dots, note);
-  made.append(body);
-  made.setAttribute("aria-busy", "true");
-  const conversation = data.conversation;
-  const source = new EventSource(`answers/${data.growing}`);
-  growth = { id: data.growing, source, element: made };
+  const source = new EventSource(`answers/${answer}`);
   let blocks = { text: [], reasoning: [] };
   const targets = { text, reasoning: thoughts.querySelector(".fold") };
   const end = () => {
     source.close();
-    act({ do: "ended", answer: data.growing });
+    act({ do: "ended", answer });
   };
   source.onopen = () => {
     // Everything is told from its beginning, after a cut of the network as well.
@@ -251,9 +347,10 @@ function grow(data) {
     if (event.reasoning) thoughts.hidden = false;
     if (event.text) thoughts.open = false;
     if ("note" in event) note.textContent = event.note;
-    if (event.keep) keepPartial(conversation, data.growing, event.keep);
+    if (event.keep && conversation) keepPartial(conversation, answer, event.keep);
     if (event.ended) end();
   };
+  return [body, source];
 }
 
 // --- where the page is scrolled to ---
@@ -318,6 +415,9 @@ export default function (passed) {
     list.dataset.conversation = data.conversation;
   }
   list.setAttribute("aria-label", data.title);
+  const heading = parentElement.querySelector("h1");
+  heading.textContent = data.title;
+  heading.hidden = !data.messages.length && !data.growing;
   const main = scroller();
   const distance = main ? below(main) : 0;
   const before = list.querySelector(".earlier") && drawn.size;

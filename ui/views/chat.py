@@ -3,14 +3,13 @@
 import streamlit as st
 
 from ui import attachments
-from ui.components import focus_input, stop_button
+from ui.components import focus_input, stop_button, went_to
 from ui.conversation import Conversation
 from ui.markdown import plain
-from ui.page_runs import fragment_place, sync_storage
+from ui.page_runs import sync_storage
 from ui.session import ChatSession
-from ui.views import messages, options, sidebar
+from ui.views import messages, models, options, palette, prompts, sidebar
 
-_SIGN = {"ready": ":green[●]", "loading": ":orange[◐]", "down": ":red[○]"}
 # Which of the models each is for: the first, or the second if there is one.
 _EXAMPLES = {
     "Write a Python function that merges overlapping intervals, with tests.": 0,
@@ -20,10 +19,9 @@ _EXAMPLES = {
 
 
 def _page(chat: ChatSession) -> None:
-    if chat.storage.loaded:
-        _follow_address(chat)
+    _follow_address(chat)
     chat.collect()
-    models = _models(chat)
+    models.settle(chat)
     with st.bottom:
         above = st.container()
         bar = st.container(horizontal=True, vertical_alignment="center", key="bar")
@@ -31,39 +29,48 @@ def _page(chat: ChatSession) -> None:
     # After the input, so that a question is stored and listed before its answer is there.
     sync_storage(chat)
     sidebar.draw(chat)
-    if chat.current.messages:
-        st.query_params["c"] = st.session_state.address = chat.current.id
-    elif "address" in st.session_state:
-        st.session_state.address = ""
-        st.query_params.pop("c", None)
-    focus_input(chat.current.id)
-    _header(chat, models)
-    if not chat.current.messages:
-        if st.session_state.get("unknown") == chat.current.id:
-            st.warning(
-                "This browser has no such conversation. It may have been deleted, or be in another browser.",
-                icon=":material/link_off:",
-            )
+    address = chat.opening or (chat.current.id if chat.current.messages else "")
+    if address != st.session_state.address:
+        st.session_state.address = address
+        if address:
+            st.query_params["c"] = address
+        else:
+            st.query_params.pop("c", None)
+    draft = "" if chat.opening else chat.current.id if chat.current.messages else "new"
+    focus_input(chat.opening or chat.current.id, draft)
+    _header(chat)
+    if not chat.current.messages and not chat.opening:
+        if chat.problem:
+            st.warning(chat.problem, icon=":material/link_off:")
         _welcome(chat)
     with above:
         _attached(chat)
     with bar:
         _bar(chat)
     messages.draw(chat)
+    palette.draw(chat)
+    prompts.mount(chat)
 
 
 def _follow_address(chat: ChatSession) -> None:
-    """Open the conversation that the address names: at first, and when somebody goes back or forward."""
-    wanted, before = st.query_params.get("c", ""), st.session_state.get("address")
-    if wanted == (before or ""):
+    """Open the conversation that the address names: at first, and when somebody goes back or forward.
+
+    Not whenever it differs from the open one: a run may begin with the address from before a click that it
+    does not know of yet.
+    """
+    before = st.session_state.get("went")
+    st.session_state.went = went = went_to() or before
+    if "address" not in st.session_state:
+        wanted = st.query_params.get("c", "")
         st.session_state.address = wanted
-    elif wanted in chat.storage.conversations:
-        chat.open(wanted)
-    else:
-        chat.new()
-        st.session_state.address = ""
         if wanted:
-            st.session_state.unknown = chat.current.id
+            chat.open(wanted)
+    elif went and went != before:
+        st.session_state.address = went["address"]
+        if went["address"]:
+            chat.open(went["address"])
+        else:
+            chat.new()
 
 
 def _input(chat: ChatSession) -> None:
@@ -72,7 +79,9 @@ def _input(chat: ChatSession) -> None:
         if not given or not (given.text.strip() or given.files):
             return
         chat.collect()
-        taken, refused = attachments.read([(file.name, file.getvalue()) for file in given.files])
+        model = chat.current.options.model
+        files = [(file.name, file.getvalue()) for file in given.files]
+        taken, refused = attachments.read(files, model, chat.backend.sees(model))
         if (many := len(chat.attached) + len(taken)) > attachments.MAX_FILES:
             refused.append(
                 f"{many} files are too many; attach at most {attachments.MAX_FILES} to a question."
@@ -89,6 +98,7 @@ def _input(chat: ChatSession) -> None:
         key="question",
         accept_file="multiple",
         max_upload_size=attachments.UPLOAD_MEGABYTES,
+        disabled=bool(chat.opening),
         on_submit=ask,  # called whatever else happens at the same moment
     )
 
@@ -113,81 +123,21 @@ def _attached(chat: ChatSession) -> None:
             )
 
 
-def _models(chat: ChatSession) -> list[str]:
-    """The models to choose from; a conversation with none of them gets one."""
-    chosen = chat.current.options
-    models = chat.backend.chat_models or [name for name in (chosen.model,) if name]
-    if models and chosen.model not in models:
-        preferred = chat.storage.preferences.model
-        chosen.model = preferred if preferred in models else models[0]
-    return models
-
-
-def _header(chat: ChatSession, models: list[str]) -> None:
-    conversation = chat.current
-    key = f"model-{conversation.id}"
-
-    def choose() -> None:
-        conversation.options.model = st.session_state[key]
-        chat.options_changed()
-
+def _header(chat: ChatSession) -> None:
     with st.container(horizontal=True, vertical_alignment="center", key="header"):
-        st.segmented_control(
-            "Model",
-            models,
-            default=conversation.options.model or None,
-            required=bool(models),
-            format_func=chat.backend.title,
-            key=key,
-            on_change=choose,
-            label_visibility="collapsed",
-            help=" · ".join(
-                f"**{plain(chat.backend.title(model.name))}**: {plain(model.description)}"
-                for model in chat.backend.models
-                if model.name in models and model.description
-            )
-            or None,
-        )
-        with fragment_place():
-            _state(chat)
+        models.draw(chat)
         st.space("stretch")
         options.draw(chat)
-        if conversation.id in chat.storage.conversations:
+        if chat.current.id in chat.storage.conversations:
             options.draw_menu(chat)
 
 
-@st.fragment(run_every=2.0)
-def _state(chat: ChatSession) -> None:
-    """Which models are ready. Asks for the page again when an answer has ended."""
-    readiness = chat.backend.readiness
-    if readiness is None:
-        st.markdown(
-            ":red[○] router not reachable", help=f"No answer from {chat.backend.settings.router_url}."
-        )
-    else:
-        states = sorted((name, readiness.models[name]) for name in chat.backend.chat_models)
-        selected = readiness.models.get(chat.current.options.model)
-        if any(status.state != "ready" for _, status in states):
-            text = " · ".join(f"{_SIGN[status.state]} {name} {status.state}" for name, status in states)
-        else:
-            text = f"{_SIGN[selected.state]} ready" if selected else ""
-        st.markdown(text, help="  \n".join(f"{name}: {plain(status.reason)}" for name, status in states))
-    waiting = bool(chat.current.answering) and not chat.answer
-    if waiting:
-        chat.resume()
-    found = waiting and (chat.answer or not chat.current.answering)
-    if found or any(answer.ended for answer in chat.answers.values()):
-        st.rerun()
-
-
 def _welcome(chat: ChatSession) -> None:
-    st.markdown("## What are you working on?", anchors=False)
+    st.markdown("# What are you working on?", anchors=False)
     readiness = chat.backend.readiness
     if readiness:
         described = [
-            model
-            for model in chat.backend.models
-            if model.name == model.root and model.mode == "chat" and model.description
+            each for each in chat.backend.models if each.name == each.root and each.description and each.chats
         ]
         st.markdown(
             "\n".join(
@@ -195,8 +145,13 @@ def _welcome(chat: ChatSession) -> None:
                 for each in described
             )
         )
+    kinds = (
+        "text files, PDFs or pictures"
+        if chat.backend.sees(chat.current.options.model)
+        else "text files or PDFs"
+    )
     st.caption(
-        f"Attach up to {attachments.MAX_FILES} text files of {attachments.MAX_KILOBYTES} KB with +. "
+        f"Attach up to {attachments.MAX_FILES} {kinds} with +. "
         "Enter sends, Shift+Enter starts a new line, Esc stops an answer."
     )
 
@@ -206,11 +161,11 @@ def _welcome(chat: ChatSession) -> None:
         chat.ask(question)
 
     examples = st.container(key="examples", gap="small")
-    models = chat.backend.chat_models or [""]
+    offered = models.names(chat) or [""]
     for question, number in _EXAMPLES.items():
-        model = models[min(number, len(models) - 1)]
+        model = offered[min(number, len(offered) - 1)]
         examples.button(
-            (f":gray[{plain(chat.backend.title(model))}] " if model else "") + plain(question),
+            (f":gray[{plain(chat.backend.title(model))}] " if model else "") + question,
             on_click=ask,
             args=(model, question),
             type="secondary",

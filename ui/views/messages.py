@@ -36,9 +36,15 @@ def draw(chat: ChatSession) -> None:
             "messages": entries(chat, shown),
             "growing": chat.answer.id if chat.answer else "",
             "model": chat.answer.request.model if chat.answer else "",
+            "beside": _beside(chat),
         },
         on_action_change=act,
     )
+
+
+def _beside(chat: ChatSession) -> dict[str, str] | None:
+    other = chat.answer.beside if chat.answer else None
+    return {"id": other.id, "model": other.request.model} if other else None
 
 
 def _act(chat: ChatSession, action: dict[str, Any]) -> None:
@@ -47,6 +53,11 @@ def _act(chat: ChatSession, action: dict[str, Any]) -> None:
         chat.edit(index, action["text"].strip(), action["kept"])
     elif name == "delete" and 0 <= index < len(chat.current.messages):
         chat.delete_turn(index)
+    elif name == "version" and 0 <= index <= len(chat.current.messages):
+        if 0 <= (number := int(action["number"])) < chat.current.versions(index).count:
+            chat.show_version(index, number)
+    elif name == "vote" and 0 <= index < len(chat.current.messages):
+        chat.vote(index, action["vote"])
     elif name == "retry" and chat.current.messages:
         chat.retry()
     elif name == "continue" and chat.current.messages:
@@ -67,15 +78,24 @@ def entries(chat: ChatSession, shown: int = _PAGE) -> list[dict[str, Any]]:
             entry["above"] = (
                 f"The {kept} messages above no longer fit: the last answer was generated without them."
             )
-        found.append({"index": index, "role": message.role, "text": message.text} | entry)
+        found.append(
+            {"index": index, "role": message.role, "text": message.text} | _version(chat, index) | entry
+        )
     if messages and messages[-1].role == "user" and not chat.answer:
-        elsewhere = chat.current.answering and chat.backend.is_running(chat.current.answering)
+        elsewhere = chat.current.answering and chat.backend.knows(chat.current.answering)
         waiting = {"note": "Another tab is generating this answer …", "actions": []}
         nothing = {"note": "No answer yet.", "actions": [["retry", "Get an answer"]]}
         found.append(
-            {"index": len(messages), "role": "assistant", "text": ""} | (waiting if elsewhere else nothing)
+            {"index": len(messages), "role": "assistant", "text": ""}
+            | _version(chat, len(messages))
+            | (waiting if elsewhere else nothing)
         )
     return found
+
+
+def _version(chat: ChatSession, index: int) -> dict[str, Any]:
+    versions = chat.current.versions(index)
+    return {"version": versions.at, "versions": versions.count} if versions.others else {}
 
 
 def _question(message: Message) -> dict[str, Any]:
@@ -87,6 +107,8 @@ def _question(message: Message) -> dict[str, Any]:
 
 
 def _file(attached: Attachment) -> dict[str, str]:
+    if attached.picture:
+        return {"name": attached.name, "picture": attached.picture}
     read_as = f" · read as {attached.encoding}" if attached.encoding else ""
     label = f"{attached.name} · {len(attached.text.encode()) / 1024:.1f} KB{read_as}"
     language = attached.name.rpartition(".")[2] if "." in attached.name else ""
@@ -94,6 +116,17 @@ def _file(attached: Attachment) -> dict[str, str]:
 
 
 def _answer(message: Message, last: bool) -> dict[str, Any]:
+    entry = _one_answer(message, last)
+    if message.beside:
+        other = message.beside
+        entry["beside"] = {"text": other.text, "model": other.model} | _one_answer(other, False)
+        entry["beside"]["actions"] = []
+        entry |= {"model": message.model, "vote": message.vote}
+        entry["actions"] = [each for each in entry["actions"] if each[0] == "retry"]
+    return entry
+
+
+def _one_answer(message: Message, last: bool) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "html": to_html(message.text),
         "reasoning": to_html(message.reasoning),

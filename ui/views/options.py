@@ -2,9 +2,10 @@
 
 import streamlit as st
 
+from ui import share
 from ui.conversation import Conversation, export
+from ui.markdown import plain
 from ui.session import ChatSession
-from ui.storage import Preset
 
 
 def draw(chat: ChatSession) -> None:
@@ -12,13 +13,25 @@ def draw(chat: ChatSession) -> None:
     options, this = chat.current.options, chat.current.id
 
     def change(name: str) -> None:
-        setattr(options, name, st.session_state[f"{name}-{this}"])
+        value = st.session_state[f"{name}-{this}"]
+        if value != getattr(options, name):  # Streamlit may call this when a conversation is opened again
+            setattr(options, name, value)
+            chat.options_changed()
+
+    def choose_preset() -> None:
+        """Apply the chosen preset; a new name makes one of the system prompt that is there."""
+        name = " ".join((st.session_state[f"preset-{this}"] or "").split())
+        if name and name not in presets:
+            chat.save_preset(name, options.system)
+        options.system = presets.get(name, options.system if name else "")
+        st.session_state[f"system-{this}"] = options.system
+        st.session_state[f"chosen-{this}"] = name
         chat.options_changed()
 
-    def apply_preset() -> None:
-        options.system = presets.get(st.session_state[f"preset-{this}"], "")
-        st.session_state[f"system-{this}"] = options.system
-        chat.options_changed()
+    def delete_preset(name: str) -> None:
+        chat.delete_preset(name)
+        st.session_state[f"preset-{this}"] = None
+        st.session_state[f"chosen-{this}"] = ""
 
     def toggle_sampling() -> None:
         custom = st.session_state[f"custom-{this}"]
@@ -27,13 +40,18 @@ def draw(chat: ChatSession) -> None:
 
     presets = {preset.name: preset.system for preset in chat.storage.preferences.presets}
     with st.popover("Options", icon=":material/tune:", type="tertiary"):
+        # The preset that is in use; one that was chosen stays so while its text is being changed.
+        chosen = st.session_state.get(f"chosen-{this}") or next(
+            (name for name, system in presets.items() if system == options.system), None
+        )
         st.selectbox(
             "Preset",
             list(presets),
-            index=next((at for at, system in enumerate(presets.values()) if system == options.system), None),
-            placeholder="None",
+            index=list(presets).index(chosen) if chosen in presets else None,
+            placeholder="Choose one, or type a name to save the prompt below",
+            accept_new_options=True,
             key=f"preset-{this}",
-            on_change=apply_preset,
+            on_change=choose_preset,
         )
         st.text_area(
             "System prompt",
@@ -45,6 +63,20 @@ def draw(chat: ChatSession) -> None:
             on_change=change,
             args=("system",),
         )
+        if chosen in presets:
+            with st.container(horizontal=True, gap="small"):
+                if presets[chosen] != options.system:
+                    st.button(
+                        f"Update “{plain(chosen)}”",
+                        on_click=chat.save_preset,
+                        args=(chosen, options.system),
+                    )
+                st.button(
+                    f"Delete “{plain(chosen)}”",
+                    type="tertiary",
+                    on_click=delete_preset,
+                    args=(chosen,),
+                )
         custom = st.toggle(
             "Custom sampling",
             options.temperature is not None,
@@ -86,36 +118,6 @@ def draw(chat: ChatSession) -> None:
             args=("max_tokens",),
             help="You can continue a response that was cut off.",
         )
-        if st.button("Edit presets", icon=":material/edit:", type="tertiary"):
-            _edit_presets(chat)
-
-
-@st.dialog("Presets")
-def _edit_presets(chat: ChatSession) -> None:
-    presets = chat.storage.preferences.presets
-    at = st.selectbox(
-        "Preset to edit",
-        range(len(presets) + 1),
-        format_func=lambda at: presets[at].name if at < len(presets) else "New preset",
-    )
-    old = presets[at] if at < len(presets) else Preset(name="", system="")
-    name = st.text_input("Name", old.name, max_chars=60, key=f"preset-name-{at}").strip()
-    system = st.text_area(
-        "Preset text", old.system, max_chars=20_000, height=160, key=f"preset-system-{at}"
-    ).strip()
-    with st.container(horizontal=True):
-        save = st.button("Save", type="primary")
-        delete = at < len(presets) and st.button("Delete preset", type="tertiary")
-    others = presets[:at] + presets[at + 1 :]
-    if save and not (name and system):
-        st.error("Enter a name and a text.")
-    elif save and name in [other.name for other in others]:
-        st.error("There is another preset with this name.")
-    elif save or delete:
-        kept = [Preset(name=name, system=system)] if save else []
-        chat.storage.preferences.presets = presets[:at] + kept + presets[at + 1 :]
-        chat.storage.save_preferences()
-        st.rerun()
 
 
 def draw_menu(chat: ChatSession) -> None:
@@ -131,7 +133,7 @@ def draw_menu(chat: ChatSession) -> None:
             "Unpin" if conversation.pinned else "Pin",
             icon=":material/keep:",
             on_click=chat.pin,
-            args=(this,),
+            args=(this, not conversation.pinned),
             width="stretch",
             type="tertiary",
         )
@@ -140,7 +142,7 @@ def draw_menu(chat: ChatSession) -> None:
             "Delete",
             icon=":material/delete:",
             on_click=chat.delete,
-            args=(this,),
+            args=(this, conversation.name),
             width="stretch",
             type="tertiary",
             key="delete-conversation",
@@ -157,6 +159,16 @@ def _exports(conversation: Conversation) -> None:
         "text/markdown",
         on_click="ignore",
         icon=":material/download:",
+        width="stretch",
+        type="tertiary",
+    )
+    st.download_button(
+        "Share as HTML page",
+        lambda: share.page(conversation),
+        f"{name}.html",
+        "text/html",
+        on_click="ignore",
+        icon=":material/share:",
         width="stretch",
         type="tertiary",
     )

@@ -1,21 +1,21 @@
 """The sidebar: the conversations, import and export, settings, and links."""
 
-from datetime import UTC, datetime
+from typing import Any
 
 import streamlit as st
 
-from ui import signin
-from ui.conversation import Conversation, NotAConversation, export, in_order, parse_export
+from ui import imports, signin
+from ui.components import conversation_list, export_button
+from ui.conversation import NotAConversation
 from ui.markdown import plain
 from ui.session import ChatSession
-
-_SHOWN = 40
+from ui.views import prompts
 
 
 def draw(chat: ChatSession) -> None:
     """The sidebar of the chat page."""
     with st.sidebar:
-        st.markdown("#### :material/forum: Duoserve", anchors=False)
+        st.markdown(":material/forum: **Duoserve**")
         st.button(
             "New chat",
             icon=":material/edit_square:",
@@ -25,19 +25,12 @@ def draw(chat: ChatSession) -> None:
         )
         if not chat.storage.loaded:
             st.caption("Loading conversations from this browser …")
-        words = ""
-        if len(chat.storage.conversations) > 1:
-            words = st.text_input(
-                "Search",
-                placeholder="Search conversations",
-                label_visibility="collapsed",
-                icon=":material/search:",
-            )
-        _conversations(chat, words)
+        _conversations(chat)
         st.space("small")
         if chat.storage.loaded:
-            with st.container(horizontal=True, gap="small"):
+            with st.container(horizontal=True, gap="xsmall"):
                 _import(chat)
+                prompts.draw(chat)
                 _preferences(chat)
         st.page_link("views/about.py", label="About this service", icon=":material/monitoring:")
         if not chat.backend.settings.only_this_machine:
@@ -49,63 +42,55 @@ def _sign_out(chat: ChatSession) -> None:
     signin.sessions(key).end(st.context.cookies.get(signin.COOKIE, ""))
 
 
-def _conversations(chat: ChatSession, words: str) -> None:
-    found = [each for each in in_order(chat.storage.conversations.values()) if each.matches(words)]
-    if words and not found:
-        st.caption("No conversation contains all of these words.")
-    everything = st.session_state.get("all-conversations", False)
-    with st.container(gap=None, key="conversations"):
-        group = ""
-        for conversation in found if everything else found[:_SHOWN]:
-            if (now := _group(conversation)) != group:
-                group = now
-                st.caption(group)
-            running = ":material/more_horiz: " if conversation.id in chat.answers else ""
-            st.button(
-                running + plain(conversation.name),
-                key=f"open-{conversation.id}",
-                type="secondary" if conversation.id == chat.current.id else "tertiary",
-                width="stretch",
-                wrap=False,
-                on_click=chat.open,
-                args=(conversation.id,),
-            )
-    if len(found) > _SHOWN:
-        st.toggle(f"Show all {len(found)}", key="all-conversations")
+def _conversations(chat: ChatSession) -> None:
+    def act() -> None:
+        _act(chat, st.session_state["conversations"].action or {})
+
+    conversation_list(
+        key="conversations",
+        data={"open": chat.opening or chat.current.id, "running": list(chat.answers)},
+        on_action_change=act,
+    )
 
 
-def _group(conversation: Conversation) -> str:
-    if conversation.pinned:
-        return "Pinned"
-    days = (datetime.now(UTC).date() - conversation.updated.date()).days
-    return "Today" if days < 1 else "Yesterday" if days == 1 else "Last 7 days" if days < 7 else "Older"
+def _act(chat: ChatSession, action: dict[str, Any]) -> None:
+    name, this = action.get("do"), action.get("id", "")
+    if name == "open":
+        chat.open(this, action["stored"])
+    elif name == "rename":
+        chat.rename(this, action["name"])
+    elif name == "pin":
+        chat.pin(this, action["pinned"])
+    elif name == "move":
+        chat.move(action["ids"], action["folder"])
+    elif name == "delete":
+        chat.delete(this, action["name"])
 
 
 def _import(chat: ChatSession) -> None:
     with st.popover("Import, export", icon=":material/swap_vert:", type="tertiary"):
-        st.download_button(
-            "Export all as JSON",
-            data=lambda: export(in_order(chat.storage.conversations.values())),
-            file_name="duoserve-conversations.json",
-            mime="application/json",
-            icon=":material/download:",
-            disabled=not chat.storage.conversations,
-            on_click="ignore",
-        )
+        export_button()
+        export_button(votes=True)
         # A new key after each import empties the uploader, so that nothing is imported twice.
         turn = st.session_state.setdefault("imports", 0)
         file = st.file_uploader(
-            "Import conversations (JSON)", type="json", key=f"import-{turn}", max_upload_size=50
+            "Import conversations",
+            type=["json", "zip"],
+            key=f"import-{turn}",
+            max_upload_size=50,
+            help="Exports of this app, ChatGPT, Claude or Open WebUI; a ZIP archive as it was downloaded.",
         )
         if file is not None:
             try:
-                conversations = parse_export(file.getvalue())
+                conversations, problems = imports.read(file.getvalue())
             except NotAConversation as problem:
-                st.error(str(problem))
+                st.error(plain(str(problem)))
             else:
                 chat.add(conversations)
                 st.session_state.imports += 1
                 st.toast(f"{len(conversations)} imported.")
+                if problems:
+                    st.toast(plain(f"{len(problems)} could not be read. {problems[0]}"), duration="long")
                 st.rerun()
 
 
@@ -121,7 +106,10 @@ def _preferences(chat: ChatSession) -> None:
             ["device", "tab"],
             index=["device", "tab"].index(chat.storage.preferences.keep),
             format_func={"device": "In this browser", "tab": "Until this tab is closed"}.__getitem__,
-            captions=["They are stored on this device only.", "Nothing is left behind."],
+            captions=[
+                "They are stored only on this device. The server sees the open one but stores none.",
+                "Nothing is kept after that.",
+            ],
             key="keep",
             on_change=keep,
         )
@@ -137,4 +125,17 @@ def _preferences(chat: ChatSession) -> None:
             required=True,
             key="theme",
             on_change=choose_theme,
+        )
+
+        def choose_titles() -> None:
+            chat.storage.preferences.titles = st.session_state.titles
+            chat.storage.save_preferences()
+
+        st.toggle(
+            "Titles by the model",
+            chat.storage.preferences.titles,
+            key="titles",
+            on_change=choose_titles,
+            help="After the first answer, a small request has the model name the conversation. "
+            "If off, the title is the beginning of the question.",
         )

@@ -1,6 +1,6 @@
 """`./run eval fim|code`: the share of small coding problems a model solves, by running its solutions.
 
-`./run eval lossless` is in lossless.py.
+`./run eval lossless` is in lossless.py, `./run eval votes` in votes.py.
 """
 
 import re
@@ -18,6 +18,7 @@ from rich.table import Table
 from services.stack.client import client
 from services.stack.evaluation.lossless import lossless
 from services.stack.evaluation.sandbox import passes
+from services.stack.evaluation.votes import votes
 from services.stack.failure import Failure
 from services.stack.settings import KEY, load
 
@@ -28,12 +29,16 @@ PROBLEMS = Path(__file__).with_name("problems.yaml")
 TIMEOUT = 300.0  # seconds
 
 
-def evaluate(suite: str, model: str | None, profile: str | None, option: str | None) -> int:
+def evaluate(
+    suite: str, model: str | None, profile: str | None, option: str | None, file: str | None = None
+) -> int:
     """Carry out one of the suites; returns the exit status.
 
     Raises:
         Failure: an engine or the service does not answer, or refuses.
     """
+    if suite == "votes":
+        return votes(file)
     if suite == "lossless":
         return lossless(model, profile, option)
     if profile or option:

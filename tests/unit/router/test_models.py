@@ -47,6 +47,20 @@ def test_the_list_says_which_models_use_a_suffix() -> None:
     assert models_list({"coder": "coder"}, unknown)["data"][0]["fill_in_the_middle"] is False
 
 
+def test_the_list_has_real_names_for_people() -> None:
+    names = {"coder": "coder", "gpt-4o": "general"}
+    assert [model["display_name"] for model in models_list(names, MODELS)["data"]] == [
+        "Qwen3-Coder-30B-A3B-Instruct-FP8",
+        "smollm2",
+    ]
+
+
+def test_the_list_says_which_models_take_pictures() -> None:
+    models = {"eyes": Model("eyes", (), "some/vl", 8, 8192, sees=True), "coder": MODELS["coder"]}
+    listed = models_list({"eyes": "eyes", "coder": "coder"}, models)["data"]
+    assert [model["supports_vision"] for model in listed] == [True, False]
+
+
 def with_entry(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str | None = None, **top: Any
 ) -> dict[str, Model]:

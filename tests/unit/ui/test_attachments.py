@@ -35,8 +35,8 @@ def test_the_name_of_a_file_does_not_matter(name: str) -> None:
     ("content", "said"),
     [
         (b"x" * (MAX_KILOBYTES * 1024 + 1), f"at most {MAX_KILOBYTES} KB"),
-        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "not a text file"),
-        (b"%PDF-1.7\n1 0 obj", "not a text file"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "is a picture"),
+        (b"%PDF-1.7\n1 0 obj", "damaged PDF"),
         (b"a\0b", "not a text file"),
     ],
 )

@@ -41,7 +41,7 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> Backend:
 
 def asked(backend: Backend) -> Answer:
     answer = backend.ask(Answer("c", ChatRequest("coder", [], None, None, 16, "me")))
-    wait_for(lambda: answer.message.text and backend.is_running(answer.id), "it does not run")
+    wait_for(lambda: answer.message.text and backend.find(answer.id), "it does not run")
     return answer
 
 
@@ -55,16 +55,26 @@ def test_an_answer_that_nobody_comes_back_for_ends_and_is_kept(
     monkeypatch.setattr("ui.backend.ABANDONED_AFTER", 0.01)
     answer = asked(backend)
     backend.abandon(answer)
-    wait_for(lambda: answer.ended and not backend.is_running(answer.id), "it goes on for ever")
+    wait_for(lambda: answer.ended, "it goes on for ever")
+    assert backend.knows(answer.id)
     assert backend.take_over(answer.id) is answer and answer.message.text == "half"
+
+
+def test_an_answer_is_known_until_it_is_stored(backend: Backend) -> None:
+    answer = asked(backend)
+    backend.stop(answer)
+    wait_for(lambda: answer.ended, "it goes on for ever")
+    assert backend.knows(answer.id)
+    backend.stored(answer)
+    assert not backend.knows(answer.id)
 
 
 def test_a_page_that_comes_back_keeps_its_answer_going(backend: Backend) -> None:
     answer = asked(backend)
     backend.abandon(answer)
     wait_for(lambda: backend.take_over(answer.id) is answer, "it cannot be taken over")
-    wait_for(lambda: backend.take_over(answer.id) is None, "it can be taken over twice")
-    assert not answer.ended
+    assert backend.take_over(answer.id) is None, "it can be taken over twice"
+    assert not answer.ended and backend.knows(answer.id)
 
 
 def test_a_remote_model_s_name_says_who_answers(backend: Backend) -> None:

@@ -7,10 +7,9 @@ from streamlit.testing.v1 import AppTest
 
 from ui.backend import Backend, shared
 from ui.conversation import Message
-from ui.markdown import plain
-from ui.router_client import Readiness, RouterFailure
+from ui.router_client import ListedModel, Readiness, RouterFailure
 from ui.session import ChatSession
-from ui.views import messages
+from ui.views import messages, models
 
 APP = Path(__file__).parents[3] / "ui" / "app.py"
 
@@ -54,7 +53,7 @@ def labels(app: AppTest) -> list[str]:
 def test_an_empty_chat_teaches_what_to_do(app: AppTest) -> None:
     app.run()
     assert not app.exception
-    assert "## What are you working on?" in [text.value for text in app.markdown]
+    assert "# What are you working on?" in [text.value for text in app.markdown]
     assert sum(str(button.key).startswith("try-") for button in app.button) == 3
     assert any("router not reachable" in text.value for text in app.markdown)
 
@@ -98,17 +97,6 @@ def test_a_long_conversation_draws_its_end_and_offers_the_rest(app: AppTest) -> 
     assert "above" not in messages.entries(chat)[0]
 
 
-def test_titles_are_shown_as_they_are(app: AppTest) -> None:
-    app.run()
-    chat = session(app)
-    chat.current.ask("hello")
-    chat.current.title = "[x](javascript:alert(1)) :red[y] ![z](http://evil.test)"
-    chat.storage.save(chat.current)
-    app.run()
-    (label,) = [label for label in labels(app) if "javascript" in label]
-    assert label == plain(chat.current.title)  # whose effect test_markdown.py shows
-
-
 def test_the_about_page_hides_the_key_until_it_is_asked_for(app: AppTest) -> None:
     app.run().switch_page("views/about.py").run()
     assert not app.exception
@@ -116,3 +104,15 @@ def test_the_about_page_hides_the_key_until_it_is_asked_for(app: AppTest) -> Non
     assert "http://127.0.0.1:4000/v1" in shown and "k" * 40 not in shown
     app.toggle[0].set_value(True).run()
     assert "k" * 40 in "".join(code.value for code in app.code)
+
+
+def test_only_models_that_chat_are_offered(app: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    modes = {"coder": "chat", "edit": "completion", "embedding": "embedding"}
+    status = {"state": "ready", "since": "2026-11-22T00:00:00Z"}
+    ready = Readiness.model_validate({"status": "ready", "models": dict.fromkeys(modes, status)})
+    known = property(lambda _: ready, lambda _, state: None)
+    monkeypatch.setattr(Backend, "readiness", known, raising=False)
+    app.run()
+    chat = session(app)
+    chat.backend.models = [ListedModel(name, name, 0, mode=mode) for name, mode in modes.items()]
+    assert [each["name"] for each in models.entries(chat)] == ["coder"]

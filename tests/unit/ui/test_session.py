@@ -13,16 +13,28 @@ class FakeService:
         self.asked: list[Answer] = []
         self.stopped: list[Answer] = []
         self.abandoned: dict[str, Answer] = {}
+        self.known: set[str] = set()
+        self.queue = 0
 
     def ask(self, answer: Answer) -> Answer:
         self.asked.append(answer)
+        self.known.add(answer.id)
         return answer
 
     def stop(self, answer: Answer) -> None:
         self.stopped.append(answer)
 
-    def is_running(self, answer_id: str) -> bool:
-        return False
+    def waiting(self, model: str) -> int:
+        return self.queue
+
+    def sees(self, model: str) -> bool:
+        return model == "eyes"
+
+    def knows(self, answer_id: str) -> bool:
+        return answer_id in self.known
+
+    def stored(self, answer: Answer) -> None:
+        self.known.discard(answer.id)
 
     def take_over(self, answer_id: str) -> Answer | None:
         return self.abandoned.pop(answer_id, None)
@@ -37,6 +49,7 @@ def service() -> FakeService:
 def chat(service: FakeService) -> ChatSession:
     session = ChatSession(service)  # type: ignore[arg-type]
     session.current.options.model = "coder"
+    session.storage.preferences.titles = False
     return session
 
 
@@ -49,6 +62,25 @@ def turn(chat: ChatSession, service: FakeService, question: str, answer: str = "
     chat.ask(question)
     end(service.asked[-1], answer)
     chat.collect()
+
+
+def acknowledge(chat: ChatSession) -> None:
+    """As the browser does when it has made every change."""
+    sequences = [change["sequence"] for change in chat.storage.outgoing()["changes"]]
+    chat.stored({"nonce": chat.storage.nonce, "sequence": max(sequences, default=0)})
+
+
+def report(chat: ChatSession, *conversations: Conversation, **more: object) -> None:
+    """What the browser says that it has of these."""
+    chat.received(
+        {
+            "nonce": chat.storage.nonce,
+            "sequence": 99,
+            "held": chat.storage.outgoing()["held"],
+            "conversations": [each.model_dump(mode="json") for each in conversations],
+            **more,
+        }
+    )
 
 
 def texts(chat: ChatSession) -> list[str]:
@@ -145,7 +177,7 @@ def test_delete_a_conversation_stops_its_answer_and_can_be_undone(
 ) -> None:
     chat.ask("one")
     gone = chat.current.id
-    chat.delete(gone)
+    chat.delete(gone, chat.current.name)
     assert service.stopped == service.asked and gone not in chat.storage.conversations
     assert not chat.current.messages
     chat.undo()
@@ -169,11 +201,61 @@ def test_a_new_conversation_keeps_the_model_of_the_last_choice(chat: ChatSession
     assert chat.current.options.model == "general"
 
 
-def test_an_import_never_replaces_what_is_there(chat: ChatSession, service: FakeService) -> None:
+def test_an_import_is_added_and_never_put_in_place_of_something(
+    chat: ChatSession, service: FakeService
+) -> None:
     turn(chat, service, "mine")
     copy = chat.current.model_copy(deep=True)
     chat.add([copy])
-    assert len(chat.storage.conversations) == 2
+    assert chat.storage.outgoing()["changes"][-1]["op"] == "add"
+    assert len(chat.storage.conversations) == 1
+
+
+def test_a_conversation_is_opened_when_the_browser_has_sent_it(
+    chat: ChatSession, service: FakeService
+) -> None:
+    turn(chat, service, "mine")
+    acknowledge(chat)
+    wanted = Conversation(title="wanted")
+    wanted.ask("theirs")
+    chat.open(wanted.id)
+    assert chat.opening == wanted.id and not chat.current.messages
+    report(chat, wanted)
+    assert not chat.opening and texts(chat) == ["theirs"]
+    assert set(chat.storage.conversations) == {wanted.id}
+
+
+def test_a_conversation_that_comes_with_the_click_opens_at_once(chat: ChatSession) -> None:
+    wanted = Conversation(title="wanted")
+    wanted.ask("theirs")
+    chat.open(wanted.id, wanted.model_dump(mode="json"))
+    assert not chat.opening and texts(chat) == ["theirs"]
+
+
+def test_what_the_browser_lacks_or_cannot_be_read_is_named(chat: ChatSession) -> None:
+    chat.open("c0ffee")
+    report(chat)
+    assert "no such conversation" in chat.problem and not chat.opening
+    chat.open("decaf")
+    assert not chat.problem
+    chat.received(
+        {
+            "nonce": chat.storage.nonce,
+            "sequence": 99,
+            "held": ["decaf"],
+            "conversations": [{"id": "decaf", "format": 99}],
+        }
+    )
+    assert "update Duoserve" in chat.problem
+    chat.ask("Hello")
+    assert not chat.problem
+
+
+def test_another_conversation_is_deleted_and_restored_by_the_browser(chat: ChatSession) -> None:
+    chat.delete("c0ffee", "Theirs")
+    assert chat.undoable and chat.undoable.notice == "“Theirs” deleted."
+    chat.undo()
+    assert [change["op"] for change in chat.storage.outgoing()["changes"]] == ["delete", "restore"]
 
 
 def test_a_reload_finds_the_running_answer_again(service: FakeService, chat: ChatSession) -> None:
@@ -193,9 +275,9 @@ def test_an_answer_is_unseen_until_the_browser_has_stored_it(service: FakeServic
     end(answer)
     chat.collect()
     assert chat.unseen() == [answer]
-    newest = chat.storage.outgoing()["changes"][-1]["sequence"]
-    chat.storage.acknowledged({"nonce": chat.storage.nonce, "sequence": newest})
-    assert chat.unseen() == []
+    assert service.knows(answer.id)
+    acknowledge(chat)
+    assert chat.unseen() == [] and not service.knows(answer.id)
 
 
 def test_what_the_browser_kept_of_a_lost_answer_is_its_answer(
@@ -204,18 +286,15 @@ def test_what_the_browser_kept_of_a_lost_answer_is_its_answer(
     chat.ask("why?")
     lost = chat.current.answering
     later = ChatSession(service)  # type: ignore[arg-type]
-    later.received(
-        {
-            "nonce": later.storage.nonce,
-            "conversations": [chat.current.model_dump(mode="json")],
-            "partials": {lost: Message(role="assistant", text="half").model_dump(mode="json")},
-        }
-    )
     later.open(chat.current.id)
-    assert texts(later) == ["why?"]  # it may have ended in another tab, whose report is on its way
+    half = Message(role="assistant", text="half").model_dump(mode="json")
+    report(later, chat.current, partials={lost: half})
+    assert texts(later) == ["why?"]  # the first page has it, and will store it
+    service.known.clear()
     later.resume()
     assert texts(later) == ["why?", "half"] and later.current.messages[1].ending == "failed"
     assert not later.current.answering
+    assert later.storage.outgoing()["changes"][-1]["rescue"]  # unless another tab has stored it this moment
 
 
 def test_a_conversation_changed_in_two_tabs_goes_on_as_a_copy(chat: ChatSession) -> None:
@@ -234,5 +313,5 @@ def test_a_conversation_changed_in_two_tabs_goes_on_as_a_copy(chat: ChatSession)
         }
     )
     assert chat.current.id == "c0ffee" and chat.answer is not None
-    assert set(chat.storage.conversations) == {mine, "c0ffee"}
+    assert set(chat.storage.conversations) == {"c0ffee"}
     assert chat.storage.conversations["c0ffee"] is chat.current
