@@ -31,6 +31,8 @@ BYTES_PER_TOKEN = 4
 FILE = Path(__file__).with_name("sessions.jsonl")
 # Of a context, at most, so that the router leaves nothing out (CONTEXT_RATIO) and templates have room.
 _FILLED = 0.6
+# At most, with what holds the texts. The router would shorten more than 0.75 of it.
+_SENT = 0.74
 # What a block with such a `form` says; {n} is different in every request.
 FORMS = {
     "billing-header": "x-anthropic-billing-header: cc_version=2.1.332.{n}; cc_entrypoint=cli; cch={n};",
@@ -128,7 +130,15 @@ class Session:
         """What its texts are multiplied by for a context of `window` tokens: 1, or less where too long."""
         if not window:
             return 1.0
-        return min(1.0, window * _FILLED / self.longest())
+        scale = min(1.0, window * _FILLED / self.longest())
+        # What holds the texts does not shrink with them.
+        while scale < 1 and (sent := self._longest_sent(scale)) > (most := window * _SENT):
+            scale *= 0.98 * most / sent
+        return scale
+
+    def _longest_sent(self, scale: float) -> float:
+        """As `longest`, by the bytes of what is sent."""
+        return max(len(json.dumps(request.body)) for request in self.bodies(scale=scale)) / 4
 
     def bodies(self, seed: int | str = 1, scale: float = 1.0, model: str = "coder") -> Iterator[Request]:
         """Its requests, with text made for this seed. `scale` multiplies the lengths of all texts."""
