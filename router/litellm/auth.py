@@ -6,9 +6,7 @@ import os
 from fastapi import HTTPException, Request
 from litellm.proxy._types import UserAPIKeyAuth
 
-# How the router tells LiteLLM, for its callbacks, who asks.
-KEY_HEADER = "x-duoserve-key"
-CLIENT_HEADER = "x-duoserve-client"
+from router.litellm.config import CLIENT_HEADER, KEY_HEADER
 
 
 async def master_key_only(request: Request) -> UserAPIKeyAuth:

@@ -17,6 +17,9 @@ from router.errors import BadSettings
 
 KEYS = Path(__file__).with_name("keys.yaml")
 MASTER_KEY = "os.environ/LITELLM_MASTER_KEY"
+# How the router tells LiteLLM, for its callbacks, who asks.
+KEY_HEADER = "x-duoserve-key"
+CLIENT_HEADER = "x-duoserve-client"
 # The limits of an entry, each a whole number.
 LIMITS = ("rpm", "tpm", "max_parallel_requests")
 _REFERENCE = "os.environ/"

@@ -21,7 +21,8 @@ from router.litellm.config import MASTER_KEY, Config, resolved, verdict
 from router.models import Replica
 
 # LiteLLM fetches prices and news from the internet, and logs requests, unless told not to.
-_ENVIRONMENT = {
+ENVIRONMENT = {
+    "LITELLM_MODE": "PRODUCTION",  # otherwise it reads the checkout's .env, whose settings are the router's
     "LITELLM_OFFLINE_MODE": "true",
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     "LITELLM_TELEMETRY_DISABLED": "true",
@@ -45,7 +46,7 @@ _CALLBACKS = ("callbacks", "success_callback", "failure_callback")
 
 def load_app() -> FastAPI:
     """LiteLLM's app. It reads its environment when it is imported, which takes seconds."""
-    os.environ.update(_ENVIRONMENT)
+    os.environ.update(ENVIRONMENT)
     os.environ.pop("REDIS_URL", None)  # the router's; LiteLLM would use it too
     # Its warnings quote the engines' responses, and so prompts; the router logs what goes wrong.
     for name in ("LiteLLM", "LiteLLM Proxy", "LiteLLM Router"):

@@ -11,7 +11,7 @@ from starlette.types import Message, Scope, Send
 
 from router.errors import ApiError, unavailable
 from router.exchange import Exchange
-from router.litellm.auth import CLIENT_HEADER, KEY_HEADER
+from router.litellm.config import CLIENT_HEADER, KEY_HEADER
 from router.litellm.proxy import Proxy
 from router.models import Model
 from router.paths import CHAT, RESPONSES

@@ -2,6 +2,8 @@
 
 import inspect
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from dotenv import dotenv_values
 
 from router.errors import BadSettings
 from router.litellm.config import Config, read_config, verdict
+from router.litellm.proxy import ENVIRONMENT
 from router.models import models_list, published_names, read_models
 from router.settings import ROOT, read_settings
 
@@ -44,7 +47,7 @@ def refusal(tmp_path: Path, content: Json) -> str:
 
 def schema() -> dict[str, set[str]]:
     """The keys of LiteLLM's own configuration, by section, as its classes have them."""
-    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+    os.environ.update(ENVIRONMENT)
     import litellm
     from litellm.proxy._types import ConfigGeneralSettings, ConfigYAML
     from litellm.router import Router
@@ -172,3 +175,19 @@ def test_a_hidden_name_answers_and_is_not_listed(tmp_path: Path) -> None:
     assert names["secret"] == "coder"
     listed = [model["id"] for model in models_list(names, models, read.hidden)["data"]]
     assert "gpt-4" in listed and "secret" not in listed
+
+
+def test_litellm_is_not_imported_before_the_settings_are_checked() -> None:
+    """It takes seconds, and reads its environment, which `load_app` sets."""
+    code = "import sys, router.app; sys.exit('litellm' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_litellm_does_not_read_the_checkouts_settings() -> None:
+    """It looks for .env in every folder above its own, and so finds the checkout's."""
+    code = "import dotenv; dotenv.load_dotenv = lambda **_: print('reads .env'); import litellm"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | ENVIRONMENT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
