@@ -62,7 +62,11 @@ class _Handler(TimedRotatingFileHandler):
 
     def _open(self) -> TextIOWrapper:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        return super()._open()
+        torn = _is_torn(self._path)
+        stream = super()._open()
+        if torn:  # a full disk took only a part of the last line
+            stream.write("\n")
+        return stream
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # the library's name
         self._drop()
@@ -90,6 +94,16 @@ class _Handler(TimedRotatingFileHandler):
 
     def getFilesToDelete(self) -> list[str]:  # noqa: N802  # the library's name
         return [str(path) for path in old_logs(self._path, self._days, self._total_bytes, time.time())]
+
+
+def _is_torn(path: Path) -> bool:
+    """Whether the last line has no end."""
+    try:
+        with path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read() != b"\n"
+    except OSError:  # it is not there, or empty
+        return False
 
 
 def old_logs(current: Path, days: float, total_bytes: float, now: float) -> list[Path]:
