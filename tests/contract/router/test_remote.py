@@ -56,7 +56,7 @@ def entry(name: str, model: str, **parameters: Any) -> Json:
 def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MockEngine]:
     """A mock of OpenAI, Anthropic and Google."""
     log = tmp_path_factory.mktemp("provider") / "log"
-    with MockEngine("gpt-x,claude-x,gemini-x", port=free_port(), log=log, max_model_len=100_000) as engine:
+    with MockEngine("gpt-x,claude-x,gemini-x,embed-x", port=free_port(), log=log, max_model_len=100_000) as engine:
         yield engine
 
 
@@ -75,6 +75,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, provider: MockEngine) -> I
             entry("claude", "anthropic/claude-x", api_base=provider.url, api_key=SECRET)
             | {"model_info": {"max_input_tokens": 5000, "description": "hard questions"}},
             entry("gemini", "gemini/gemini-x", api_base=f"{provider.url}/v1beta", api_key=SECRET),
+            entry("vectors", "openai/embed-x", allowed_openai_params=["dimensions"], **openai_like) | {"model_info": {"mode": "embedding"}},
             entry("narrow", "openai/gpt-x", max_parallel_requests=1, **openai_like),
             entry("scarce", "openai/gpt-x", rpm=2, **openai_like),
             entry("gone", "openai/gpt-x", api_base=f"http://127.0.0.1:{free_port()}/v1", api_key=SECRET),
@@ -122,6 +123,26 @@ def anthropic_sdk(service: Service) -> anthropic.Anthropic:
 HI: list[Any] = [{"role": "user", "content": "hi there"}]
 SCHEMA: dict[str, object] = {"type": "object", "properties": {"word": {"type": "string"}}}
 TOOL: Json = {"type": "function", "function": {"name": "look_up", "parameters": SCHEMA}}
+
+
+def test_embeddings(service: Service, provider: MockEngine) -> None:
+    found = sdk(service).embeddings.create(model="vectors", input=["one text", "another"], dimensions=16)
+    assert len(found.data) == 2 and found.usage.prompt_tokens > 0
+    assert (provider.requests()[-1]["body"]["dimensions"], found.data[0].index) == (16, 0)
+    plain = service.post("/v1/embeddings", {"model": "vectors", "input": "one text", "dimensions": 16})
+    assert plain.status_code == 200, plain.text
+    assert plain.json()["data"][0]["embedding"] == pytest.approx(found.data[0].embedding, abs=1e-6)
+    record = service.record(plain)
+    assert (record["alias"], record["provider"], record["prompt_tokens"]) == (
+        "vectors",
+        "openai",
+        plain.json()["usage"]["prompt_tokens"],
+    )
+    wrong = service.post("/v1/embeddings", {"model": "big", "input": "one text"})
+    assert wrong.status_code == 400 and wrong.json()["error"]["param"] == "model"
+    assert service.post("/v1/chat/completions", chat(model="vectors")).status_code == 400
+    down = service.post("/v1/embeddings", {"model": "vectors", "input": 'mock:{"status": 500}'})
+    assert down.status_code == 503 and down.json()["error"]["code"] == "provider_failed", down.text
 
 
 @pytest.mark.parametrize("model", REMOTE)

@@ -82,7 +82,7 @@ def test_events_before_the_prompt_is_read_come_once(early: bytes, cut: int) -> N
     sent = beside(engine, agent := exchange(Priority.AGENT, RESPONSES))
     assert len(runs) == 2 and sent[0] == HEAD
     assert b"".join(message.get("body", b"") for message in sent) == early + ITEM
-    assert int(agent.headers["x-duoserve-gave-way-ms"]) >= 0
+    assert "x-duoserve-gave-way-ms" in agent.headers
 
 
 def test_an_answer_that_has_begun_goes_on() -> None:
