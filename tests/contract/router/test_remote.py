@@ -56,7 +56,8 @@ def entry(name: str, model: str, **parameters: Any) -> Json:
 def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MockEngine]:
     """A mock of OpenAI, Anthropic and Google."""
     log = tmp_path_factory.mktemp("provider") / "log"
-    with MockEngine("gpt-x,claude-x,gemini-x,embed-x", port=free_port(), log=log, max_model_len=100_000) as engine:
+    names = "gpt-x,claude-x,gemini-x,embed-x"
+    with MockEngine(names, port=free_port(), log=log, max_model_len=100_000) as engine:
         yield engine
 
 
@@ -75,7 +76,8 @@ def running(tmp_path_factory: pytest.TempPathFactory, provider: MockEngine) -> I
             entry("claude", "anthropic/claude-x", api_base=provider.url, api_key=SECRET)
             | {"model_info": {"max_input_tokens": 5000, "description": "hard questions"}},
             entry("gemini", "gemini/gemini-x", api_base=f"{provider.url}/v1beta", api_key=SECRET),
-            entry("vectors", "openai/embed-x", allowed_openai_params=["dimensions"], **openai_like) | {"model_info": {"mode": "embedding"}},
+            entry("vectors", "openai/embed-x", allowed_openai_params=["dimensions"], **openai_like)
+            | {"model_info": {"mode": "embedding"}},
             entry("narrow", "openai/gpt-x", max_parallel_requests=1, **openai_like),
             entry("scarce", "openai/gpt-x", rpm=2, **openai_like),
             entry("gone", "openai/gpt-x", api_base=f"http://127.0.0.1:{free_port()}/v1", api_key=SECRET),
