@@ -236,7 +236,10 @@ class _Gauges(Collector):
         yield GaugeMetricFamily(
             "duoserve_active_clients", "Clients with a request in the last 5 minutes", self._clients.count()
         )
-        disk = shutil.disk_usage(self._log_folder)
+        try:
+            disk = shutil.disk_usage(self._log_folder)
+        except OSError:  # somebody deleted the folder; it is back with the next line
+            return
         yield GaugeMetricFamily(
             "duoserve_log_disk_free_bytes", "Free space on the disk of the logs", disk.free
         )

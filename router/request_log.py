@@ -25,6 +25,8 @@ class RequestLog:
     """
 
     def __init__(self, folder: Path, days: float, total_bytes: float) -> None:
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
         self._handler = _Handler(folder / "requests.jsonl", days, total_bytes)
         self._handler.setFormatter(logging.Formatter("%(message)s"))
         self._logger = logging.Logger("requests")  # not below the root logger, which writes to the terminal

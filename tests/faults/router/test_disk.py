@@ -108,6 +108,7 @@ def test_a_deleted_request_log_is_created_again(own_service: Make, what: str) ->
     log.unlink()
     if what == "folder":
         log.parent.rmdir()
+    assert service.gauge("duoserve_waiting") == 0  # its metrics can be read all the time
     ask(service, stream=False)
     wait_for(log.exists, "the log is there again")
     wait_for(lambda: len(service.records()) == 1, "it holds the request")
