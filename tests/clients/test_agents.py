@@ -101,6 +101,7 @@ AGENTS = {
         tool={"name": "bash", "arguments": {"command": COMMAND, "description": "prints"}},
         variables={},
         configured_by="variables",
+        refused="COPILOT_PROVIDER_BEARER_TOKEN",  # it names the settings to check
     ),
     "aider": Agent(
         key="OPENAI_API_KEY",
