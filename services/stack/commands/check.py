@@ -15,7 +15,7 @@ STATIC = {
     "types": ["mypy", "."],
 }
 # The fast tests are those that start no service.
-_TESTS = {"tests": ["pytest", "tests/unit", "-q", "-p", "no:cacheprovider"]}
+_TESTS = {"tests": ["pytest", "tests/unit", "-q", "-p", "no:cacheprovider", "-n", "2"]}
 _FMT = (["ruff", "check", "--fix", "."], ["ruff", "format", "."])
 
 
