@@ -29,10 +29,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from services.engine import embedded_model
 from services.engine.embedded_model import ROOT
 
 RECORD = ROOT / "data" / "cache" / "precision.json"
+PROFILE = ROOT / "config" / "engines" / "cpu" / "coder.yaml"
 # What was compiled once, for every engine of this machine.
 COMPILED = {"TORCHINDUCTOR_CACHE_DIR": str(RECORD.with_name("inductor"))}
 SETTING = "CPU_PRECISION"
@@ -288,6 +291,8 @@ def _measure_in_process(names: list[str]) -> None:
     from vllm.engine.arg_utils import EngineArgs
     from vllm.v1.engine.llm_engine import LLMEngine
 
+    # As it is served: what is compiled for steps of another size is compiled anew at the first start.
+    step = yaml.safe_load(PROFILE.read_text())["max-num-batched-tokens"]
     engines: dict[str, Any] = {}
     for name in names:
         variant = VARIANTS[name]
@@ -298,7 +303,7 @@ def _measure_in_process(names: list[str]) -> None:
                 dtype=variant.settings["dtype"],
                 max_model_len=2 * PROMPT,
                 max_num_seqs=8,
-                max_num_batched_tokens=PROMPT,
+                max_num_batched_tokens=step,
                 kv_cache_memory_bytes=64 << 20,
                 enable_prefix_caching=False,
                 enforce_eager=not variant.compiled,
@@ -314,7 +319,7 @@ def _measure_in_process(names: list[str]) -> None:
                 continue
             one = min(_times(engine, words, 1, 16, STEPS)[1:]) * 1000
             five = min(_times(engine, words, 5, 16, STEPS)[1:]) * 1000
-            reading = PROMPT / _times(engine, words, 1, PROMPT, 1)[0]
+            reading = PROMPT / sum(_times(engine, words, 1, PROMPT, 1))
             now = Figures(one, five, reading)
             figures[name] = now.better(figures[name]) if name in figures else now
         print(f"round {turn} of {ROUNDS}", file=out)

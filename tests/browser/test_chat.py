@@ -612,6 +612,7 @@ def test_any_text_is_attached_and_what_is_none_keeps_the_question(
         "Dockerfile": b"FROM debian",
         "latin.txt": "größe = 5  # Länge".encode("latin-1"),
         "picture.png": b"\x89PNG\r\n\x1a\n\0\0",
+        "program.bin": b"\x7fELF\0\0",
         "large.log": b"x" * 2_000_000,
     }
     for name, content in files.items():
@@ -623,7 +624,8 @@ def test_any_text_is_attached_and_what_is_none_keeps_the_question(
     expect(chat.page.get_by_test_id("stChatInputSubmitButton")).to_be_enabled()  # all are uploaded
     chat.input.press("Enter")
     alert = chat.page.get_by_role("alert")
-    expect(alert).to_contain_text("“picture.png” is not a text file.")
+    expect(alert).to_contain_text("“picture.png” is a picture, and coder reads text only.")
+    expect(alert).to_contain_text("“program.bin” is not a text file.")
     expect(alert).to_contain_text("“large.log” is too large (1,953 KB); at most 256 KB are allowed.")
     expect(chat.input).to_have_value("Explain these")
     expect(chat.messages).to_have_count(0)

@@ -379,7 +379,7 @@ def test_every_list_says_which_models_are_remote(service: Service) -> None:
     listed = ASK.get(f"{service.url}/v1/models", headers=service.headers).json()["data"]
     models = {model["id"]: model for model in listed}
     assert {name for name, model in models.items() if model["remote"]} == {
-        *("big", "claude", "gemini", "narrow", "scarce", "gone", "hard")
+        *("big", "claude", "gemini", "narrow", "scarce", "gone", "hard", "vectors")
     }
     assert models["claude"]["owned_by"] == "anthropic" and models["coder"]["owned_by"] == "duoserve"
     assert models["hard"]["max_model_len"] == 5000 and models["big"]["max_model_len"] > 5000
