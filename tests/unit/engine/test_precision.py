@@ -107,7 +107,7 @@ def gxx(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_quickest_is_compiled_where_there_is_a_compiler(machine: Machine) -> None:
     machine.compiled = Figures(60, 95, 225)
     assert [machine.choose(), machine.choose()] == ["float32-compiled"] * 2
-    assert machine.measured[1:] == [["float32", "float32-compiled"]]
+    assert machine.measured[1:] == [["float32-compiled", "float32"]]
 
 
 @pytest.mark.usefixtures("gxx")
