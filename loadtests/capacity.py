@@ -131,6 +131,8 @@ def run(options: argparse.Namespace) -> int:
         progress=Progress(),
     )
     run.capacity = found
+    if not found.levels:
+        run.notes.append(summary(found))
     # The objectives are shown at the capacity, or at the nearest level below that was measured.
     loads = [level.load for level in found.levels]
     shown = max((load for load in loads if load <= found.value), default=min(loads, default=0.0))
