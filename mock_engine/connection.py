@@ -261,6 +261,7 @@ class Connection(asyncio.Protocol):
         if not knobs.keep_alive:
             head.append(("Connection", "close"))
         self._write(self.http.send(h11.Response(status_code=200, headers=head)))
+        self._write_chunk(dialect.announcement(), knobs)
         prefix = dialect.first()
         for index, event in enumerate(dialect.tokens()):
             if index == knobs.stall_at:
