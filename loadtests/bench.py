@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
+from urllib.parse import urlsplit
 
 from loadtests import capacity, gate
 from loadtests.experiments import relay, spawn
@@ -46,6 +47,10 @@ RANDOM_WEIGHTS = (
     "checked. Answers run to their full length and no draft is right, so real weights are faster."
 )
 
+WITHOUT_POWER = (
+    "Energy is not available on this machine: no GPU, and no /sys/class/powercap that this user can read."
+)
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -66,6 +71,7 @@ def run(options: argparse.Namespace) -> int:
         if random:
             objectives, notes = objectives.without_text(), [*notes, RANDOM_WEIGHTS]
         test, more_notes = gate.prepare(target, SUITE, seed=options.seed, think=0, any_text=random)
+        test.power = urlsplit(target.url).hostname in ("127.0.0.1", "localhost", "::1")
         run = Run.begin(target, SUITE, options.seed)
         run.started, run.starts, run.notes = started, starts, notes + more_notes
         _log("Warming up")
@@ -75,6 +81,8 @@ def run(options: argparse.Namespace) -> int:
         run.stages = gate.climb(
             test, objectives, levels, extent.seconds, longest=extent.longest, progress=progress
         )
+        if all(stage.watts is None for stage in run.stages):
+            run.notes.append(WITHOUT_POWER)
         _log("Capacity, with the pauses of developers")
         alone = next((stage for stage in run.stages if stage.users == 1), None)
         run.capacity = _capacity(test, objectives, answers, extent, alone, target, progress)
@@ -108,7 +116,9 @@ def _capacity(
     progress: Progress,
 ) -> Capacity:
     """How many users the service carries. They make pauses, unlike those at the levels above."""
-    team = replace(test, workload=replace(test.workload, think=1.0), engines=capacity.engines(target))
+    team = replace(
+        test, workload=replace(test.workload, think=1.0), engines=capacity.engines(target), power=False
+    )
     # Several measurements fit, though shorter ones than `./run loadtest --find-capacity` makes.
     seconds = min(capacity.SECONDS, extent.capacity / 4)
     longest = max(seconds, extent.capacity / 8)

@@ -100,14 +100,17 @@ class Bottleneck:
 
 
 def bottleneck(levels: Sequence[Level], capacity: float) -> Bottleneck | None:
-    """What breaks first, between the nearest levels below and above the capacity; None when none is above.
+    """What breaks first, at the first level above the capacity, against the last one that was kept.
 
-    `levels` are in ascending order.
+    None when no level above was measured. `levels` are in ascending order.
     """
-    missed = next((level for level in levels if level.load > capacity), None)
-    if missed is None:
+    above = [level for level in levels if level.load > capacity]
+    if not above:
         return None
-    before = next((level for level in reversed(levels) if level.load <= capacity), None)
+    # Rather one that was clearly missed than one at the limit.
+    missed = next((level for level in above if level.chance < 0.5), above[0])
+    below = [level for level in levels if level.load < missed.load]
+    before = next((level for level in reversed(below) if level.chance >= 0.5), None)
     metric = missed.weakest_verdict.metric
     if not missed.engines and not missed.queue_ms:
         return Bottleneck(missed.load, missed.weakest)

@@ -14,6 +14,7 @@ from locust.env import Environment
 
 from loadtests.measure.engines import EngineWatch
 from loadtests.measure.memory import MemoryWatch
+from loadtests.measure.power import PowerWatch
 from loadtests.measure.sample import Sample
 from loadtests.measure.stage import GeneratorHealth, Stage
 from loadtests.measure.users import Developer, LoadTest
@@ -93,6 +94,9 @@ def run_stage(
     environment.loadtest = test  # type: ignore[attr-defined]
     runner = environment.create_local_runner()
     watch, memory, engines = GeneratorWatch(), MemoryWatch(test.watched), EngineWatch(test.engines)
+    power = PowerWatch() if test.power else None
+    if power:
+        power.start()
     engines.start()
     watch.start()
     memory.start()
@@ -109,6 +113,7 @@ def run_stage(
         if progress:
             progress(_line(test, elapsed, seconds))
     ended = time.monotonic()
+    watts = power.stop() if power else None
     runner.stop()
     test.in_flight.join(timeout=test.timeout)
     health, readings = watch.stop(), memory.stop()
@@ -116,7 +121,7 @@ def run_stage(
     kept = [s for s in test.samples if measured <= s.started <= ended]
     if progress:
         progress("")
-    return Stage(users, test.rate, ended - measured, kept, health, readings, engines.stop())
+    return Stage(users, test.rate, ended - measured, kept, health, readings, engines.stop(), watts)
 
 
 def _line(test: LoadTest, elapsed: float, seconds: float) -> str:

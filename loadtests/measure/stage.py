@@ -41,6 +41,7 @@ class Stage:
     memory: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     # By engine, where they were watched: what their own metrics say.
     engines: dict[str, EngineFigures] = field(default_factory=dict)
+    watts: float | None = None  # of the whole machine, where it was measured
 
     @property
     def label(self) -> str:
@@ -83,18 +84,20 @@ class Stage:
         return [s for s in self.samples if not kinds or s.kind in kinds]
 
     def as_json(self) -> dict[str, Any]:
-        return {
+        data = {
             "users": self.users,
             "rate": self.rate,
             "seconds": round(self.seconds, 3),
             "generator": asdict(self.health) | {"saturated": self.health.saturated},
             "memory": self.memory,
             "samples": [sample.as_json() for sample in self.samples],
-        } | (
-            {"engines": {name: asdict(figures) for name, figures in self.engines.items()}}
-            if self.engines
-            else {}
-        )
+        }
+        # What only some runs measure.
+        if self.engines:
+            data["engines"] = {name: asdict(figures) for name, figures in self.engines.items()}
+        if self.watts is not None:
+            data["watts"] = self.watts
+        return data
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Stage:
@@ -109,4 +112,5 @@ class Stage:
             GeneratorHealth(**health),
             data["memory"],
             engines,
+            data.get("watts"),
         )

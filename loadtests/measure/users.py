@@ -33,6 +33,7 @@ class LoadTest:
     watched: dict[str, str] = field(default_factory=dict)
     # Engines, by name and URL, whose metrics are read meanwhile.
     engines: dict[str, str] = field(default_factory=dict)
+    power: bool = False  # whether this machine's power is measured meanwhile
     samples: list[Sample] = field(default_factory=list)
     on_sample: Callable[[Sample], None] | None = None
     serial: Iterator[int] = field(default_factory=itertools.count)

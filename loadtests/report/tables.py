@@ -49,6 +49,9 @@ def sections(run: Run, old: Run | None = None) -> list[Section]:
             "32 streams from a mock engine that sends 1,000 chunks per second on each.",
             _relay(run),
         ),
+        Section(
+            "Energy", "CPUs and GPUs of the whole machine, with the load generator.", _energy(run.stages)
+        ),
         Section("Start-up", "", _starts(run)),
         Section("The load generator", "", _generator(run.stages)),
     ]
@@ -248,6 +251,20 @@ def _relay(run: Run) -> Table:
         for entry in run.relay
     ]
     return Table(("", "chunks per second", "router's CPU for 1,000 chunks"), rows)
+
+
+def _energy(stages: Sequence[Stage]) -> Table:
+    rows = [
+        (
+            stage.label,
+            f"{stage.watts:.0f} W",
+            f"{stage.watts * stage.seconds / 3600:.2f} Wh",
+            f"{stage.tokens_per_second / stage.watts:.2f}",
+        )
+        for stage in stages
+        if stage.watts
+    ]
+    return Table(("", "mean power", "energy", "tokens per joule"), rows)
 
 
 def _starts(run: Run) -> Table:

@@ -76,13 +76,15 @@ def test_answers_that_are_slow_together_tell_less() -> None:
     assert chance_of_quantile([300.0] * 5, 0.95, 200) < 0.01
 
 
-def level(load: float, metric: str = "ttft", *, queue: float = 0.0, **engine: float) -> Level:
+def level(
+    load: float, metric: str = "ttft", *, chance: float = 1.0, queue: float = 0.0, **engine: float
+) -> Level:
     figures = {"queue_ms": 1.0, "reading_ms": 50.0, "step_ms": 10.0, "kv_cache": 0.1} | engine
     ran = EngineFigures(100, preemptions=0, **figures)
     verdict = Verdict(
         "the weakest", True, metric, "ms", 500, False, "met", "", int(load), Estimate(1, 1, 1, 1)
     )
-    return Level(load, 20, 100, 1.0, queue, 75, {"coder": ran}, [verdict], "the weakest")
+    return Level(load, 20, 100, chance, queue, 75, {"coder": ran}, [verdict], "the weakest")
 
 
 @pytest.mark.parametrize(
@@ -100,6 +102,11 @@ def test_what_breaks_first_is_what_grew_most(beyond: Level, cause: str) -> None:
     found = bottleneck([level(1), level(5), beyond, level(9, queue=9999)], 5)
     assert found and found.load == 6
     assert f"the weakest ({cause}: " in str(found)
+
+
+def test_a_level_at_the_limit_does_not_say_what_breaks() -> None:
+    levels = [level(5), level(6, chance=0.7), level(9, chance=0.0, queue=400)]
+    assert "(queue: 0 -> 400 ms an answer)" in str(bottleneck(levels, 5))
 
 
 def test_without_the_engines_metrics_why_is_not_known() -> None:
