@@ -110,7 +110,7 @@ def bottleneck(levels: Sequence[Level], capacity: float) -> Bottleneck | None:
     # Rather one that was clearly missed than one at the limit.
     missed = next((level for level in above if level.chance < 0.5), above[0])
     below = [level for level in levels if level.load < missed.load]
-    before = next((level for level in reversed(below) if level.chance >= 0.5), None)
+    before = next((level for level in reversed(below) if level.chance >= 0.5), below[-1] if below else None)
     metric = missed.weakest_verdict.metric
     if not missed.engines and not missed.queue_ms:
         return Bottleneck(missed.load, missed.weakest)
