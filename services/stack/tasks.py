@@ -164,6 +164,12 @@ TASKS = {
             _models,
         ),
         Task(
+            "keys",
+            "add, list, revoke or rotate the keys of people and tools",
+            "commands.rooms:keys",
+            forwards=True,
+        ),
+        Task(
             "ide",
             "print or merge the configuration of an editor or agent, or test it",
             "ide.command:ide",

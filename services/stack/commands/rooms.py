@@ -52,6 +52,11 @@ def ui(arguments: list[str]) -> int:
     return _room("ui", ["ui", *arguments])
 
 
+def keys(arguments: list[str]) -> int:
+    """Add, list, revoke or rotate keys; the exit status is 1 if nothing was changed."""
+    return _room("router", ["router.manage_keys", *arguments])
+
+
 def docs(serve: bool) -> int:
     """Build the documentation into site/, where a dead link is an error, or serve it."""
     environments.ensure("docs")
