@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
+from urllib.parse import quote
 
 from starlette.datastructures import Headers
 
@@ -34,6 +35,7 @@ def check_key(
             "bad_key",
         )
     exchange.key_name = name
+    exchange.headers["x-duoserve-key"] = quote(name)
     if ring.keys[name].expired:
         raise _refused(
             f"The API key '{name}' expired after {ring.keys[name].expires}. Ask whoever runs the service for "
