@@ -207,9 +207,12 @@ def _math_block(state: StateBlock, start: int, end: int, silent: bool) -> bool:
             break
     else:
         return False
+    content = "\n".join(line(each) for each in range(start + 1, at))
+    if not content.strip():
+        return False
     if not silent:
         token = state.push("math_display", "", 0)
-        token.content = "\n".join(line(each) for each in range(start + 1, at))
+        token.content = content
         token.map = [start, at + 1]
         state.line = at + 1
     return True

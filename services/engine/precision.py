@@ -186,7 +186,7 @@ def choose(say: Callable[[str], None], record: Path = RECORD) -> tuple[Variant, 
     compiled = best + _SUFFIX
     if compiler() and compiled in VARIANTS and compiled not in kept.failed:
         try:
-            # First, as an engine has it: compiled beside another, it has names that no engine finds in the cache.
+            # First, as an engine has it: compiled beside another, it has names that engines do not look for.
             measured([compiled, best])
         except MeasuringError as error:
             say(f"{compiler()} could not compile it, so it is served as it is: {error}")

@@ -135,6 +135,7 @@ PIECES = st.sampled_from(
 @example("over `two\n${lines}` $5")
 @example("<b>\n```\n")
 @example("```py\n\n x = 1\n\n\n```")
+@example("\\[\n\\]")
 def test_code_stays_as_it_is_wherever_it_stands(said: str) -> None:
     assert Page(to_html(said)).code == code(said)
 
