@@ -179,8 +179,8 @@ class RouterClient:
         return (await self._get("/metrics")).text
 
     async def usage(self, since: str, utc_offset: int, key: str | None) -> Usage:
-        """What was used since then (`7d`, `24h`), by all or by the key of that name; `utc_offset`
-        is the number of minutes by which the time zone of days and hours is ahead of UTC. Raises RouterFailure.
+        """What was used since then (`7d`, `24h`), by all or by the key of that name. The time zone of days
+        and hours is `utc_offset` minutes ahead of UTC. Raises RouterFailure.
         """
         given = {"since": since, "utc_offset": utc_offset} | ({} if key is None else {"key": key})
         response = await self._get("/usage", given, _REPORT)
