@@ -12,7 +12,7 @@ from collections.abc import Sequence  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import NoReturn  # noqa: E402
 
-from loadtests import bench, gate  # noqa: E402
+from loadtests import bench, capacity, gate  # noqa: E402
 from loadtests.experiments import beside, crosscheck, replay, side_by_side  # noqa: E402
 from loadtests.judge import slo  # noqa: E402
 from loadtests.report import page, results  # noqa: E402
@@ -94,7 +94,11 @@ def parser() -> argparse.ArgumentParser:
         type=levels,
         help="one level, or several in turn as in 1,5 (default: the levels that the objectives need)",
     )
-    run.add_argument("--duration", type=positive, default=60, help="seconds at each level (default 60)")
+    run.add_argument(
+        "--duration",
+        type=positive,
+        help=f"seconds at each level (default 60; with --find-capacity {capacity.SECONDS:.0f}, each time)",
+    )
     run.add_argument(
         "--patience",
         type=positive,
@@ -105,13 +109,26 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--think", type=float, default=1, help="multiplies the pauses between requests (0: no pauses)"
     )
+    run.add_argument(
+        "--find-capacity",
+        action="store_true",
+        help="search for the most users, or with --rate requests per second, at which every objective is "
+        "met; the search begins at --users or --rate, and the exit status says whether so much is kept",
+    )
+    run.add_argument(
+        "--budget",
+        type=positive,
+        default=1800,
+        metavar="SECONDS",
+        help="with --find-capacity: stop after this time at the latest (default 1800)",
+    )
     add_sessions(run)
     run.add_argument("--seed", type=int, default=1, help="another seed sends other prompts (default 1)")
     run.add_argument("--slo", type=Path, default=slo.DEFAULT, help="objectives other than loadtests/slo.toml")
     run.add_argument(
         "--report", type=Path, default=ROOT / "reports", help="folder for reports (default reports)"
     )
-    run.set_defaults(carry_out=gate.run)
+    run.set_defaults(carry_out=load_test, usage_error=run.error)
 
     measure = commands.add_parser(
         "bench",
@@ -176,6 +193,19 @@ def parser() -> argparse.ArgumentParser:
     )
     cross.set_defaults(carry_out=crosscheck.run)
     return top
+
+
+def load_test(options: argparse.Namespace) -> int:
+    """Carry out `./run loadtest`. Raises what gate.run and capacity.run raise."""
+    if not options.find_capacity:
+        options.duration = options.duration or 60.0
+        return gate.run(options)
+    if options.suite in capacity.WITHOUT:
+        options.usage_error(f"--find-capacity has no meaning for suite {options.suite}")
+    if options.users and len(options.users) > 1:
+        options.usage_error("--find-capacity takes one number of --users, where the search begins")
+    options.duration = options.duration or capacity.SECONDS
+    return capacity.run(options)
 
 
 def report(options: argparse.Namespace) -> int:

@@ -7,16 +7,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from loadtests import gate
+from loadtests import capacity, gate
 from loadtests.experiments import relay, spawn
 from loadtests.judge import slo
+from loadtests.judge.capacity import Capacity
 from loadtests.judge.verdict import exit_status, outlook
 from loadtests.measure.connection import get_json
 from loadtests.measure.load import Progress, warm_up
+from loadtests.measure.stage import Stage
+from loadtests.measure.users import LoadTest
 from loadtests.report import page, results
 from loadtests.report.changes import changes, regressions
 from loadtests.report.results import Run
@@ -32,10 +35,11 @@ class Extent:
     longest: float
     rounds: dict[int, int]  # by number of streams: how often direct and router are compared
     warm_start: bool
+    capacity: float  # seconds for the search
 
 
-FULL = Extent({2, 8, 16}, 40, 160, {1: 12, 8: 5}, True)
-SHORT = Extent(set(), 20, 45, {1: 5, 8: 2}, False)
+FULL = Extent({2, 8, 16}, 40, 160, {1: 12, 8: 5}, True, 240)
+SHORT = Extent(set(), 20, 45, {1: 5, 8: 2}, False, 50)
 SUITE = "mixed"
 RANDOM_WEIGHTS = (
     "The weights are random: speed and memory are those of the models; the text is noise and was not "
@@ -71,6 +75,9 @@ def run(options: argparse.Namespace) -> int:
         run.stages = gate.climb(
             test, objectives, levels, extent.seconds, longest=extent.longest, progress=progress
         )
+        _log("Capacity, with the pauses of developers")
+        alone = next((stage for stage in run.stages if stage.users == 1), None)
+        run.capacity = _capacity(test, objectives, answers, extent, alone, target, progress)
         if not random:
             _log("The router and the engine, side by side")
             alias = test.workload.model_for("completion")
@@ -81,7 +88,7 @@ def run(options: argparse.Namespace) -> int:
     run.finish(objectives, answers)
     page.write(folder, run, old)
     gate.show(run)
-    print()
+    print("", capacity.summary(run.capacity), "", sep="\n")
     slower = regressions(changes(old, run)) if old else []
     for change in slower:
         print(f"SLOWER  {change.name}: {change.before:.0f} -> {change.after:.0f} ms, ratio {change.ratio}")
@@ -89,6 +96,33 @@ def run(options: argparse.Namespace) -> int:
         print(RANDOM_WEIGHTS, outlook(run.promises, run.profile), sep="\n")
     print(f"Report: {folder / 'report.html'}")
     return max(exit_status(run.verdicts), 1) if slower else exit_status(run.verdicts)
+
+
+def _capacity(
+    test: LoadTest,
+    objectives: slo.Objectives,
+    answers: dict[str, str],
+    extent: Extent,
+    alone: Stage | None,
+    target: Target,
+    progress: Progress,
+) -> Capacity:
+    """How many users the service carries. They make pauses, unlike those at the levels above."""
+    team = replace(test, workload=replace(test.workload, think=1.0), engines=capacity.engines(target))
+    # Several measurements fit, though shorter ones than `./run loadtest --find-capacity` makes.
+    seconds = min(capacity.SECONDS, extent.capacity / 4)
+    longest = max(seconds, extent.capacity / 8)
+    found, _ = capacity.find(
+        team,
+        objectives,
+        answers,
+        budget=extent.capacity,
+        seconds=seconds,
+        longest=longest,
+        alone=alone,
+        progress=progress,
+    )
+    return found
 
 
 def _part(run: Run, measure: Callable[P, list[T]], *args: P.args, **kwargs: P.kwargs) -> list[T]:

@@ -19,8 +19,9 @@ Every field of `Knobs` is a command-line option (`--ttft-ms 200`), and can be ch
   `--record-tokenize true`.
 
 Timing: token i of an answer is written at start + ttft_ms + i * itl_ms, where start is when the request got a
-slot, so delays never add up. As in vLLM the role event comes together with the first token. Answers are
-`completion_tokens` long unless max_tokens is less; the same prompt gets the same answer.
+slot and its prompt was read (`read_tokens_per_s`), so delays never add up. As in vLLM the role event comes
+together with the first token. Answers are `completion_tokens` long unless max_tokens is less; the same prompt
+gets the same answer.
 """
 
 from __future__ import annotations

@@ -190,7 +190,6 @@ class Connection(asyncio.Protocol):
         engine.serial += 1
         knobs = engine.knobs_for(body)
         record = self._record(path, body, knobs)
-        slots = knobs.slots
         held = False
         record_state = "aborted"
         try:
@@ -211,10 +210,14 @@ class Connection(asyncio.Protocol):
                 answer = pooled(path, body, knobs.max_model_len, engine.serial, model)
             else:
                 answer = DIALECTS[path](plan(body, path, knobs, engine.serial, model))
-            await engine.acquire(slots)
+            prompt, size = _sizes(answer)
+            await engine.acquire(knobs, size)
             held = True
             await engine.progress()
             record["state"], record["started_at"] = "running", time.monotonic()
+            await engine.read(prompt, knobs.read_tokens_per_s)
+            reading = time.monotonic() - record["started_at"] + knobs.ttft_ms / 1000
+            engine.observe("request_prefill_time", reading)
             if isinstance(answer, dict):
                 await asyncio.sleep(knobs.ttft_ms / 1000)
                 engine.tokens += 1
@@ -227,14 +230,14 @@ class Connection(asyncio.Protocol):
             return not knobs.keep_alive or record_state == "dropped"
         finally:
             if held:
-                engine.release(slots)
+                engine.release(knobs, size)
             record["state"], record["ended_at"] = record_state, time.monotonic()
 
     async def _whole(self, dialect: Dialect, knobs: Knobs) -> str:
         answer = dialect.answer
         total = (
             knobs.ttft_ms
-            + knobs.itl_ms * max(0, answer.completion_tokens - 1)
+            + self.engine.gap(knobs) * 1000 * max(0, answer.completion_tokens - 1)
             + knobs.stall_ms
             + knobs.header_delay_ms
         )
@@ -258,8 +261,8 @@ class Connection(asyncio.Protocol):
         if not knobs.keep_alive:
             head.append(("Connection", "close"))
         self._write(self.http.send(h11.Response(status_code=200, headers=head)))
+        self._write_chunk(dialect.announcement(), knobs)
         prefix = dialect.first()
-        gap = knobs.itl_ms / 1000
         for index, event in enumerate(dialect.tokens()):
             if index == knobs.stall_at:
                 due += knobs.stall_ms / 1000
@@ -285,7 +288,10 @@ class Connection(asyncio.Protocol):
             self._write_chunk(event, knobs)
             self.engine.tokens += 1
             record["chunks"] = index + 1
+            gap = self.engine.gap(knobs)
             due += gap
+            if index:
+                self.engine.observe("inter_token_latency", gap)
         if not dialect.answer.completion_tokens:
             await asyncio.sleep(max(0.0, due - now()))
             self._write_chunk(prefix, knobs)
@@ -321,3 +327,11 @@ class Connection(asyncio.Protocol):
 
     def _send_json(self, status: int, body: Json, extra: list[tuple[str, str]] | None = None) -> None:
         self._send(status, json.dumps(body).encode(), "application/json", extra)
+
+
+def _sizes(answer: Dialect | Json) -> tuple[int, int]:
+    """The tokens of the prompt, and of prompt and answer together."""
+    if isinstance(answer, dict):
+        count = answer["usage"].get("prompt_tokens", 0)
+        return count, count
+    return answer.answer.prompt_tokens, answer.answer.prompt_tokens + answer.answer.completion_tokens

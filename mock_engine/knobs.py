@@ -12,6 +12,10 @@ class Knobs:
 
     ttft_ms: float = 0.0  # from getting a slot to the first token
     itl_ms: float = 0.0  # between tokens; 0 is as fast as the client reads
+    itl_growth_ms: float = 0.0  # so much more between tokens for each other request that runs
+    read_tokens_per_s: float = (
+        0.0  # prompts are read one after the other at this speed, before ttft_ms; 0: at once
+    )
     completion_tokens: int = 16  # length of an answer when max_tokens does not cut it shorter
     text: str = ""  # answer with this text, one token a word
     echo: bool = False  # answer with {"path", "body"} of the request as JSON text; max_tokens is ignored
@@ -34,6 +38,9 @@ class Knobs:
     split_bytes: int = 0  # events are cut into network writes of so many bytes
     keep_alive: bool = True  # false closes the connection after each answer
     slots: int = 0  # at most so many run at once, the rest wait in order; 0 is no limit
+    kv_tokens: int = (
+        0  # prompts and answers that run fit into so many tokens, the rest wait in order; 0 is no limit
+    )
     max_model_len: int = 8192  # a longer prompt + max_tokens is answered 400
     load_seconds: float = 0.0  # /health is 503 so long after the start
     healthy: bool = True  # false: /health is 503

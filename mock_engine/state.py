@@ -29,7 +29,13 @@ class State:
         self.serial = 0
         self.running = 0
         self.tokens = 0  # sent so far
-        self.queue: deque[asyncio.Future[None]] = deque()
+        self.queue: deque[tuple[asyncio.Future[None], int]] = deque()
+        self.held = 0  # tokens of the KV cache
+        self.read_until = 0.0
+        # By histogram: how many times were observed, and their sum.
+        self.times = dict.fromkeys(
+            ("request_queue_time", "request_prefill_time", "inter_token_latency"), (0, 0.0)
+        )
 
     def healthy(self) -> bool:
         """Whether /health answers 200."""
@@ -53,42 +59,80 @@ class State:
         while self.knobs.hang:  # noqa: ASYNC110 - a knob is no event
             await asyncio.sleep(0.01)
 
-    async def acquire(self, slots: int) -> None:
-        """Wait for a slot, in order of arrival."""
-        if slots and (self.running >= slots or self.queue):
+    async def acquire(self, knobs: Knobs, size: int) -> None:
+        """Wait, in order of arrival, for a slot and for `size` tokens of the KV cache."""
+        arrived = time.monotonic()
+        if (knobs.slots or knobs.kv_tokens) and (self.queue or not self._fits(knobs, size)):
             place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self.queue.append(place)
+            self.queue.append((place, size))
             try:
                 await place
             except asyncio.CancelledError:
-                if place in self.queue:
-                    self.queue.remove(place)
+                if (place, size) in self.queue:
+                    self.queue.remove((place, size))
+                    self._hand_out(knobs)
                 elif place.done() and not place.cancelled():
-                    self.release(slots)  # the slot was handed over, but its owner has left
+                    self.release(knobs, size)  # the slot was handed over, but its owner has left
                 raise
         else:
-            self.running += 1
+            self._take(size)
+        self.observe("request_queue_time", time.monotonic() - arrived)
 
-    def release(self, slots: int) -> None:
-        """Give a slot back, to the first that waits."""
+    def release(self, knobs: Knobs, size: int) -> None:
+        """Give a slot and its tokens back, to the first that wait."""
         self.running -= 1
-        while self.queue and (not slots or self.running < slots):
-            place = self.queue.popleft()
+        self.held -= size
+        self._hand_out(knobs)
+
+    def _hand_out(self, knobs: Knobs) -> None:
+        while self.queue and self._fits(knobs, self.queue[0][1]):
+            place, size = self.queue.popleft()
             if not place.done():
-                self.running += 1
+                self._take(size)
                 place.set_result(None)
+
+    def _fits(self, knobs: Knobs, size: int) -> bool:
+        slot = not knobs.slots or self.running < knobs.slots
+        return slot and (not knobs.kv_tokens or not self.running or self.held + size <= knobs.kv_tokens)
+
+    def _take(self, size: int) -> None:
+        self.running += 1
+        self.held += size
+
+    def gap(self, knobs: Knobs) -> float:
+        """Seconds between two tokens of an answer."""
+        return (knobs.itl_ms + knobs.itl_growth_ms * (self.running - 1)) / 1000
+
+    async def read(self, tokens: int, speed: float) -> None:
+        """Read a prompt, after those that are being read."""
+        if speed:
+            self.read_until = max(self.read_until, time.monotonic()) + tokens / speed
+            await asyncio.sleep(self.read_until - time.monotonic())
+
+    def observe(self, name: str, seconds: float) -> None:
+        """Add a time to one of the histograms."""
+        count, total = self.times[name]
+        self.times[name] = count + 1, total + seconds
 
     def metrics(self) -> str:
         """The figures that routers and dashboards read, in Prometheus' text format."""
         label = f'{{engine="0",model_name="{self.models[0]}"}}'
+        used = self.held / self.knobs.kv_tokens if self.knobs.kv_tokens else 0
         lines = []
         for name, value, what in (
             ("vllm:num_requests_running", self.running, "Number of requests in model execution batches."),
             ("vllm:num_requests_waiting", len(self.queue), "Number of requests waiting to be processed."),
-            ("vllm:kv_cache_usage_perc", 0, "KV-cache usage. 1 means 100 percent usage."),
+            ("vllm:kv_cache_usage_perc", used, "KV-cache usage. 1 means 100 percent usage."),
         ):
             lines += [f"# HELP {name} {what}", f"# TYPE {name} gauge", f"{name}{label} {float(value)}"]
-        total = "vllm:generation_tokens_total"
-        lines += [f"# HELP {total} Number of generation tokens processed.", f"# TYPE {total} counter"]
-        lines.append(f"{total}{label} {float(self.tokens)}")
+        for name, value, what in (
+            ("vllm:generation_tokens_total", self.tokens, "Number of generation tokens processed."),
+            ("vllm:num_preemptions_total", 0, "Cumulative number of preemption from the engine."),
+        ):
+            lines += [f"# HELP {name} {what}", f"# TYPE {name} counter", f"{name}{label} {float(value)}"]
+        for name, (count, total) in self.times.items():
+            histogram = f"vllm:{name}_seconds"
+            lines += [f"# HELP {histogram} Histogram of times in seconds.", f"# TYPE {histogram} histogram"]
+            lines.append(f'{histogram}_bucket{label[:-1]},le="+Inf"}} {float(count)}')
+            lines += [f"{histogram}_count{label} {float(count)}", f"{histogram}_sum{label} {total}"]
         return "\n".join(lines) + "\n"

@@ -188,6 +188,8 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
             partial(check_parameters, tolerated=tolerated, max_n=settings.max_n, max_stop=max_stop),
             partial(resolve_model, names=names, models=models),
             partial(identify_client, ring=ring),
+            # Here, before it uses up the client's limits; and below, for each model that is asked.
+            partial(check_ready, readiness=readiness, fallbacks=config.fallbacks),
         ),
         Middleware(RateLimit, store, partial(of_client, ring=ring), settings.limits_without_redis),
         Middleware(FallBack, readiness, config.fallbacks, config.context_window_fallbacks),

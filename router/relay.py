@@ -10,9 +10,10 @@ from starlette.types import Message, Receive, Scope, Send
 
 from router.errors import ApiError
 from router.exchange import Exchange
+from router.streams import ANNOUNCEMENTS
 
-# Where an error begins inside a stream, in OpenAI's and in Anthropic's shape. No text looks like it.
-ENGINE_ERROR = re.compile(rb'(?:^|(?<=\n))(?:data: \{"error":|event: error\n)')
+# Where an error begins inside a stream, in the shape of one of the APIs. No text looks like it.
+ENGINE_ERROR = re.compile(rb'(?:^|(?<=\n))(?:data: \{"error":|event: (?:error|response\.failed)\n)')
 # The headers of the response that a client may see.
 _PASSED_HEADERS = (b"content-type", b"content-length", b"cache-control")
 _log = logging.getLogger(__name__)
@@ -65,14 +66,14 @@ class Relay:
 class _Response:
     """Sends a response on without the headers that reveal LiteLLM and the engine; keeps an error back.
 
-    Its head goes with the first part of its body: vLLM begins a stream before it has looked at all of the
-    request, and a refusal should still have its own status.
+    Its head, and events that only announce an answer, go with what follows them: vLLM and LiteLLM begin a
+    stream before the request has been looked at, and a refusal or a failure should still have its own status.
     """
 
     def __init__(self, exchange: Exchange, send: Send) -> None:
         self._exchange = exchange
         self._send = send
-        self._start: Message | None = None
+        self._held: list[Message] = []
         self.error_status: int | None = None
         self.error_body = b""
         self.complete = False
@@ -96,7 +97,7 @@ class _Response:
                 self.error_status = message["status"]
                 return
             headers = [pair for pair in message["headers"] if pair[0].lower() in _PASSED_HEADERS]
-            self._start = {**message, "headers": headers}
+            self._held = [{**message, "headers": headers}]
         elif self.error_status is not None or self.error_body:
             self.error_body += message.get("body", b"")
         else:
@@ -106,8 +107,11 @@ class _Response:
                 message = {**message, "body": part, "more_body": True}
                 if not part:
                     return
-            if self._start:
-                start, self._start = self._start, None
-                await self._send(start)
-            await self._send(message)
-            self.complete = not message.get("more_body", False)
+            more = message.get("more_body", False)
+            if self._held and more and self._exchange.stream and ANNOUNCEMENTS.fullmatch(part):
+                self._held.append(message)
+                return
+            held, self._held = self._held, []
+            for each in (*held, message):
+                await self._send(each)
+            self.complete = not more

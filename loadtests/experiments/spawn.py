@@ -6,10 +6,12 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from dotenv import dotenv_values
@@ -50,28 +52,40 @@ def own_home(logs: Path, **settings: str) -> Iterator[Path]:
         try:
             yield home
         finally:
-            with suppress(subprocess.SubprocessError):
-                _task(home, "down")
+            down(home)
             logs.mkdir(parents=True, exist_ok=True)
             for path in (home / "data" / "logs").glob("*.log"):
                 shutil.copy(path, logs)
 
 
 def up(home: Path) -> float:
-    """Start the service of `home`; returns the seconds until every model answered.
+    """Start the service of `home`, printing what it says; returns the seconds until every model answered.
 
     Raises ConnectionError with the last lines of `./run up` when it does not start.
     """
     began = time.monotonic()
-    done = _task(home, "up", "--detach")
-    if done.returncode:
-        raise ConnectionError("./run up failed:\n" + "\n".join(done.stdout.splitlines()[-8:]))
+    lines: deque[str] = deque(maxlen=8)
+    with subprocess.Popen(
+        [str(ROOT / "run"), "up", "--detach"],
+        cwd=ROOT,
+        env=os.environ | {"DUOSERVE_HOME": str(home)},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as process:
+        assert process.stdout  # noqa: S101 - a pipe was asked for
+        for line in process.stdout:
+            print("  " + line, end="", file=sys.stderr, flush=True)
+            lines.append(line)
+    if process.returncode:
+        raise ConnectionError("./run up failed:\n" + "".join(lines).rstrip())
     return time.monotonic() - began
 
 
 def down(home: Path) -> None:
     """Stop the service of `home`."""
-    _task(home, "down")
+    environment = os.environ | {"DUOSERVE_HOME": str(home)}
+    subprocess.run([str(ROOT / "run"), "down"], cwd=ROOT, env=environment, capture_output=True)
 
 
 def target_of(home: Path) -> Target:
@@ -80,19 +94,6 @@ def target_of(home: Path) -> Target:
     engines = {"coder": [values["CODER_URL"]], "general": [values["GENERAL_URL"]]}
     url = f"http://127.0.0.1:{values['ROUTER_PORT']}"
     return Target(url, values["LITELLM_MASTER_KEY"], values["PROFILE"], engines)
-
-
-def _task(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"DUOSERVE_HOME": str(home)}
-    return subprocess.run(
-        [str(ROOT / "run"), *arguments],
-        cwd=ROOT,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=900,
-    )
 
 
 @contextmanager

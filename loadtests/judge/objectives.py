@@ -87,6 +87,10 @@ class Objective(ABC):
                 return self._undecided(evidence, why)
         return self._judge(samples, evidence)
 
+    def chance(self, verdict: Verdict, evidence: Evidence) -> float:
+        """The probability (0-1) that the objective is kept at this level; `verdict` is that of `judge`."""
+        return {"met": 1.0, "missed": 0.0}.get(verdict.verdict, 0.5)
+
     def _verdict(self, evidence: Evidence, verdict: str, why: str, estimate: Estimate | None) -> Verdict:
         return Verdict(
             name=self.name,
@@ -154,6 +158,10 @@ class Percentile(Objective):
             return self._undecided(evidence, why, estimate)
         return self._decide(evidence, estimate, remark=self._uncertainty(estimate))
 
+    def chance(self, verdict: Verdict, evidence: Evidence) -> float:
+        times = values(evidence.stage.of_kinds(self.kinds), self.metric)
+        return stats.chance_of_quantile(times, self.percentile / 100, self.limit)
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Ratio(Objective):
@@ -173,6 +181,9 @@ class _Ratio(Objective):
             return self._undecided(evidence, why)
         estimate = stats.ratio(above, below, self.percentile / 100)
         return self._decide(evidence, estimate, remark=self._uncertainty(estimate))
+
+    def chance(self, verdict: Verdict, evidence: Evidence) -> float:
+        return stats.chance_below(verdict.estimate, self.limit) if verdict.estimate else 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,3 +292,12 @@ class Share(Objective):
         if not hits:
             return None
         return self._decide(evidence, stats.share(sum(hits), len(hits)))
+
+    def chance(self, verdict: Verdict, evidence: Evidence) -> float:
+        """One that is met counts as kept: it would take many more answers to be sure of 1 %."""
+        if verdict.verdict == "met" or not self.limit:
+            return super().chance(verdict, evidence)
+        hits = SHARES[self.metric](evidence.stage.of_kinds(self.kinds), evidence)
+        if self.lower_bound:
+            return stats.chance_of_at_most([not hit for hit in hits], 1 - self.limit)
+        return stats.chance_of_at_most(hits, self.limit)

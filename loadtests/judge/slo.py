@@ -118,12 +118,25 @@ def judge(
     stages: Sequence[Stage], suite: str, objectives: Objectives, answers: dict[str, str]
 ) -> list[Verdict]:
     """A verdict for each objective of the suite; `answers` are the canaries' answers without load."""
+    evidence = _evidence(stages, objectives, answers)
+    verdicts = (objective.judge(evidence) for objective in objectives.of(suite))
+    return [verdict for verdict in verdicts if verdict]
+
+
+def chances(
+    stages: Sequence[Stage], suite: str, objectives: Objectives, answers: dict[str, str]
+) -> list[tuple[Verdict, float]]:
+    """The verdicts of `judge`, each with the probability (0-1) that the objective is kept at that level."""
+    evidence = _evidence(stages, objectives, answers)
+    judged = ((each, each.judge(evidence)) for each in objectives.of(suite))
+    return [(verdict, each.chance(verdict, evidence)) for each, verdict in judged if verdict]
+
+
+def _evidence(stages: Sequence[Stage], objectives: Objectives, answers: dict[str, str]) -> Evidence:
     by_users = {stage.users: stage for stage in stages}
     users = objectives.users if objectives.users in by_users else max(by_users)
     latencies = [o for o in objectives.items if o.promise and isinstance(o, Percentile) and o.metric in TIMES]
-    evidence = Evidence(by_users, users, answers, latencies)
-    verdicts = (objective.judge(evidence) for objective in objectives.of(suite))
-    return [verdict for verdict in verdicts if verdict]
+    return Evidence(by_users, users, answers, latencies)
 
 
 def enough(objectives: Objectives, suite: str, users: int, samples: Sequence[Sample]) -> bool:

@@ -71,6 +71,36 @@ def share(hits: int, count: int) -> Estimate:
     return Estimate(hits / count, float(interval.low), float(interval.high), count)
 
 
+def chance_of_at_most(hits: Sequence[bool], limit: float, clustering: float = 1.0) -> float:
+    """The probability that what `hits` are drawn from is true in a share of at most `limit` (0-1).
+
+    By Jeffreys' prior: Brown, Cai and DasGupta, Interval Estimation for a Binomial Proportion, 2001. `hits`
+    are in the order of time. Slow answers come together and tell less than independent ones, so they count as
+    fewer: divided by their own clustering, or by `clustering` where that is more.
+    """
+    clusters = max(clustering, _clustering(np.asarray(hits)))
+    count, found = len(hits) / clusters, sum(hits) / clusters
+    return float(scipy.stats.beta.cdf(limit, found + 0.5, count - found + 0.5))
+
+
+def chance_of_quantile(values: Sequence[float], quantile: float, limit: float) -> float:
+    """The probability that the quantile (0-1) of what `values` are drawn from is at most `limit`."""
+    data = np.asarray(values, dtype=float)
+    # Where none or few are over the limit, the slowest tenth tells how they come together.
+    slowest = data > np.quantile(data, 0.9) if len(data) else data
+    return chance_of_at_most(list(data > limit), 1 - quantile, _clustering(slowest))
+
+
+def _clustering(hits: np.ndarray) -> float:
+    """How many times the variance of the share is that of independent hits, by batches; at least 1."""
+    size = int(len(hits) ** (2 / 3))
+    share = hits.mean() if len(hits) else 0.0
+    if size < 4 or share in (0, 1):
+        return 1.0
+    batches = hits[: size * (len(hits) // size)].reshape(-1, size).mean(axis=1)
+    return max(1.0, float(batches.var(ddof=1)) * size / (share * (1 - share)))
+
+
 def ratio(
     above: Sequence[float], below: Sequence[float], quantile: float, *, paired: bool = False
 ) -> Estimate:
@@ -89,3 +119,11 @@ def ratio(
     ratios = np.quantile(top[first], quantile, axis=1) / np.quantile(bottom[second], quantile, axis=1)
     low, high = np.quantile(ratios, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Estimate(value, float(low), float(high), count)
+
+
+def chance_below(estimate: Estimate, limit: float) -> float:
+    """The probability that a ratio is below `limit`, by its interval (lognormal)."""
+    if not estimate.low or not estimate.high or estimate.low == estimate.high:
+        return 0.5
+    deviation = math.log(estimate.high / estimate.low) / (2 * scipy.stats.norm.ppf((1 + CONFIDENCE) / 2))
+    return float(scipy.stats.norm.cdf(math.log(limit / estimate.value) / deviation))

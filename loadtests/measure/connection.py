@@ -90,6 +90,14 @@ class Connection:
 
 def get_json(url: str, key: str = "", timeout: float = 5.0) -> Any:
     """The JSON at `url`. Raises OSError when it cannot be reached or the status is not 200."""
+    try:
+        return json.loads(get_text(url, key, timeout))
+    except ValueError as error:
+        raise ConnectionError(f"{urlsplit(url).path}: {error}") from error
+
+
+def get_text(url: str, key: str = "", timeout: float = 5.0) -> str:
+    """The text at `url`. Raises OSError when it cannot be reached or the status is not 200."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout)
     try:
@@ -98,8 +106,8 @@ def get_json(url: str, key: str = "", timeout: float = 5.0) -> Any:
         content = response.read()
         if response.status != 200:
             raise ConnectionError(f"{parts.path} answered {response.status}")
-        return json.loads(content)
-    except (http.client.HTTPException, ValueError, socket.gaierror) as error:
+        return content.decode()
+    except (http.client.HTTPException, UnicodeDecodeError, socket.gaierror) as error:
         raise ConnectionError(f"{parts.path}: {error}") from error
     finally:
         connection.close()

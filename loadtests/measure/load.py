@@ -12,6 +12,7 @@ import psutil
 from locust import events
 from locust.env import Environment
 
+from loadtests.measure.engines import EngineWatch
 from loadtests.measure.memory import MemoryWatch
 from loadtests.measure.sample import Sample
 from loadtests.measure.stage import GeneratorHealth, Stage
@@ -91,7 +92,8 @@ def run_stage(
     environment = Environment(user_classes=[Developer], events=events, stop_timeout=test.timeout)
     environment.loadtest = test  # type: ignore[attr-defined]
     runner = environment.create_local_runner()
-    watch, memory = GeneratorWatch(), MemoryWatch(test.watched)
+    watch, memory, engines = GeneratorWatch(), MemoryWatch(test.watched), EngineWatch(test.engines)
+    engines.start()
     watch.start()
     memory.start()
     began = time.monotonic()
@@ -114,7 +116,7 @@ def run_stage(
     kept = [s for s in test.samples if measured <= s.started <= ended]
     if progress:
         progress("")
-    return Stage(users, test.rate, ended - measured, kept, health, readings)
+    return Stage(users, test.rate, ended - measured, kept, health, readings, engines.stop())
 
 
 def _line(test: LoadTest, elapsed: float, seconds: float) -> str:
@@ -123,7 +125,8 @@ def _line(test: LoadTest, elapsed: float, seconds: float) -> str:
     median = f", recent median TTFT {waits[len(waits) // 2]:.0f} ms" if waits else ""
     counts = ", ".join(f"{count} {name}" for name, count in sorted(outcomes.items())) or "no answer yet"
     suite, users = test.workload.suite, test.users
-    return f"{suite}, {users} users, {max(0, elapsed):.0f} of {seconds:.0f} s: {counts}{median}"
+    load = f"{test.rate:g} requests per second" if test.rate else f"{users} users"
+    return f"{suite}, {load}, {max(0, elapsed):.0f} of {seconds:.0f} s: {counts}{median}"
 
 
 class Progress:
@@ -141,3 +144,8 @@ class Progress:
         elif text and time.monotonic() - self._last >= 10:
             self._last = time.monotonic()
             print(text, file=sys.stderr, flush=True)
+
+    def line(self, text: str) -> None:
+        """Show `text`, with the time, in a line that stays."""
+        self("")
+        print(f"{time.strftime('%H:%M:%S')}  {text}", file=sys.stderr, flush=True)

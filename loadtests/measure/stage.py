@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from loadtests.measure.engines import EngineFigures
 from loadtests.measure.sample import Sample
 
 # Above these the figures would say more about the load generator than about the service.
@@ -38,10 +39,14 @@ class Stage:
     health: GeneratorHealth = field(default_factory=GeneratorHealth)
     # By service, where it was watched: (seconds since the start, megabytes).
     memory: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    # By engine, where they were watched: what their own metrics say.
+    engines: dict[str, EngineFigures] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
-        """As in `5 users`."""
+        """As in `5 users`, or `2/s` in open-loop mode."""
+        if self.rate:
+            return f"{self.rate:g}/s"
         return "1 user" if self.users == 1 else f"{self.users} users"
 
     @property
@@ -55,6 +60,24 @@ class Stage:
         seconds = max(self.seconds, ended - min(s.started for s in ok))
         return float(sum(s.completion_tokens or s.events for s in ok) / seconds)
 
+    def with_more(self, other: Stage) -> Stage:
+        """Both as one stage, as if there had been no break between them."""
+        gap = min((s.started for s in other.samples), default=0.0) - max(
+            (s.started for s in self.samples), default=0.0
+        )
+        engines = self.engines | other.engines
+        for name in self.engines.keys() & other.engines:
+            engines[name] = self.engines[name].with_more(other.engines[name])
+        return Stage(
+            self.users,
+            self.rate,
+            self.seconds + other.seconds,
+            self.samples + [replace(s, started=s.started - gap) for s in other.samples],
+            max(self.health, other.health, key=lambda health: (health.saturated, health.cpu)),
+            self.memory | other.memory,
+            engines,
+        )
+
     def of_kinds(self, kinds: tuple[str, ...]) -> list[Sample]:
         """The samples of these kinds; of all kinds when none is given."""
         return [s for s in self.samples if not kinds or s.kind in kinds]
@@ -67,12 +90,23 @@ class Stage:
             "generator": asdict(self.health) | {"saturated": self.health.saturated},
             "memory": self.memory,
             "samples": [sample.as_json() for sample in self.samples],
-        }
+        } | (
+            {"engines": {name: asdict(figures) for name, figures in self.engines.items()}}
+            if self.engines
+            else {}
+        )
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Stage:
         health = {name: value for name, value in data["generator"].items() if name != "saturated"}
         samples = [Sample(**sample) for sample in data["samples"]]
+        engines = {name: EngineFigures(**figures) for name, figures in data.get("engines", {}).items()}
         return cls(
-            data["users"], data["rate"], data["seconds"], samples, GeneratorHealth(**health), data["memory"]
+            data["users"],
+            data["rate"],
+            data["seconds"],
+            samples,
+            GeneratorHealth(**health),
+            data["memory"],
+            engines,
         )

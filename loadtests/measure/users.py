@@ -31,6 +31,8 @@ class LoadTest:
     users: int = 1
     # Services, by name and URL, whose memory is watched meanwhile.
     watched: dict[str, str] = field(default_factory=dict)
+    # Engines, by name and URL, whose metrics are read meanwhile.
+    engines: dict[str, str] = field(default_factory=dict)
     samples: list[Sample] = field(default_factory=list)
     on_sample: Callable[[Sample], None] | None = None
     serial: Iterator[int] = field(default_factory=itertools.count)

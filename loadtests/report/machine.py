@@ -55,7 +55,7 @@ def commit() -> str:
     try:
         head = _output("git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD")
         changed = _output("git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=no")
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, subprocess.SubprocessError):
         return os.environ.get("GITHUB_SHA", "")[:12]
     return head + ("+" if changed else "")
 

@@ -100,6 +100,8 @@ def _figures(run: Run, old: Run | None) -> list[Figure]:
     if run.starts:
         starts = [(entry["name"], entry["seconds"]) for entry in run.starts]
         figures.append(plots.bars(starts, "Start-up until all models answer", "seconds"))
+    if run.capacity and run.capacity.levels:
+        figures.insert(0, plots.capacity(run.capacity))
     if old:
         rows = [(change.name, change.ratio) for change in changes(old, run)]
         figures.insert(0, plots.ratios(rows, "Changes since the earlier run", "new / old"))

@@ -16,6 +16,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from loadtests.judge import stats
+from loadtests.judge.capacity import Capacity
 from loadtests.measure.sample import values
 from loadtests.measure.stage import Stage
 
@@ -70,7 +71,9 @@ def _figure(draw: Callable[[Any], None], title: str, description: str) -> Figure
 
 
 def _levels(stages: Sequence[Stage]) -> tuple[np.ndarray, list[str]]:
-    return np.arange(len(stages)), [str(stage.users) for stage in stages]
+    return np.arange(len(stages)), [
+        f"{stage.rate:g}/s" if stage.rate else str(stage.users) for stage in stages
+    ]
 
 
 def _errors(estimates: Sequence[stats.Estimate]) -> tuple[list[float], list[float]]:
@@ -167,6 +170,45 @@ def over_time(stage: Stage) -> list[Figure]:
         _figure(latency, "Latency over time", f"{len(ok)} answers"),
         _figure(memory, "Memory over time", ", ".join(stage.memory)),
     ]
+
+
+def capacity(found: Capacity) -> Figure:
+    """Each objective's figure as a share of its limit, at each load, and where the first one is missed."""
+    lines: dict[str, list[tuple[float, stats.Estimate]]] = {}
+    for level in found.levels:
+        for verdict in level.verdicts:
+            estimate = verdict.estimate
+            # A minimum or a share is no matter of the load in the way that times are.
+            if estimate and verdict.limit and not verdict.lower_bound and verdict.unit != "%":
+                shares = (
+                    None if each is None else each / verdict.limit
+                    for each in (estimate.value, estimate.low, estimate.high)
+                )
+                value, low, high = shares
+                lines.setdefault(verdict.name, []).append(
+                    (level.load, stats.Estimate(value or 0.0, low, high, estimate.count))
+                )
+
+    def draw(axes: Any) -> None:
+        for name, points in lines.items():
+            estimates = [estimate for _, estimate in points]
+            middle = [estimate.value for estimate in estimates]
+            loads = [load for load, _ in points]
+            axes.errorbar(loads, middle, _errors(estimates), marker="o", markersize=4, capsize=3, label=name)
+        axes.axhline(1, color=LIMIT, linestyle="--", linewidth=1.2, label="limit")
+        end = found.levels[-1].load if found.high is None else found.high
+        axes.axvspan(found.low - 0.02 * end, end * 1.02, color=COLOURS[2], alpha=0.15, linewidth=0)
+        axes.axvline(found.value, color=COLOURS[2], linewidth=1.6, label=f"capacity: {found.value:g}")
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda y, _: f"{y:g}"))
+        axes.yaxis.set_minor_formatter(mpl.ticker.NullFormatter())
+        axes.set_xlim(left=0)
+        axes.set_xlabel(found.unit)
+        axes.set_ylabel("measured / limit (logarithmic)")
+        axes.legend(fontsize=8)
+
+    return _figure(draw, "Capacity", str(found))
 
 
 def throughput(stages: Sequence[Stage]) -> Figure:

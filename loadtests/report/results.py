@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from loadtests.judge import slo
+from loadtests.judge.capacity import Capacity
 from loadtests.judge.verdict import Verdict
 from loadtests.measure.stage import Stage
 from loadtests.report.machine import commit, hardware, models, versions
@@ -47,16 +49,21 @@ class Run:
     starts: list[dict[str, Any]] = field(default_factory=list)
     overhead: list[dict[str, Any]] = field(default_factory=list)
     relay: list[dict[str, Any]] = field(default_factory=list)
+    capacity: Capacity | None = None
 
     @classmethod
     def begin(cls, target: Target, suite: str, seed: int) -> Run:
         """A run against `target` that starts now."""
         return cls(suite, seed, target.profile, models(target), versions(target), hardware(), commit())
 
-    def finish(self, objectives: slo.Objectives, answers: dict[str, str]) -> None:
-        """Judge the stages; `answers` are the canaries' answers without load."""
-        self.promises = slo.judge(self.stages, self.suite, slo.promises(), answers)
-        self.verdicts = slo.judge(self.stages, self.suite, objectives, answers)
+    def finish(
+        self, objectives: slo.Objectives, answers: dict[str, str], stages: Sequence[Stage] | None = None
+    ) -> None:
+        """Judge the stages, or only `stages`; `answers` are the canaries' answers without load."""
+        if judged := self.stages if stages is None else stages:
+            promises = replace(slo.promises(), users=objectives.users)
+            self.promises = slo.judge(judged, self.suite, promises, answers)
+            self.verdicts = slo.judge(judged, self.suite, objectives, answers)
         self.finished = now()
 
     def as_json(self) -> dict[str, Any]:
@@ -78,7 +85,7 @@ class Run:
             "starts": self.starts,
             "overhead": self.overhead,
             "relay": self.relay,
-        }
+        } | ({"capacity": self.capacity.as_json()} if self.capacity else {})
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Run:
@@ -86,6 +93,8 @@ class Run:
         fields |= {name: datetime.fromisoformat(data[name]) for name in ("started", "finished")}
         fields |= {name: [Verdict.from_json(v) for v in data[name]] for name in ("promises", "verdicts")}
         fields["stages"] = [Stage.from_json(stage) for stage in data["stages"]]
+        if "capacity" in data:
+            fields["capacity"] = Capacity.from_json(data["capacity"])
         return cls(**fields)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from loadtests.judge import stats
+from loadtests.judge.capacity import Capacity
 from loadtests.judge.stats import Estimate
 from loadtests.judge.verdict import Verdict
 from loadtests.measure.sample import Sample, found_again, sessions, values
@@ -33,6 +34,7 @@ class Section(NamedTuple):
 def sections(run: Run, old: Run | None = None) -> list[Section]:
     """What was measured, as far as it was; with `old`, what changed since that run as well."""
     found = [
+        Section("Capacity", *_about_capacity(run.capacity)),
         Section("Levels of load", "", levels(run.stages)),
         Section("Failed and refused requests", "", _failures(run.stages)),
         Section("By kind of request", "", _kinds(run.stages)),
@@ -95,6 +97,56 @@ def verdicts(judged: Sequence[Verdict]) -> Table:
         for verdict in judged
     ]
     return Table(("", "objective", "users", "measured (95 % interval)", "limit", "n"), rows)
+
+
+def capacity(found: Capacity) -> Table:
+    """One row per level of a search for the capacity. Times of engines are those of the slowest one."""
+    rows = []
+    for level in found.levels:
+        weakest = level.weakest_verdict
+        engines = level.engines.values()
+        rows.append(
+            (
+                f"{level.load:g}",
+                level.probability,
+                level.weakest,
+                weakest.measured,
+                weakest.bound,
+                str(level.answers),
+                f"{level.queue_ms + max((each.queue_ms for each in engines), default=0.0):.0f} ms",
+                *(
+                    f"{max(figures):.{digits}f} {unit}" if engines else "–"
+                    for figures, digits, unit in (
+                        ([each.reading_ms for each in engines], 0, "ms"),
+                        ([each.step_ms for each in engines], 1, "ms"),
+                        ([each.kv_cache * 100 for each in engines], 0, "%"),
+                    )
+                ),
+            )
+        )
+    head = (
+        *(
+            found.unit,
+            "all kept, probability",
+            "weakest objective",
+            "measured (95 % interval)",
+            "limit",
+            "answers",
+        ),
+        *("queue", "reading prompts", "step", "KV cache"),
+    )
+    return Table(head, rows)
+
+
+def _about_capacity(found: Capacity | None) -> tuple[str, Table]:
+    if found is None:
+        return "", Table((), ())
+    notes = [f"{found}, with pauses as developers make them."]
+    if found.breaks:
+        notes.append(f"What breaks first, at {found.breaks.load:g} {found.unit}: {found.breaks}.")
+    if found.stopped:
+        notes.append(f"Stopped before the result was certain: {found.stopped}.")
+    return " ".join(notes), capacity(found)
 
 
 def aligned(table: Table) -> str:

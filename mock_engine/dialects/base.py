@@ -34,6 +34,10 @@ class Dialect:
         """Phrase `answer`."""
         self.answer = answer
 
+    def announcement(self) -> bytes:
+        """What comes before the prompt has been read."""
+        return b""
+
     def first(self) -> bytes:
         """What comes just before the first token."""
         return b""

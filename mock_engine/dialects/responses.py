@@ -91,13 +91,15 @@ class Responses(Dialect):
             events += self._event("response.content_part.added", part=self._part(""), **place)
         return events
 
-    def first(self) -> bytes:
+    def announcement(self) -> bytes:
         response = self._response("in_progress", [])
         events = self._event("response.created", response=response)
-        events += self._event("response.in_progress", response=response)
+        return events + self._event("response.in_progress", response=response)
+
+    def first(self) -> bytes:
         if not self.answer.reasoning:
-            return events + self._opened()
-        return events + self._event("response.output_item.added", output_index=0, item=self._reasoning(""))
+            return self._opened()
+        return self._event("response.output_item.added", output_index=0, item=self._reasoning(""))
 
     def tokens(self) -> Iterator[bytes]:
         thought, between = "".join(self.answer.reasoning), b""

@@ -12,6 +12,7 @@ from router.metrics import Metrics
 from router.models import Model
 from router.paths import INFERENCE
 from router.request_log import RequestLog
+from router.streams import Content
 
 _LONGEST_ID = 128
 
@@ -43,6 +44,7 @@ class Record:
         exchange = Exchange.new(scope)
         status = 0
         first = last = 0.0
+        content = Content(exchange.path)
 
         async def watching(message: Message) -> None:
             nonlocal status, first, last
@@ -50,7 +52,8 @@ class Record:
                 status = message["status"]
             elif message.get("body"):
                 last = time.monotonic()
-                first = first or last
+                if not first and content.begins_in(message["body"]):
+                    first = last
             await send(message)
 
         try:

@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
@@ -71,9 +71,10 @@ class Proxy:
     @asynccontextmanager
     async def running(self, config: Config, replicas: Iterable[Replica]) -> AsyncIterator[None]:
         """Start LiteLLM with `config`, and stop it when the context is left."""
-        with configured(config, replicas):
-            async with self.app.router.lifespan_context(self.app):
-                yield
+        async with AsyncExitStack() as stack:
+            with configured(config, replicas):
+                await stack.enter_async_context(self.app.router.lifespan_context(self.app))
+            yield
 
     async def ask(
         self,
@@ -182,7 +183,7 @@ def configured(config: Config, replicas: Iterable[Replica]) -> Iterator[None]:
     `replicas`.
 
     LiteLLM forwards an engine's bytes without parsing them, which costs a tenth of its chat path. The file
-    holds no more secrets than `config` does, and only its owner can read it.
+    holds no more secrets than `config` does, only its owner can read it, and LiteLLM reads it once.
     """
     for name, value in config.settings("environment_variables").items():
         os.environ[name] = resolved(value, f"environment_variables.{name}", config.path)

@@ -30,11 +30,15 @@ _TOO_LONG = re.compile(
 )
 _BLOCKED = re.compile(r"ContentPolicyViolation|content_policy_violation|content management policy")
 _RETRY_SECONDS = re.compile(r"Try again in (\d+) seconds")
+_LATE = re.compile(r"Timeout on reading|timed out|^(?:litellm\.)?(?:Read)?Timeout", re.IGNORECASE)
 # Where LiteLLM's streams are not quite OpenAI's: a chunk of usage has no choices, and events have names.
 _USAGE = (re.compile(rb'"choices":\[\{"index":0,"delta":\{\}\}\](?=,"usage":)'), b'"choices":[]')
 _STREAMS = {
     CHAT: _USAGE,
-    RESPONSES: (re.compile(rb'^data: (?=\{"type": ?"([a-z_.]+)")', re.MULTILINE), rb"event: \1\ndata: "),
+    RESPONSES: (
+        re.compile(rb'(?:\A|(?<=\n\n))data: (?=\{"type": ?"([a-z_.]+)")'),
+        rb"event: \1\ndata: ",
+    ),
 }
 _DATA = re.compile(rb"^data: (\{.*\})$", re.MULTILINE)
 _LONGEST_MESSAGE = 500
@@ -111,7 +115,7 @@ class Remote:
         if status == 429:
             text = f"The provider of '{alias}' ({provider}) limits this service's requests. Try again soon."
             return unavailable("provider_limit", text, 5)
-        if status in (408, 504):
+        if status in (408, 504) or _LATE.search(words):
             text = f"The provider of '{alias}' ({provider}) did not answer in time."
             return ApiError(504, text, reason="provider_failed", kind="server_error", code="provider_timeout")
         return self.failed(exchange)
@@ -134,6 +138,8 @@ def _message(body: bytes) -> str:
         content: Any = orjson.loads(body)
     except orjson.JSONDecodeError:
         return ""
+    if isinstance(content, dict):
+        content = content.get("response", content)  # of the event response.failed
     error = content.get("error", content) if isinstance(content, dict) else content
     return str(error.get("message", "")) if isinstance(error, dict) else str(error)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 PASSED = (
     *("PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "TZ"),
+    "HF_HOME",  # where the models are
     *("LANG", "LANGUAGE", "LC_*", "TERM", "COLORTERM", "NO_COLOR", "COLUMNS"),
     # Where NVIDIA's driver and CUDA are, and which GPUs to use.
     *(

@@ -9,15 +9,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
-import pytest
 
 from services.engine.precision import PREPARED, VARIANTS, Variant
 from services.stack.environments import BY_NAME
 from tests.support import ROOT
 from tests.support.stack import Stack
-
-# Prompts of 3,600 tokens, of which a CPU without AVX-512 reads 80 in a second.
-pytestmark = pytest.mark.timeout(1200)
 
 
 def prompt(tokens: int) -> list[int]:

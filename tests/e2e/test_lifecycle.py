@@ -4,12 +4,9 @@ import signal
 
 import httpx
 import psutil
-import pytest
 
 from tests.support.stack import Stack
 from tests.support.waiting import wait_for
-
-pytestmark = pytest.mark.timeout(400)
 
 
 def _pids(stack: Stack, service: str) -> set[int]:

@@ -12,7 +12,7 @@ from tests.support.ports import free_port
 from tests.support.stack import Stack
 from tests.support.waiting import wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 SLOTS = 8  # of the cpu profile
 TOKENS = 120
 

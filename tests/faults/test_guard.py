@@ -28,11 +28,12 @@ FAMILY = (
 )
 
 
-def _guarded(home: Path, name: str, *command: str, **limits: Any) -> list[str]:
+def _guarded(home: Path, name: str, *command: str, temporary: str = "", **limits: Any) -> list[str]:
     """The guard's command, once what it should run is described in its file."""
     run = home / "data" / "run"
     run.mkdir(parents=True, exist_ok=True)
-    service = {"command": command, "environment": dict(os.environ), "limits": limits}
+    environment = dict(os.environ)
+    service = {"command": command, "environment": environment, "limits": limits, "temporary": temporary}
     (run / f"{name}.json").write_text(json.dumps(service))
     return [sys.executable, "-m", "services.stack.supervision.guard", name]
 
@@ -133,6 +134,14 @@ def test_a_killed_guard_is_cleaned_up_after_by_the_next(guard: Start, tmp_path: 
     guard(sys.executable, "-c", FAMILY)
     _gone(family)
     assert all(member.is_running() for member in _family(tmp_path, expected=6))
+
+
+def test_what_a_killed_service_left_behind_is_gone_at_its_next_start(guard: Start, tmp_path: Path) -> None:
+    folder = tmp_path / "temporary"
+    leave = "import os, tempfile; tempfile.mkdtemp(); os.kill(os.getpid(), 9)"
+    for _ in range(2):
+        assert guard(sys.executable, "-c", leave, temporary=str(folder)).wait(60) == 128 + signal.SIGKILL
+        assert len(list(folder.iterdir())) == 1
 
 
 def test_guards_end_with_their_supervisor(tmp_path: Path) -> None:

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 import yaml
+from dotenv import dotenv_values
 
 from services.stack.environments import BY_NAME, ROOT
+from ui.settings import AppSettings
 
 COMPOSE = Path(sys.executable).with_name("docker-compose")
 
@@ -63,6 +65,36 @@ def test_env_is_the_same_file_as_for_up(tmp_path: Path) -> None:
     assert router["environment"]["QUEUE_MAX"] == "7"
     assert router["environment"]["MAX_WAIT"]  # a default, from .env.example
     assert router["environment"]["PROFILE"] == "blackwell-96gb"
+
+
+@pytest.mark.parametrize("profile", ["cpu", "gpu"])
+def test_only_the_router_gets_the_keys_of_providers_and_the_others_what_they_read(
+    tmp_path: Path, profile: str
+) -> None:
+    own = {"LITELLM_MASTER_KEY": "the-key-of-this-service", "BIG_KEY": "the-key-of-a-provider"}
+    changed = {"VLLM_MAX_STOP_STRINGS": "30", "CPU_PRECISION": "float32", "CONTEXT_RATIO": "0.5"}
+    lines = [f"{name}={value}\n" for name, value in (own | changed).items()]
+    services = _config(tmp_path, f"{profile} monitoring", "".join(lines))
+    router = services.pop(f"router-{profile}")
+    assert (own | changed).items() <= router["environment"].items()
+    assert "front" in router["networks"], "a network on which it reaches providers"
+    for name, service in services.items():
+        assert own["BIG_KEY"] not in json.dumps(service), name
+    assert services["ui"]["environment"].keys() == {name.upper() for name in AppSettings.model_fields}
+    assert services["ui"]["environment"]["CONTEXT_RATIO"] == "0.5"
+    for name in (f"coder-{profile}", f"general-{profile}"):
+        assert own["LITELLM_MASTER_KEY"] not in json.dumps(services[name])
+        assert services[name]["environment"]["VLLM_MAX_STOP_STRINGS"] == "30"
+        assert services[name]["environment"].get("CPU_PRECISION") == ("float32" if profile == "cpu" else None)
+
+
+@pytest.mark.parametrize("profile", ["cpu", "gpu"])
+def test_defaults_are_those_of_the_example(tmp_path: Path, profile: str) -> None:
+    defaults = dotenv_values(ROOT / ".env.example")
+    for service in _config(tmp_path, profile).values():
+        environment = service.get("environment", {})
+        for name in ("VLLM_MAX_STOP_STRINGS", "CPU_PRECISION", "CONTEXT_RATIO"):
+            assert environment.get(name, defaults[name]) == defaults[name]
 
 
 def test_gpu_engines_are_the_release_that_is_locked(tmp_path: Path) -> None:

@@ -132,6 +132,14 @@ def test_the_router_accepts_its_settings(layer: str, monkeypatch: pytest.MonkeyP
         assert mounts["profile"] == f"/app/config/engines/{read.profile}"
 
 
+@pytest.mark.parametrize("layer", LAYERS)
+def test_only_the_router_gets_the_keys_of_providers(layer: str) -> None:
+    reads = {name for name, pod in pods(rendered(layer)) if "providers" in str(pod)}
+    assert reads == {"router"}
+    (router,) = (pod["containers"][0] for name, pod in pods(rendered(layer)) if name == "router")
+    assert {"secretRef": {"name": "providers", "optional": True}} in router["envFrom"]
+
+
 def test_engines_are_the_release_that_is_locked_and_have_gpus() -> None:
     for layer, gpus in (("base", "1"), ("overlays/tensor-parallel", "2")):
         (container,) = one(rendered(layer), "StatefulSet", "coder")["spec"]["template"]["spec"]["containers"]

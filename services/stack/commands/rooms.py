@@ -1,11 +1,12 @@
 """The tasks that run in the environment of another room, which parses their arguments itself."""
 
+import argparse
 import subprocess
 
-from services.stack import environments, variables
+from services.stack import environments, models, variables
 from services.stack.commands.setup import prepare
 from services.stack.environments import BY_NAME, ROOT
-from services.stack.settings import load
+from services.stack.settings import Settings, load
 
 # One process for the tests with real engines, one for the others.
 _ALL_TESTS = ["-n", "2", "--no-loadscope-reorder", "--durations", "15"]
@@ -44,6 +45,18 @@ def loadtest(arguments: list[str]) -> int:
 
 def bench(arguments: list[str]) -> int:
     """Run the benchmark, which writes reports/TIME/report.html; the exit status is that of `loadtest`."""
+    # Downloaded first, where progress is seen: the benchmark starts the service without showing its output.
+    options = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+    options.add_argument("--profile")
+    options.add_argument("--random-weights", action="store_true")
+    asked, _ = options.parse_known_args(arguments)
+    settings = load().with_profile(asked.profile)
+    if asked.random_weights:
+        settings = Settings(settings.home, {**settings.variables, "LOAD_FORMAT": "dummy"})
+    if models.absent(settings):
+        from services.stack.commands.fetch import fetch  # takes half a second
+
+        fetch(settings)
     return _room("loadtests", ["loadtests", "bench", *arguments])
 
 

@@ -22,13 +22,11 @@ def setup(environment: list[str]) -> None:
 
 def prepare(settings: Settings) -> None:
     """Install the environments, prepare and measure the embedded model, generate the key: what is missing."""
-    engine = "engine" if settings.engine == "cpu" else "engine-cuda"
-    environments.ensure(engine, "router", "ui", say=console.print)
-    if settings.engine == "cpu":
-        precision.prepare(settings)
+    environments.ensure("router", "ui", say=console.print)
+    if settings.engines:
+        prepare_engine(settings)
         if precision.embedded(settings):
             console.print(f"Precision {precision.chosen(settings)}")
-    prepare_models(settings)
     ensure_key(settings.home, say=console.print)
 
 

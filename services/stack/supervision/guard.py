@@ -13,6 +13,7 @@ import ctypes
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -48,7 +49,7 @@ class Service:
     With `ready_url`, the command starts only while no other service of the stack is starting, and until that
     URL answers no other one starts: engines load one after the other, each with the whole machine. From then
     on it yields to the others by `nice` (nice(2)). A service beyond its `limits` is killed; the supervisor
-    restarts it.
+    restarts it. `temporary`, if there is one, becomes its folder for temporary files, empty at each start.
     """
 
     command: Sequence[str]
@@ -56,6 +57,7 @@ class Service:
     ready_url: str | None = None
     limits: Limits = field(default_factory=Limits)
     nice: int = 0
+    temporary: str = ""
 
     @classmethod
     def read(cls, path: Path) -> "Service":
@@ -81,6 +83,11 @@ class Guard:
         signal.signal(signal.SIGINT, self._end_child)
         _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
         end(marked(self.home, self.name))
+        environment = {**service.environment, **marks(self.home, self.name)}
+        if service.temporary:
+            shutil.rmtree(service.temporary, ignore_errors=True)  # what a killed process left behind
+            Path(service.temporary).mkdir(mode=0o700)
+            environment["TMPDIR"] = service.temporary
         lock = self._start_lock() if service.ready_url else None
         self.log.write(STARTING)
         self._child = subprocess.Popen(
@@ -88,7 +95,7 @@ class Guard:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env={**service.environment, **marks(self.home, self.name)},
+            env=environment,
             preexec_fn=lambda: end_with_parent(signal.SIGKILL),
         )
         pump = threading.Thread(target=_copy, args=(self._child, self.log))

@@ -193,7 +193,8 @@ class Supervisor:
             own = self.settings.variables if name == "router" else self.settings.common
             ready_url = None
             limits = Limits(health_url=health.url(name, self.settings))
-        return Service(self._command(name), variables.passed() | own, ready_url, limits, nice)
+        environment, temporary = variables.passed() | own, str(self._folder / name)
+        return Service(self._command(name), environment, ready_url, limits, nice, temporary)
 
     def _command(self, name: str) -> list[str]:
         engine = self.settings.local_engines.get(name)
@@ -212,11 +213,7 @@ class Supervisor:
         engines = self.settings.local_engines
         # Of the settings only those that vLLM reads itself; it does not need the key.
         own = {name: value for name, value in self.settings.variables.items() if name.startswith("VLLM_")}
-        own |= {
-            # vLLM leaves files and sockets behind; this folder is removed when the stack stops.
-            "TMPDIR": str(self._folder),
-            "VLLM_CACHE_ROOT": str(self.settings.cache / "vllm"),
-        }
+        own |= {"VLLM_CACHE_ROOT": str(self.settings.cache / "vllm")}
         # The models were downloaded before the engines start.
         own |= {"HF_HOME": str(models.HOME), "HF_HUB_OFFLINE": "1"}
         own |= self.settings.engine_variables

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import subprocess
 import sys
 import time
@@ -18,34 +17,9 @@ import pytest
 from loadtests.workload.sessions import FILE, read_sessions
 from mock_engine import MockEngine
 from tests.support import ROOT
+from tests.support.loadtest import judged, loadtest, settings, skip_if_saturated
 from tests.support.ports import free_port
 from tests.support.waiting import wait_for
-
-
-def settings(url: str) -> dict[str, str]:
-    variables = {"LITELLM_MASTER_KEY": "sk-mock", "PROFILE": "blackwell-96gb", "ROUTER_URL": url}
-    variables |= {"LITELLM_CONFIG": "config/litellm.yaml", "CODER_URL": url, "GENERAL_URL": url}
-    return os.environ | variables
-
-
-def judged(done: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
-    """What was judged; a machine too busy to measure on gives no verdict, and so no test."""
-    skip_if_saturated(done.stdout)
-    return done
-
-
-def skip_if_saturated(stdout: str) -> None:
-    if "saturated" in stdout:
-        pytest.skip("the load generator was saturated: this machine is too busy to measure on")
-
-
-def loadtest(url: str, report: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "loadtests", "run", "--report", str(report), *options]
-    environment = settings(url)
-    return judged(
-        subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
-    )
-
 
 FAST: dict[str, Any] = {"ttft_ms": 20, "itl_ms": 1, "completion_tokens": 200}
 QUICK = ("--suite", "completion", "--users", "8", "--duration", "2", "--patience", "10", "--think", "0")

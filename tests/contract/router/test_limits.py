@@ -45,6 +45,14 @@ def test_each_key_has_its_own_limits(own_service: Callable[..., Service], tmp_pa
         f"ann: {{key: {ANN}, requests_per_minute: 3}}\nbob: {{key: {BOB}, tokens_per_minute: 30}}\n"
     )
     service = own_service(keys_file=keys).start()
+    # A request that is refused because its model is down uses up nothing.
+    service.engines["general"].stop()
+    wait_for(lambda: service.ready()["general"] == "down", "it is down")
+    as_ann = {"authorization": f"Bearer {ANN}"}
+    refused = [
+        service.post("/v1/chat/completions", chat(model="general"), **as_ann).status_code for _ in range(3)
+    ]
+    assert refused == [503] * 3
     assert [ask(service, ANN) for _ in range(5)] == [200, 200, 200, 429, 429]
     answer = service.post("/v1/chat/completions", chat(), **{"authorization": f"Bearer {ANN}"})
     assert answer.status_code == 429

@@ -10,7 +10,7 @@ import pytest
 
 from router.paths import OPEN, canonical, method_of
 from tests.support import ROOT
-from tests.support.service import ASK, KEY, Service, chat
+from tests.support.service import ASK, KEY, Json, Service, chat
 
 VLLM_ROUTES = [
     "/abort_requests",
@@ -271,6 +271,36 @@ def test_a_request_is_one_line_of_the_log_without_its_text(service: Service) -> 
     for place in (service.folder / "data" / "logs" / "requests.jsonl", service.folder / "router.log"):
         assert "secret plan" not in place.read_text()
         assert KEY not in place.read_text()
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [{}, {"reasoning_tokens": 3}, {"tool_call": {"name": "look_up", "arguments": {"word": "sky"}}}],
+    ids=["text", "reasoning", "tool"],
+)
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "hi"}]}),
+        ("/v1/completions", {"prompt": "hi"}),
+        ("/v1/messages", {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 50}),
+        ("/v1/responses", {"input": "hi"}),
+    ],
+)
+def test_the_first_token_is_the_first_content_of_a_stream(
+    service: Service, path: str, body: Json, knobs: Json
+) -> None:
+    """Not what the engine sends before it has read the prompt."""
+    service.engines["coder"].set(ttft_ms=300, completion_tokens=5, **knobs)
+    answer = service.post(path, {"model": "coder", "stream": True, **body})
+    assert answer.status_code == 200, answer.text
+    record = service.record(answer)
+    assert 300 <= record["ttft_ms"] <= record["total_ms"]
+
+
+def test_no_file_holds_the_configuration_once_litellm_has_read_it(service: Service) -> None:
+    """With the keys of providers in it, it would stay behind when the router is killed."""
+    assert service.router and not list(service.router.temporary.rglob("*.yaml"))
 
 
 def test_metrics_count_what_happened(service: Service) -> None:

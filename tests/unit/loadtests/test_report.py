@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from loadtests.judge import slo
+from loadtests.judge.capacity import Capacity, Level, bottleneck
+from loadtests.measure.engines import EngineFigures
 from loadtests.measure.sample import Sample
 from loadtests.measure.stage import GeneratorHealth, Stage
 from loadtests.report import page, results
@@ -87,6 +90,23 @@ def test_a_run_without_any_answer_still_has_a_report() -> None:
         stage.samples = [sample for sample in stage.samples if not sample.ok]
     run.finish(slo.load("blackwell-96gb"), {})
     assert "rejected" in page.page(run)
+
+
+def test_a_capacity_is_drawn_and_read_again() -> None:
+    run, objectives = measured(), slo.load("blackwell-96gb")
+    levels = []
+    for load, stage in zip((5.0, 8.0), run.stages, strict=True):
+        stage.users, stage.engines = int(load), {"coder": EngineFigures(90, 1.0, 100.0 * load, 20.0, 0.5, 0)}
+        judged = slo.chances([stage], "completion", replace(objectives, users=stage.users), {})
+        levels.append(Level.of(load, stage, judged))
+    breaks = bottleneck(levels, 5)
+    run.capacity = Capacity("users", 5, 5, 5, 7, levels, breaks)
+    text = page.page(run)
+    assert "5 users (95 % interval 5-7)" in text and "<figcaption>Capacity</figcaption>" in text
+    assert "reading prompts of coder: 500 -&gt; 800 ms an answer" in text
+    assert Run.from_json(json.loads(json.dumps(run.as_json()))).as_json() == run.as_json()
+    run.capacity, run.stages = Capacity("users", 5, 0, 0, None, stopped="saturated"), []
+    assert "not known" in page.page(run) and "saturated" in page.page(run)
 
 
 @pytest.mark.parametrize(
