@@ -32,6 +32,11 @@ _TEMPLATE_ONCE = 256
 _TEMPLATE_TOOLS = 512
 # Bytes of text per token, roughly; only the size of a step depends on it.
 _BYTES_PER_TOKEN = 3.0
+# A request may have this many bytes for each token of the context, and `_LEAST_BYTES` in any case. English
+# and code have 3 to 5 bytes a token, JSON writes some characters as six bytes, and a conversation whose
+# oldest turns will be left out may be several times too long.
+_MOST_BYTES_PER_TOKEN = 64
+_LEAST_BYTES = 1_000_000
 _REMINDER = re.compile(r"\s*<system-reminder>.*?</system-reminder>\s*", re.DOTALL)
 
 
@@ -231,6 +236,23 @@ def too_long(tokens: int, budget: int, param: str = "messages") -> ApiError:
         f"This model's maximum context length is {budget} tokens. However, your {param} resulted in {tokens} "
         f"tokens. Please reduce the length of the {param}. (The rest of the context is kept for the answer: "
         "CONTEXT_RATIO.)",
+        reason="context_length",
+        param=param,
+        code="context_length_exceeded",
+    )
+
+
+def most_bytes(window: int) -> int:
+    """How many bytes a request may have for a context of `window` tokens."""
+    return max(_LEAST_BYTES, window * _MOST_BYTES_PER_TOKEN)
+
+
+def far_too_long(window: int, size: str, param: str = "messages") -> ApiError:
+    """400 for a prompt whose tokens need not be counted: `size` says how much it is."""
+    return ApiError(
+        400,
+        f"This model's maximum context length is {window} tokens. However, your {param} resulted in far "
+        f"more: {size}. Please reduce the length of the {param}.",
         reason="context_length",
         param=param,
         code="context_length_exceeded",

@@ -58,6 +58,12 @@ def engine_failed(alias: str) -> ApiError:
     return unavailable("engine_failed", text, 2)
 
 
+def count_failed(alias: str) -> ApiError:
+    """503: the engine did not count the tokens of a prompt. That is no sign that the prompt ended it."""
+    text = f"The engine of '{alias}' did not count the prompt's tokens. Try again soon."
+    return unavailable("engine_failed", text, 2, reason="count_failed")
+
+
 def engine_hangs(alias: str) -> ApiError:
     """503: the engine has stopped making tokens."""
     text = f"The engine of '{alias}' has stopped making tokens. Try again soon; GET /ready shows its state."

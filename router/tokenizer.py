@@ -5,7 +5,7 @@ from typing import Any
 import aiohttp
 import orjson
 
-from router.errors import engine_failed
+from router.errors import count_failed
 from router.models import Replica
 from router.paths import COUNT_TOKENS
 from router.refusals import engine_refused
@@ -58,4 +58,4 @@ class Tokenizer:
                     raise engine_refused(response.status, answer, replica.alias, body)
                 return int(orjson.loads(answer)[key])
         except (aiohttp.ClientError, TimeoutError, orjson.JSONDecodeError, KeyError):
-            raise engine_failed(replica.alias) from None
+            raise count_failed(replica.alias) from None

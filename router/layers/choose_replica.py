@@ -5,6 +5,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from router.errors import ApiError
 from router.exchange import Exchange
 from router.models import Replica
+from router.paths import COUNTING
 from router.quarantine import Quarantine
 from router.replicas import Replicas
 
@@ -31,7 +32,8 @@ class ChooseReplica:
                 if exchange.abandoned.is_set():
                     self._quarantine.failed(exchange, replica)
                 elif exchange.reason == "engine_failed":
-                    self._quarantine.failed(exchange, replica)
+                    if exchange.path not in COUNTING:
+                        self._quarantine.failed(exchange, replica)
                     self._suspend(replica)
             if not exchange.reason and not exchange.abandoned.is_set():
                 self._quarantine.served(exchange)

@@ -14,6 +14,7 @@ _FAILED = frozenset(
     (
         "not_ready",
         "engine_failed",
+        "count_failed",
         "engine_hangs",
         "engine_overloaded",
         "provider_failed",

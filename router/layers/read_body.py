@@ -8,6 +8,7 @@ import orjson
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from router.context import far_too_long, most_bytes
 from router.errors import ApiError
 from router.exchange import Exchange
 from router.paths import POOLING
@@ -17,11 +18,6 @@ _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
 _ENCODINGS = ("gzip", "x-gzip", "deflate")
 # The serialiser takes 254 levels; on its way to the engine a request gets a few more around it.
 _LEVELS_AROUND = 14
-# A body may have this many bytes for each token of the longest context, and `_LEAST_BYTES` in any case.
-# English and code have 3 to 5 bytes a token, JSON writes some characters as six bytes, and a conversation
-# whose oldest turns will be left out may be several times too long.
-_BYTES_PER_TOKEN = 64
-_LEAST_BYTES = 1_000_000
 # Texts that are indexed together are many, and short. OpenAI takes 300,000 tokens of them in a request.
 _BATCH_BYTES = 2_000_000
 _MOST_LEVELS = 240
@@ -40,7 +36,7 @@ class ReadBody:
         self._app = app
         self._max_bytes = max_bytes
         self._window = window
-        self._most_bytes = max(_LEAST_BYTES, window * _BYTES_PER_TOKEN)
+        self._most_bytes = most_bytes(window)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange.of(scope)
@@ -60,7 +56,7 @@ class ReadBody:
         for name in () if exchange.path in POOLING else ("messages", "input", "prompt"):
             # A message has at least one token, and so has each entry of the others.
             if isinstance(entries := exchange.body.get(name), list) and len(entries) > self._window:
-                raise self._too_long(f"{len(entries)} entries", name)
+                raise far_too_long(self._window, f"{len(entries)} entries", name)
         await self._app(scope, receive, send)
 
     def _check_size(self, size: int, path: str) -> None:
@@ -69,7 +65,7 @@ class ReadBody:
             if size > _BATCH_BYTES:
                 raise _batch_too_large()
         elif size > self._most_bytes:
-            raise self._too_long(f"{size / 1e6:.1f} MB")
+            raise far_too_long(self._window, f"{size / 1e6:.1f} MB")
 
     async def _read(self, receive: Receive) -> bytes:
         parts, size = [], 0
@@ -96,16 +92,6 @@ class ReadBody:
         if not decompressor.eof:
             raise _not_json("cannot be decompressed: its end is missing")
         return body
-
-    def _too_long(self, size: str, param: str = "messages") -> ApiError:
-        return ApiError(
-            400,
-            f"This model's maximum context length is {self._window} tokens. However, your {param} resulted "
-            f"in far more: {size}. Please reduce the length of the {param}.",
-            reason="context_length",
-            param=param,
-            code="context_length_exceeded",
-        )
 
     def _too_large(self) -> ApiError:
         return ApiError(

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from router.context import RESULTS, fit, most_tokens, too_long
+from router.context import RESULTS, far_too_long, fit, most_bytes, most_tokens, too_long
 from router.exchange import Exchange
 from router.fim import Family
 from router.models import Model
@@ -42,7 +42,9 @@ class FitPrompt:
     async def __call__(self, exchange: Exchange) -> None:
         if exchange.path in POOLING:
             self._fit_texts(exchange)
-        elif exchange.path not in COUNTING:
+        elif exchange.path in COUNTING:
+            self._check_size(exchange, _most(exchange))
+        else:
             await self._fit(exchange)
             fit_thinking(exchange)
         if exchange.truncated_tokens:
@@ -52,6 +54,15 @@ class FitPrompt:
     async def input_tokens(self, exchange: Exchange) -> int:
         """Tokens of the prompt of a request to the Responses API."""
         return await self._counter(exchange)(_items(exchange.body["input"]))
+
+    def _check_size(self, exchange: Exchange, most: int) -> None:
+        """Refuse what is far beyond the context. The engine would count it for seconds, and could do nothing
+        else meanwhile; ReadBody has only refused what is far beyond the longest context of any model.
+        """
+        model = self._models[exchange.alias]
+        if not model.sees and most > most_bytes(model.window):
+            param = next(name for name in ("messages", "input", "prompt") if name in exchange.body)
+            raise far_too_long(model.window, f"{most / 1e6:.1f} MB", param)
 
     def _fit_texts(self, exchange: Exchange) -> None:
         """Have the engine cut texts that may be too long; it refuses the whole batch otherwise."""
@@ -72,6 +83,7 @@ class FitPrompt:
         most = _most(exchange)
         if most <= budget and most + answer <= window:
             return
+        self._check_size(exchange, most)
         if exchange.path == COMPLETIONS:
             tokens = await self._fit_text(exchange, budget)
         else:

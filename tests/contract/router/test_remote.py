@@ -369,6 +369,26 @@ def test_a_longer_context_answers_what_does_not_fit(service: Service, provider: 
     assert "x-duoserve-fallback" not in short.headers
 
 
+def test_what_is_far_beyond_an_engine_s_context_is_not_even_counted(service: Service) -> None:
+    """Though a remote model's context is long enough for it."""
+    engine, text = service.engines["coder"], "word " * 300_000
+    engine.set(record_tokenize=True)
+    messages = [{"role": "user", "content": text}]
+    for path, body in (
+        ("/v1/chat/completions", {"messages": messages}),
+        ("/v1/messages", {"messages": messages, "max_tokens": 5}),
+        ("/v1/messages/count_tokens", {"messages": messages}),
+        ("/v1/responses", {"input": text}),
+        ("/v1/responses/input_tokens", {"input": text}),
+        ("/v1/completions", {"prompt": text}),
+    ):
+        answer = service.post(path, {"model": "coder", **body})
+        assert answer.status_code == 400 and "maximum context length" in answer.text, path
+        assert service.record(answer)["error"] == "context_length"
+    assert not engine.requests()
+    assert service.post("/v1/chat/completions", {"model": "big", "messages": messages}).status_code == 400
+
+
 def test_a_mistake_of_the_client_is_no_reason_to_ask_another(service: Service, provider: MockEngine) -> None:
     answer = service.post("/v1/chat/completions", chat('mock:{"status": 400}'))
     assert answer.status_code == 400 and "x-duoserve-fallback" not in answer.headers

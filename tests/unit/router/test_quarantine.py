@@ -1,11 +1,13 @@
 import pytest
 
-from router.errors import ApiError
+from router.errors import ApiError, count_failed, engine_failed
 from router.exchange import Exchange
+from router.layers.choose_replica import ChooseReplica
 from router.models import Model
-from router.paths import CHAT
+from router.paths import CHAT, COUNT_TOKENS
 from router.quarantine import SECONDS, Quarantine
 from router.readiness import Readiness
+from router.replicas import Replicas
 
 MODELS = {"coder": Model("coder", ("http://a",), "model", 8, 8192)}
 (ENGINE,) = MODELS["coder"].replicas
@@ -44,6 +46,38 @@ class Service:
             assert (error.status, error.reason) == (400, "quarantined")
             return True
         return False
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "suspected"),
+    [
+        (CHAT, engine_failed("coder"), True),
+        (CHAT, count_failed("coder"), False),
+        (COUNT_TOKENS, engine_failed("coder"), False),
+    ],
+)
+async def test_a_count_that_fails_makes_nobody_a_suspect(path: str, error: ApiError, suspected: bool) -> None:
+    service = Service()
+
+    async def fail(*_: object) -> None:
+        raise error
+
+    layer = ChooseReplica(fail, Replicas(service.readiness), service.quarantine)
+    for _ in range(2):
+        exchange = Exchange(path, alias="coder", body={"messages": ["long"]})
+        service.quarantine.refuse(exchange)
+        with pytest.raises(ApiError):
+            await layer({"type": "http", "duoserve": exchange}, fail, fail)  # type: ignore[arg-type]
+        service.readiness.observe(ENGINE, False, "busy with the count")
+        service.now += 60
+        service.readiness.observe(ENGINE, True, "serving")
+    again = Exchange(path, alias="coder", body={"messages": ["long"], "model": "coder"})
+    refused = False
+    try:
+        service.quarantine.refuse(again)
+    except ApiError:
+        refused = True
+    assert refused == suspected
 
 
 @pytest.mark.parametrize("seen_first", [False, True])
