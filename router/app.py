@@ -32,6 +32,7 @@ from router.layers.http_only import HttpOnly
 from router.layers.rate_limit import RateLimit, of_client, of_model, storage
 from router.layers.read_body import ReadBody
 from router.layers.record import Record
+from router.layers.report_usage import ReportUsage
 from router.layers.steps import Steps
 from router.litellm.callbacks import Callbacks
 from router.litellm.config import read_config
@@ -175,6 +176,7 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
             partial(check_key, ring=ring, metrics_open_to=settings.metrics_open_to),
             partial(resolve_path, names=names),
         ),
+        Middleware(ReportUsage, settings.log_folder),
         Middleware(AnswerLocally, own),
         Middleware(
             ReadBody,

@@ -14,6 +14,7 @@ from router import paths
 from router.models import MODES
 from router.schemas import BY_PATH
 from router.settings import ROOT
+from router.usage import VIEWS
 
 Json = dict[str, Any]
 FOLDER = ROOT / "docs" / "contracts"
@@ -41,6 +42,7 @@ _REFUSALS = {
 }
 _HEADERS = {
     "x-request-id": ("string", "The id of this request in the router's log."),
+    "x-duoserve-key": ("string", "The name of the key that was sent, percent-encoded."),
     "x-duoserve-queue-wait-ms": ("integer", "How long the request waited for a slot."),
     "x-duoserve-queue-position": (
         "integer",
@@ -204,6 +206,25 @@ _READY: Json = {
         },
     },
 }
+_SPAN, _DATE = "[0-9]{1,3}[dh]", "202[0-9]-0[1-9]-[12][0-8]"
+_SUMS: Json = {
+    "type": "object",
+    "required": ["requests", "prompt_tokens", "completion_tokens", "refused", "failed", "left"],
+    "properties": {
+        "name": {"type": ["string", "null"], "description": "null: refused before it was known."},
+        "requests": {"type": "integer"},
+        "prompt_tokens": {"type": "integer"},
+        "cached_share": {"type": ["number", "null"], "description": "Of the prompt tokens, from 0 to 1."},
+        "completion_tokens": {"type": "integer"},
+        "mean_wait_ms": {"type": ["number", "null"], "description": "For a slot."},
+        "longest_wait_ms": {"type": "number"},
+        "refused": {"type": "integer", "description": "Status 400 to 499."},
+        "failed": {"type": "integer", "description": "Status 500 and above, and streams that broke off."},
+        "left": {"type": "integer", "description": "The client left before the end."},
+        "reasons": {"type": "object", "description": "Requests that were not served, by reason."},
+        "tools": {"type": "object", "description": "Requests by tool, from User-Agent."},
+    },
+}
 
 
 def openai_api() -> Json:
@@ -249,7 +270,7 @@ def openai_api() -> Json:
 
 
 def health_api() -> Json:
-    """The description of /health, /ready and /metrics."""
+    """The description of /health, /ready, /metrics and /usage."""
     alive = {"type": "object", "required": ["status"], "properties": {"status": {"const": "ok"}}}
     text: Json = {
         "description": "Prometheus' text format.",
@@ -274,10 +295,67 @@ def health_api() -> Json:
                 "responses": {"200": text, "401": _json(_REFUSALS["401"], _OPENAI_ERROR)},
             }
         },
+        paths.USAGE: {"get": _usage()},
     }
     return _description(
-        "Duoserve: health", "Whether the service is alive and ready, and its metrics.", operations, {}
+        "Duoserve: health",
+        "Whether the service is alive and ready, its metrics, and what was used.",
+        operations,
+        {},
     )
+
+
+def _usage() -> Json:
+    rows = {"type": "array", "items": {**_SUMS, "required": ["name", *_SUMS["required"]]}}
+    parameters: Json = {
+        "since": (
+            {"type": "string", "default": "7d", "pattern": f"^({_SPAN}|{_DATE})$"},
+            "A number of days or hours (`7d`, `24h`), or a date.",
+        ),
+        "utc_offset": (
+            {"type": "integer", "default": 0, "minimum": -840, "maximum": 840},
+            "Minutes by which the time zone of days and hours is ahead of UTC.",
+        ),
+        "key": (
+            {"type": "string", "minLength": 1, "maxLength": 64},
+            "Only this key's requests, by its name. Every key but the service's is restricted to itself.",
+        ),
+    }
+    answer: Json = {
+        "type": "object",
+        "required": ["key", "since", "total", *VIEWS, "hours"],
+        "properties": {
+            "key": {"type": ["string", "null"], "description": "Whose requests these are; null: all."},
+            "since": {"type": "string", "format": "date-time"},
+            "log_begins": {
+                "type": ["string", "null"],
+                "description": "The oldest request, if the log does not reach back to `since`.",
+            },
+            "damaged_lines": {"type": "integer"},
+            "unreadable_files": {"type": "array", "items": {"type": "string"}},
+            "total": _SUMS,
+            **dict.fromkeys(VIEWS, rows),
+            "hours": {
+                "type": "array",
+                "description": "Requests by weekday, from Monday, and hour.",
+                "items": {"type": "array", "items": {"type": "integer"}},
+            },
+        },
+    }
+    refusals = _REFUSALS | {
+        "403": "Only the service's key may ask for others.",
+        "429": "Too many reports are being made; see Retry-After.",
+        "503": "The log could not be read.",
+    }
+    return {
+        "summary": "What was used, by client, model, day and tool, from the request log.",
+        "parameters": [
+            {"name": name, "in": "query", "schema": schema, "description": text}
+            for name, (schema, text) in parameters.items()
+        ],
+        "responses": {"200": _json("The sums.", answer)}
+        | {status: _json(refusals[status], _OPENAI_ERROR) for status in ("400", "401", "403", "429", "503")},
+    }
 
 
 def _description(title: str, description: str, operations: Json, components: Json) -> Json:

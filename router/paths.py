@@ -12,6 +12,7 @@ MODELS = "/v1/models"
 HEALTH = "/health"
 READY = "/ready"
 METRICS = "/metrics"
+USAGE = "/usage"
 
 # Path: method. No other path can be reached.
 SERVED = {
@@ -27,6 +28,7 @@ SERVED = {
     HEALTH: "GET",
     READY: "GET",
     METRICS: "GET",
+    USAGE: "GET",
 }
 OPEN = (HEALTH, READY)  # no key needed
 INFERENCE = tuple(path for path, method in SERVED.items() if method == "POST")

@@ -1,17 +1,30 @@
-"""The request log: rotated, and deleted when it is old."""
+"""The request log: rotated, deleted when it is old, and read again."""
 
+import bz2
 import contextlib
+import gzip
 import json
 import logging
+import lzma
 import os
 import sys
 import time
-from io import TextIOWrapper
+import zlib
+from collections.abc import Callable, Iterator
+from io import BufferedReader, TextIOWrapper
 from logging.handlers import TimedRotatingFileHandler
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+_NAME = "requests.jsonl"
 _ROTATE_BYTES = 256_000_000
+_READ_BYTES = 1_000_000
+# Whoever keeps logs for longer may compress rotated files; the router does not.
+_COMPRESSED: dict[str, Callable[..., Any]] = {
+    ".gz": gzip.open,
+    ".bz2": bz2.open,
+    ".xz": lzma.open,
+}
 _WARNING_SECONDS = 60.0
 _log = logging.getLogger(__name__)
 
@@ -27,7 +40,7 @@ class RequestLog:
     def __init__(self, folder: Path, days: float, total_bytes: float) -> None:
         with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
-        self._handler = _Handler(folder / "requests.jsonl", days, total_bytes)
+        self._handler = _Handler(folder / _NAME, days, total_bytes)
         self._handler.setFormatter(logging.Formatter("%(message)s"))
         self._logger = logging.Logger("requests")  # not below the root logger, which writes to the terminal
         self._logger.addHandler(self._handler)
@@ -123,3 +136,44 @@ def old_logs(current: Path, days: float, total_bytes: float, now: float) -> list
             total -= status.st_size
             old.append(path)
     return old
+
+
+def read_lines(folder: Path, since: float, unreadable: list[str]) -> Iterator[list[bytes]]:
+    """The lines of the log and of its rotated files, compressed ones too, a megabyte at a time.
+
+    Files that were last written before `since`, in seconds since the epoch, are left out. The names of those
+    that cannot be read, or only in part, are added to `unreadable`.
+    """
+    with contextlib.ExitStack() as stack:
+        files: dict[tuple[int, int], tuple[Path, BufferedReader]] = {}
+        # All are opened before any is read. The current one is first: if it is rotated meanwhile, it comes
+        # again under its new name, as the same file.
+        for path in [folder / _NAME, *sorted(folder.glob(f"{_NAME}.*"))]:
+            if path.suffix in _COMPRESSED and path.with_suffix("").exists():
+                continue  # still being compressed
+            try:
+                file = stack.enter_context(path.open("rb"))
+            except FileNotFoundError:
+                continue
+            except OSError:
+                unreadable.append(path.name)
+                continue
+            status = os.fstat(file.fileno())
+            if status.st_mtime >= since:
+                files.setdefault((status.st_dev, status.st_ino), (path, file))
+        for path, file in files.values():
+            compressed = _COMPRESSED.get(path.suffix)
+            try:
+                yield from _batches(compressed(file) if compressed else file)
+            except (OSError, EOFError, zlib.error, lzma.LZMAError):
+                unreadable.append(path.name)
+
+
+def _batches(file: IO[bytes]) -> Iterator[list[bytes]]:
+    rest = b""
+    while block := file.read(_READ_BYTES):
+        *whole, rest = (rest + block).split(b"\n")
+        yield whole
+        if len(rest) > _READ_BYTES:  # not a line of this log
+            rest = b""
+    yield [rest]

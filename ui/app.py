@@ -27,11 +27,7 @@ def _present(_chat: ChatSession) -> ChatSession:
 
 def _session_has_ended() -> bool:
     """Whether this browser has signed out since it was let in, in this tab or another."""
-    chosen = settings.load()
-    cookie = st.context.cookies.get(signin.COOKIE)
-    return not chosen.only_this_machine and not signin.sessions(
-        chosen.litellm_master_key.get_secret_value()
-    ).valid(cookie)
+    return signin.viewer(settings.load(), st.context.cookies.get(signin.COOKIE)) is None
 
 
 def _draw_page() -> None:
@@ -44,6 +40,7 @@ def _draw_page() -> None:
         [
             st.Page("views/chat.py", title="Chat", default=True),
             st.Page("views/about.py", title="About this service", url_path="about"),
+            st.Page("views/usage.py", title="Use", url_path="usage"),
         ],
         position="hidden",
     )

@@ -13,7 +13,7 @@ from typing import Any
 from ui import settings
 from ui.answers import ABANDONED_AFTER, KEPT_FOR, Answer, give
 from ui.metrics import MetricsSample, parse
-from ui.router_client import ListedModel, Readiness, RouterClient, RouterFailure
+from ui.router_client import ListedModel, Readiness, RouterClient, RouterFailure, Usage
 from ui.settings import AppSettings
 
 READY_EVERY = 1.0
@@ -113,6 +113,11 @@ class Backend:
     def waiting(self, model: str) -> int | None:
         """Requests in the router's queue for `model` when it was last asked; None if unknown."""
         return self.samples[-1].waiting.get(model) if self.samples else None
+
+    def usage(self, since: str, utc_offset: int, key: str | None) -> Usage:
+        """The router's report of use; waits for it. Raises RouterFailure, as RouterClient.usage does."""
+        work = self._router.usage(since, utc_offset, key)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def _submit(self, work: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop)

@@ -15,6 +15,7 @@ from ui.settings import AppSettings
 # A request may wait in the queue for minutes, so only connecting has a short limit.
 TIMEOUT = httpx.Timeout(connect=5.0, read=600.0, write=30.0, pool=5.0)
 _PROBE = httpx.Timeout(3.0)
+_REPORT = httpx.Timeout(5.0, read=120.0)  # a long log takes seconds to read
 _RETRY_AFTER_LIMIT = 600.0
 
 
@@ -31,6 +32,35 @@ class Readiness(BaseModel):
 
     status: str
     models: dict[str, ModelStatus]
+
+
+class UsageSums(BaseModel):
+    """Sums of the router's report of use; times in milliseconds."""
+
+    name: str | None = None
+    requests: int
+    prompt_tokens: int
+    cached_share: float | None
+    completion_tokens: int
+    mean_wait_ms: float | None
+    longest_wait_ms: float
+    refused: int
+    failed: int
+    left: int
+    reasons: dict[str, int]
+    tools: dict[str, int]
+
+
+class Usage(BaseModel):
+    """The answer of /usage."""
+
+    log_begins: datetime | None
+    total: UsageSums
+    client: list[UsageSums]
+    model: list[UsageSums]
+    day: list[UsageSums]
+    tool: list[UsageSums]
+    hours: list[list[int]]  # requests by weekday, from Monday, and hour
 
 
 @dataclass(frozen=True)
@@ -118,9 +148,7 @@ class RouterClient:
             base_url=f"{self._url}/v1", api_key=key, max_retries=0, timeout=TIMEOUT
         )
         self._api.chat.completions  # noqa: B018 - imports it now, not while somebody waits for an answer
-        self._http = httpx.AsyncClient(
-            base_url=self._url, headers={"Authorization": f"Bearer {key}"}, timeout=_PROBE
-        )
+        self._http = httpx.AsyncClient(base_url=self._url, headers={"Authorization": f"Bearer {key}"})
 
     async def ready(self) -> Readiness:
         """The state of every model. Raises RouterFailure."""
@@ -149,6 +177,14 @@ class RouterClient:
     async def metrics(self) -> str:
         """The router's metrics, in Prometheus' text format. Raises RouterFailure."""
         return (await self._get("/metrics")).text
+
+    async def usage(self, since: str, utc_offset: int, key: str | None) -> Usage:
+        """What was used since then (`7d`, `24h`), by all or by the key of that name. The time zone of days
+        and hours is `utc_offset` minutes ahead of UTC. Raises RouterFailure.
+        """
+        given = {"since": since, "utc_offset": utc_offset} | ({} if key is None else {"key": key})
+        response = await self._get("/usage", given, _REPORT)
+        return Usage.model_validate_json(response.content)
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         """The events of one answer. Closing the iterator, or cancelling its task, frees the engine.
@@ -208,9 +244,11 @@ class RouterClient:
         await self._api.close()
         await self._http.aclose()
 
-    async def _get(self, path: str) -> httpx.Response:
+    async def _get(
+        self, path: str, given: dict[str, Any] | None = None, limits: httpx.Timeout = _PROBE
+    ) -> httpx.Response:
         try:
-            response = await self._http.get(path)
+            response = await self._http.get(path, params=given, timeout=limits)
             # The status of /ready is 503 while no model is ready; its body is an answer all the same.
             if path != "/ready" or response.status_code != 503:
                 response.raise_for_status()
@@ -231,6 +269,8 @@ class RouterClient:
             return RouterFailure("unreachable", self._unreachable())
         if isinstance(error, openai.APIError | httpx.TransportError):
             return RouterFailure("lost", _LOST)
+        if isinstance(error, httpx.HTTPStatusError):
+            return RouterFailure("service", "The router could not answer. Try again soon.")
         return RouterFailure("service", "The router sent a response that the chat app does not understand.")
 
     def _unreachable(self) -> str:

@@ -1,6 +1,7 @@
 """The web application: Streamlit's own, behind sign-in when other machines can reach it."""
 
 from pathlib import Path
+from urllib.parse import unquote
 
 import httpx
 import streamlit as st
@@ -40,16 +41,16 @@ class SecurityHeaders:
         await self._app(scope, receive, with_headers)
 
 
-async def _router_knows(key: str) -> bool:
-    """Whether the router accepts `key`: it may have more keys than the master key."""
+async def _name_of(key: str) -> str | None:
+    """The router's name for `key`, which may have more keys than the master key; None if it refuses it."""
     try:
         async with httpx.AsyncClient(timeout=5.0) as http:
             response = await http.get(
                 f"{_settings.router_url}/v1/models", headers={"Authorization": f"Bearer {key}"}
             )
     except (httpx.HTTPError, ValueError):
-        return False
-    return response.status_code == 200
+        return None
+    return unquote(response.headers.get("x-duoserve-key", "")) if response.status_code == 200 else None
 
 
 def _failed(error: Exception) -> bool:
@@ -62,7 +63,7 @@ _settings = settings.load()
 _key = _settings.litellm_master_key.get_secret_value()
 _middleware = [Middleware(SecurityHeaders)]
 if not _settings.only_this_machine:
-    _middleware.append(Middleware(SignInRequired, key=_key, other_key=_router_knows))
+    _middleware.append(Middleware(SignInRequired, key=_key, other_key=_name_of))
 app = st.App(
     Path(__file__).with_name("app.py"),
     routes=streaming.routes,

@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from http.cookies import SimpleCookie
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 from itsdangerous import BadSignature, TimestampSigner
 from limits import RateLimitItemPerMinute
@@ -19,8 +20,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ui.settings import AppSettings
+
 COOKIE = "duoserve_session"
 PATH = "/sign-in"
+MASTER = "master"  # the router's name for the service's key
 MAX_AGE = 30 * 24 * 3600
 # Wrong keys in a minute, from one address and from all of them, after which no more are checked.
 FROM_ONE_ADDRESS = RateLimitItemPerMinute(5)
@@ -55,35 +59,54 @@ def _limits(address: str) -> tuple[tuple[RateLimitItemPerMinute, str], ...]:
 
 
 class SignedIn:
-    """Who is signed in, by signed cookies. A session ends with age, when revoked, or when the key changes."""
+    """Who is signed in, by signed cookies, which name a key. A session ends with age, when revoked, or when
+    the service's key changes.
+    """
 
     def __init__(self, key: str) -> None:
         """`key` is the master key; the key of the signatures is derived from it."""
-        self._signer = TimestampSigner(hashlib.sha256(b"duoserve chat session\0" + key.encode()).digest())
+        self._signer = TimestampSigner(hashlib.sha256(b"duoserve chat session 2\0" + key.encode()).digest())
         self._revoked: set[str] = set()
 
-    def begin(self) -> str:
-        """The cookie of a new session."""
-        return self._signer.sign(secrets.token_urlsafe(24)).decode()
+    def begin(self, name: str) -> str:
+        """The cookie of a new session of whoever has the key of that name."""
+        return self._signer.sign(f"{secrets.token_urlsafe(24)}:{quote(name, safe='')}").decode()
+
+    def name(self, cookie: str | None) -> str | None:
+        """The name of the key with which the session of `cookie` began; None if it has ended."""
+        session = self._session(cookie)
+        return None if session is None else unquote(session.partition(":")[2])
 
     def valid(self, cookie: str | None) -> bool:
         """Whether `cookie` belongs to a session that has not ended."""
-        try:
-            session = self._signer.unsign(cookie or "", max_age=MAX_AGE).decode()
-        except BadSignature:
-            return False
-        return session not in self._revoked
+        return self._session(cookie) is not None
 
     def end(self, cookie: str) -> None:
         """End the session of `cookie` in every tab."""
-        if self.valid(cookie):
-            self._revoked.add(cookie.split(".")[0])
+        if session := self._session(cookie):
+            self._revoked.add(session)
+
+    def _session(self, cookie: str | None) -> str | None:
+        try:
+            session = self._signer.unsign(cookie or "", max_age=MAX_AGE).decode()
+        except BadSignature:
+            return None
+        return None if session in self._revoked else session
 
 
 @functools.cache
 def sessions(key: str) -> SignedIn:
     """The sessions of this process for `key`, which the middleware and the pages share."""
     return SignedIn(key)
+
+
+def viewer(settings: AppSettings, cookie: str | None) -> str | None:
+    """The name of the key of whoever looks at a page; None if the session has ended. Without sign-in, it is
+    the service's key for everyone.
+    """
+    if settings.only_this_machine:
+        return MASTER
+    return sessions(settings.litellm_master_key.get_secret_value()).name(cookie)
 
 
 class SignInRequired:
@@ -93,9 +116,9 @@ class SignInRequired:
         self,
         app: ASGIApp,
         key: str,
-        other_key: Callable[[str], Awaitable[bool]],
+        other_key: Callable[[str], Awaitable[str | None]],
     ) -> None:
-        """`other_key` tells whether a key other than the master key is valid."""
+        """`other_key` tells the name of a key other than the master key, or None if it is not valid."""
         self._app = app
         self._key = key
         self._sessions = sessions(key)
@@ -130,7 +153,8 @@ class SignInRequired:
             )
         async with request.form(max_files=0, max_fields=4, max_part_size=4096) as form:
             given = str(form.get("key", "")).strip()
-        if not await self._is_good(given):
+        name = await self._name(given)
+        if name is None:
             self._throttle.failed(address)
             return _page(
                 "This key is not valid. The team's key is LITELLM_MASTER_KEY in the service's .env.", 401
@@ -138,7 +162,7 @@ class SignInRequired:
         response = RedirectResponse("/", 303)
         response.set_cookie(
             COOKIE,
-            self._sessions.begin(),
+            self._sessions.begin(name),
             max_age=MAX_AGE,
             httponly=True,
             samesite="lax",
@@ -146,10 +170,12 @@ class SignInRequired:
         )
         return response
 
-    async def _is_good(self, given: str) -> bool:
+    async def _name(self, given: str) -> str | None:
         # Digests have the same length, so that the comparison tells nothing about the key's length.
         wanted, digest = (hashlib.sha256(each.encode()).digest() for each in (self._key, given))
-        return hmac.compare_digest(wanted, digest) or (bool(given) and await self._other_key(given))
+        if hmac.compare_digest(wanted, digest):
+            return MASTER
+        return await self._other_key(given) if given else None
 
 
 def _cookie(scope: Scope) -> str | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
+from urllib.parse import quote
 
 from starlette.datastructures import Headers
 
@@ -14,7 +15,7 @@ from router.paths import METRICS, OPEN
 def check_key(
     exchange: Exchange, *, ring: KeyRing, metrics_open_to: Sequence[IPv4Network | IPv6Network]
 ) -> None:
-    """401 unless the request carries one of the keys, as `Authorization: Bearer KEY` or `x-api-key: KEY`.
+    """401 unless the request carries a valid key, as `Authorization: Bearer KEY` or `x-api-key: KEY`.
 
     Sets `key_name`. /metrics needs no key from the networks in `metrics_open_to`.
     """
@@ -28,16 +29,30 @@ def check_key(
     name = ring.name_of(key)
     if name is None:
         problem = "is not valid" if key else "is missing"
-        raise ApiError(
-            401,
+        raise _refused(
             f"The API key {problem}. Send it as 'Authorization: Bearer KEY' or 'x-api-key: KEY'; "
             "the key is LITELLM_MASTER_KEY in the service's .env.",
-            reason="bad_key",
-            kind="authentication_error",
-            code="invalid_api_key",
-            headers={"www-authenticate": "Bearer"},
+            "bad_key",
         )
     exchange.key_name = name
+    exchange.headers["x-duoserve-key"] = quote(name)
+    if ring.keys[name].expired:
+        raise _refused(
+            f"The API key '{name}' expired after {ring.keys[name].expires}. Ask whoever runs the service for "
+            "a new one (./run keys rotate).",
+            "expired_key",
+        )
+
+
+def _refused(message: str, reason: str) -> ApiError:
+    return ApiError(
+        401,
+        message,
+        reason=reason,
+        kind="authentication_error",
+        code="invalid_api_key",
+        headers={"www-authenticate": "Bearer"},
+    )
 
 
 def _key(headers: Headers) -> str:

@@ -164,6 +164,18 @@ TASKS = {
             _models,
         ),
         Task(
+            "usage",
+            "requests, tokens, waiting and refusals by person, model, day or tool",
+            "commands.rooms:usage",
+            forwards=True,
+        ),
+        Task(
+            "keys",
+            "add, list, revoke or rotate the keys of people and tools",
+            "commands.rooms:keys",
+            forwards=True,
+        ),
+        Task(
             "ide",
             "print or merge the configuration of an editor or agent, or test it",
             "ide.command:ide",

@@ -1,1 +1,1 @@
-"""The pages, `chat.py` and `about.py`, which Streamlit runs as scripts, and the parts of the chat page."""
+"""The pages `chat.py`, `about.py` and `usage.py`, which Streamlit runs as scripts, and parts of `chat.py`."""

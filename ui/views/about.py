@@ -7,7 +7,7 @@ from typing import Any
 import altair as alt
 import streamlit as st
 
-from ui import ide, metrics
+from ui import ide, metrics, signin
 from ui.components import enliven_page
 from ui.markdown import plain
 from ui.page_runs import fragment_place
@@ -24,6 +24,7 @@ def _page(chat: ChatSession) -> None:
     enliven_page()
     with st.sidebar:
         st.page_link("views/chat.py", label="Back to the chat", icon=":material/arrow_back:")
+        st.page_link("views/usage.py", label="Use", icon=":material/bar_chart:")
     st.title("About this service", anchor=False)
     elsewhere = [each.name for each in chat.backend.models if each.provider and each.name == each.root]
     st.markdown(
@@ -141,9 +142,14 @@ def _models(chat: ChatSession, readiness: Readiness) -> None:
 
 def _editors(chat: ChatSession) -> None:
     st.header("In your editor", anchor=False)
-    st.markdown("Any tool that speaks the OpenAI API works with this address and the team's key:")
+    own = signin.viewer(chat.backend.settings, st.context.cookies.get(signin.COOKIE)) != signin.MASTER
+    whose = "your own key" if own else "the team's key"
+    st.markdown(f"Any tool that speaks the OpenAI API works with this address and {whose}:")
     st.code(_endpoint(chat), language=None)
-    shown = st.toggle("Show the key", help="The key is sent to this browser only while this is on.")
+    # Whoever has a key of their own gets no other one here.
+    shown = not own and st.toggle(
+        "Show the key", help="The key is sent to this browser only while this is on."
+    )
     key = chat.backend.settings.litellm_master_key.get_secret_value() if shown else ide.HIDDEN
     if shown:
         st.code(key, language=None)

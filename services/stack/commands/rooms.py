@@ -65,6 +65,16 @@ def ui(arguments: list[str]) -> int:
     return _room("ui", ["ui", *arguments])
 
 
+def usage(arguments: list[str]) -> int:
+    """Print what people and tools used, from the request log of this machine."""
+    return _room("router", ["router.show_usage", *arguments])
+
+
+def keys(arguments: list[str]) -> int:
+    """Add, list, revoke or rotate keys; the exit status is 1 if nothing was changed."""
+    return _room("router", ["router.manage_keys", *arguments])
+
+
 def docs(serve: bool) -> int:
     """Build the documentation into site/, where a dead link is an error, or serve it."""
     environments.ensure("docs")
@@ -79,7 +89,10 @@ def _pytest(arguments: list[str]) -> int:
 def _room(environment: str, command: list[str]) -> int:
     """Run a room's module in its environment, with the settings as environment variables."""
     environments.ensure(environment)
-    return _module(environment, command, variables.passed() | load().common)
+    settings = load()
+    return _module(
+        environment, command, variables.passed() | settings.common | {"DUOSERVE_HOME": str(settings.home)}
+    )
 
 
 def _module(environment: str, command: list[str], variables: dict[str, str] | None = None) -> int:

@@ -1,13 +1,14 @@
 """The pages, drawn without a browser and with a router that is not there."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from ui.backend import Backend, shared
 from ui.conversation import Message
-from ui.router_client import ListedModel, Readiness, RouterFailure
+from ui.router_client import ListedModel, Readiness, RouterFailure, Usage
 from ui.session import ChatSession
 from ui.views import messages, models
 
@@ -104,6 +105,50 @@ def test_the_about_page_hides_the_key_until_it_is_asked_for(app: AppTest) -> Non
     assert "http://127.0.0.1:4000/v1" in shown and "k" * 40 not in shown
     app.toggle[0].set_value(True).run()
     assert "k" * 40 in "".join(code.value for code in app.code)
+
+
+def used(**more: Any) -> dict[str, Any]:
+    sums = {"requests": 3, "prompt_tokens": 1200, "cached_share": 0.25, "completion_tokens": 50}
+    times = {"mean_wait_ms": 1500.0, "longest_wait_ms": 2000.0, "refused": 1, "failed": 0, "left": 0}
+    return {**sums, **times, "reasons": {"queue_full": 1}, "tools": {"zed": 3}, **more}
+
+
+@pytest.mark.parametrize(("viewer", "asked"), [("master", None), ("ann", "ann")])
+def test_whoever_has_a_key_of_their_own_sees_only_that(
+    app: AppTest, monkeypatch: pytest.MonkeyPatch, viewer: str, asked: str | None
+) -> None:
+    wanted: list[tuple[object, ...]] = []
+
+    async def usage(router: object, *arguments: object) -> Usage:
+        wanted.append(arguments)
+        rows = [used(name="a|<b>*x*"), used(name=None)]
+        views = {"client": rows, "model": [used(name="coder")], "day": [], "tool": []}
+        return Usage.model_validate(
+            {"log_begins": None, "total": used(requests=6), "hours": [[1] * 24] * 7, **views}
+        )
+
+    monkeypatch.setattr("ui.router_client.RouterClient.usage", usage)
+    monkeypatch.setattr("ui.signin.viewer", lambda *_: viewer)
+    app.run().switch_page("views/usage.py").run()
+    assert not app.exception and wanted == [("7d", 0, asked)]
+    table = next(text.value for text in app.markdown if text.value.startswith("| Who"))
+    row = next(line for line in table.splitlines() if "1,200" in line)
+    assert r"a\|\<b\>\*x\*" in row and "25%" in row and "1.50 s" in row and r"queue\_full 1" in row
+    assert "**Total**" in table
+    app.radio[0].set_value("24h").run()
+    assert wanted[-1][0] == "24h"
+
+    app.switch_page("views/about.py").run()
+    assert len(app.toggle) == (viewer == "master")  # shows the service's key
+
+
+def test_use_that_cannot_be_read_is_told(app: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def usage(router: object, *arguments: object) -> Usage:
+        raise RouterFailure("service", "The router could not answer.")
+
+    monkeypatch.setattr("ui.router_client.RouterClient.usage", usage)
+    app.run().switch_page("views/usage.py").run()
+    assert not app.exception and "could not answer" in app.error[0].value
 
 
 def test_only_models_that_chat_are_offered(app: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:

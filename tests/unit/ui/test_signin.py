@@ -16,8 +16,8 @@ KEY = "the master key of this test, long enough"
 HTML = {"accept": "text/html"}
 
 
-async def other_key(key: str) -> bool:
-    return key == "anna's key"
+async def other_key(key: str) -> str | None:
+    return "anna.k" if key == "anna's key" else None
 
 
 async def page(request: Request) -> PlainTextResponse:
@@ -60,6 +60,15 @@ def test_a_good_key_opens_everything(browser: TestClient, key: str) -> None:
     assert browser.get("/").text == "inside"
     with browser.websocket_connect("/_stcore/stream") as stream:
         assert stream.receive_text() == "inside"
+
+
+@pytest.mark.parametrize(("key", "name"), [(KEY, "master"), ("anna's key", "anna.k")])
+def test_a_session_knows_whose_key_opened_it(browser: TestClient, key: str, name: str) -> None:
+    browser.post("/sign-in", data={"key": key})
+    cookie = browser.cookies[COOKIE]
+    assert signin.sessions(KEY).name(cookie) == name
+    signin.sessions(KEY).end(cookie)
+    assert signin.sessions(KEY).name(cookie) is None
 
 
 def test_a_wrong_key_opens_nothing_and_soon_has_to_wait(browser: TestClient) -> None:

@@ -1,0 +1,113 @@
+"""The page about use: who asked for how much, and when. A personal key shows only itself."""
+
+from typing import Any
+
+import altair as alt
+import streamlit as st
+
+from ui import signin
+from ui.components import enliven_page
+from ui.markdown import plain
+from ui.router_client import RouterFailure, Usage, UsageSums
+from ui.session import ChatSession
+
+_SPANS = {"24h": "24 hours", "7d": "7 days", "30d": "30 days"}
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+
+
+def _page(chat: ChatSession) -> None:
+    chat.collect()
+    # The link back names no conversation: it means the one that is open.
+    st.session_state.pop("address", None)
+    enliven_page()
+    with st.sidebar:
+        st.page_link("views/chat.py", label="Back to the chat", icon=":material/arrow_back:")
+        st.page_link("views/about.py", label="About this service", icon=":material/monitoring:")
+    st.title("Use", anchor=False)
+    viewer = signin.viewer(chat.backend.settings, st.context.cookies.get(signin.COOKIE))
+    if viewer is None:  # signed out in another tab
+        return
+    key = None if viewer == signin.MASTER else viewer
+    st.markdown(
+        "From the router's log, which has counts and times, and neither questions nor answers. What is asked "
+        f"in this app counts for `{signin.MASTER}` where people have personal keys."
+        + ("" if key is None else f" You see the use of your key, {plain(key)}.")
+    )
+    since = st.radio("The last", list(_SPANS), 1, format_func=_SPANS.get, horizontal=True)
+    try:
+        with st.spinner("Reading the log …"):
+            found = chat.backend.usage(since or "7d", -(st.context.timezone_offset or 0), key)
+    except RouterFailure as failure:
+        st.error(str(failure), icon=":material/error:")
+        return
+    _draw(found)
+
+
+def _draw(found: Usage) -> None:
+    if found.log_begins:
+        st.caption(f"The log begins on {found.log_begins:%Y-%m-%d at %H:%M} UTC.")
+    if not found.total.requests:
+        st.info("No requests in this time.")
+        return
+    st.markdown(_table("Who", found.client, found.total))
+    st.header("When", anchor=False)
+    st.altair_chart(_heat_map(found.hours))
+    for title, heading, rows in (
+        ("By model", "Model", found.model),
+        ("By tool", "Tool", found.tool),
+        ("By day", "Day", found.day),
+    ):
+        st.header(title, anchor=False)
+        st.markdown(_table(heading, rows))
+
+
+def _table(heading: str, rows: list[UsageSums], total: UsageSums | None = None) -> str:
+    """A table in Markdown."""
+    columns = (heading, "Requests", "Tokens in", "Cached", "Tokens out", "Wait", "Refused", "Failed", "Tools")
+    lines = [columns, ("---", *["---:"] * (len(columns) - 2), "---")]
+    lines += [_cells(plain(row.name or "unknown"), row) for row in rows]
+    if total and len(rows) > 1:
+        lines.append(_cells("**Total**", total))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cells(name: str, row: UsageSums) -> tuple[str, ...]:
+    return (
+        name,
+        f"{row.requests:,}",
+        f"{row.prompt_tokens:,}",
+        "–" if row.cached_share is None else f"{row.cached_share:.0%}",
+        f"{row.completion_tokens:,}",
+        "–" if row.mean_wait_ms is None else f"{row.mean_wait_ms / 1000:.2f} s",
+        _with_reasons(row.refused, row),
+        f"{row.failed:,}",
+        plain(", ".join(row.tools)),
+    )
+
+
+def _with_reasons(count: int, row: UsageSums) -> str:
+    reasons = plain(", ".join(f"{reason} {number}" for reason, number in row.reasons.items()))
+    return f"{count:,}" + (f" ({reasons})" if reasons else "")
+
+
+def _heat_map(hours: list[list[int]]) -> alt.Chart:
+    cells: list[dict[str, Any]] = [
+        {"day": day, "hour": hour, "requests": count}
+        for day, counts in zip(_DAYS, hours, strict=True)
+        for hour, count in enumerate(counts)
+    ]
+    chart: alt.Chart = (
+        alt.Chart({"values": cells})
+        .mark_rect(aria=False)
+        .encode(
+            x=alt.X("hour:O", title="hour", axis=alt.Axis(labelAngle=0)),
+            y=alt.Y("day:O", title=None, sort=list(_DAYS)),
+            color=alt.Color("requests:Q", title="requests", scale=alt.Scale(scheme="blues")),
+            tooltip=["day:O", "hour:O", "requests:Q"],
+        )
+        .properties(description="Requests by weekday and hour", height=200)
+    )
+    return chart
+
+
+_page(st.session_state.chat)
