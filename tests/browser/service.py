@@ -6,6 +6,8 @@ import signal
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +101,21 @@ class Service:
             self.kill(name)
         for engine in self.engines.values():
             engine.stop()
+
+
+@contextmanager
+def whole(folder: Path, **settings: str) -> Iterator[Service]:
+    """A service all of whose processes run and are ready; ended when the context is left."""
+    service = Service(folder, **settings)
+    try:
+        for engine in service.engines.values():
+            engine.start(itl_ms=5, completion_tokens=40)
+        service.start("router")
+        service.start("ui")
+        service.ready("coder", "general")
+        yield service
+    finally:
+        service.stop()
 
 
 def unreachable(url: str) -> bool:

@@ -17,7 +17,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, expect
 
 from tests.browser.conftest import Chat
-from tests.browser.service import KEY, Service, fetch
+from tests.browser.service import KEY, Service, fetch, whole
 from tests.support import ROOT
 from tests.support.waiting import wait_for
 from ui.conversation import Conversation, Message, export
@@ -28,16 +28,8 @@ WORDS = "first case def item error token next write list name close map from val
 
 @pytest.fixture(scope="module")
 def service(folder: Path, browser: Browser) -> Iterator[Service]:
-    running = Service(folder, MAX_BODY_MB="1", QUEUE_MAX="2")
-    try:
-        for model in ("coder", "general"):
-            running.engines[model].start(itl_ms=5, completion_tokens=40)
-        running.start("router")
-        running.start("ui")
-        running.ready("coder", "general")
+    with whole(folder, MAX_BODY_MB="1", QUEUE_MAX="2") as running:
         yield running
-    finally:
-        running.stop()
 
 
 @pytest.fixture

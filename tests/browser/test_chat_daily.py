@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, expect
 
 from tests.browser.conftest import Chat
-from tests.browser.service import Service
+from tests.browser.service import Service, whole
 from tests.support import ROOT
 from tests.support.waiting import wait_for
 from tests.unit.ui.test_documents import image, pdf
@@ -24,16 +24,8 @@ def service(folder: Path, browser: Browser) -> Iterator[Service]:
     config.write_text(
         models.replace('{description: "everything', '{supports_vision: true, description: "everything')
     )
-    running = Service(folder, LITELLM_CONFIG=str(config))
-    try:
-        for model in ("coder", "general"):
-            running.engines[model].start(itl_ms=5, completion_tokens=40)
-        running.start("router")
-        running.start("ui")
-        running.ready("coder", "general")
+    with whole(folder, LITELLM_CONFIG=str(config)) as running:
         yield running
-    finally:
-        running.stop()
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ from ui.router_client import RouterFailure, Usage, UsageSums
 from ui.session import ChatSession
 
 _SPANS = {"24h": "24 hours", "7d": "7 days", "30d": "30 days"}
+_COUNTS = ("Requests", "Tokens in", "Cached", "Tokens out", "Wait", "Refused", "Failed")
+_TEXTS = ("Why", "Tools")
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
@@ -63,8 +65,8 @@ def _draw(found: Usage) -> None:
 
 def _table(heading: str, rows: list[UsageSums], total: UsageSums | None = None) -> str:
     """A table in Markdown."""
-    columns = (heading, "Requests", "Tokens in", "Cached", "Tokens out", "Wait", "Refused", "Failed", "Tools")
-    lines = [columns, ("---", *["---:"] * (len(columns) - 2), "---")]
+    lines: list[tuple[str, ...]] = [(heading, *_COUNTS, *_TEXTS)]
+    lines.append(("---", *["---:"] * len(_COUNTS), *["---"] * len(_TEXTS)))
     lines += [_cells(plain(row.name or "unknown"), row) for row in rows]
     if total and len(rows) > 1:
         lines.append(_cells("**Total**", total))
@@ -79,15 +81,11 @@ def _cells(name: str, row: UsageSums) -> tuple[str, ...]:
         "–" if row.cached_share is None else f"{row.cached_share:.0%}",
         f"{row.completion_tokens:,}",
         "–" if row.mean_wait_ms is None else f"{row.mean_wait_ms / 1000:.2f} s",
-        _with_reasons(row.refused, row),
+        f"{row.refused:,}",
         f"{row.failed:,}",
+        plain(", ".join(f"{reason} {number}" for reason, number in row.reasons.items())),
         plain(", ".join(row.tools)),
     )
-
-
-def _with_reasons(count: int, row: UsageSums) -> str:
-    reasons = plain(", ".join(f"{reason} {number}" for reason, number in row.reasons.items()))
-    return f"{count:,}" + (f" ({reasons})" if reasons else "")
 
 
 def _heat_map(hours: list[list[int]]) -> alt.Chart:
@@ -101,7 +99,7 @@ def _heat_map(hours: list[list[int]]) -> alt.Chart:
         .mark_rect(aria=False)
         .encode(
             x=alt.X("hour:O", title="hour", axis=alt.Axis(labelAngle=0)),
-            y=alt.Y("day:O", title=None, sort=list(_DAYS)),
+            y=alt.Y("day:O", title=None, sort=list(_DAYS), axis=alt.Axis(labelOverlap=False)),
             color=alt.Color("requests:Q", title="requests", scale=alt.Scale(scheme="blues")),
             tooltip=["day:O", "hour:O", "requests:Q"],
         )

