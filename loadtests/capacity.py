@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from dataclasses import replace
 
@@ -13,11 +12,10 @@ from loadtests.judge.capacity import Capacity
 from loadtests.judge.search import Search, rates, seek, users
 from loadtests.judge.slo import Objectives
 from loadtests.judge.verdict import Verdict
-from loadtests.measure.load import Progress, warm_up
+from loadtests.measure.load import Progress
 from loadtests.measure.stage import Stage
 from loadtests.measure.users import LoadTest
 from loadtests.report import page, results, tables
-from loadtests.report.results import Run
 from loadtests.settings import Target
 from loadtests.workload.suites import SUITES
 
@@ -108,19 +106,8 @@ def run(options: argparse.Namespace) -> int:
     objectives = slo.load(target.profile, options.slo)
     if options.users:
         objectives = replace(objectives, users=options.users[0])
-    test, notes = gate.prepare(
-        target,
-        options.suite,
-        seed=options.seed,
-        think=options.think,
-        rate=options.rate,
-        sessions=options.sessions,
-    )
+    test, run, answers = gate.begin(target, options)
     test.engines = engines(target)
-    run = Run.begin(target, options.suite, options.seed)
-    run.notes += notes
-    print(*notes, "Warming up, and asking for the answers without load", sep="\n", file=sys.stderr)
-    answers = warm_up(test)
     found, run.stages = find(
         test,
         objectives,

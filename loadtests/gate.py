@@ -80,6 +80,26 @@ def prepare(
     return test, notes
 
 
+def begin(target: Target, options: argparse.Namespace) -> tuple[LoadTest, Run, dict[str, str]]:
+    """Prepare the suite of `options` and warm up; returns what puts load on, the run, and the answers without
+    load.
+
+    Raises SettingError, ConnectionError.
+    """
+    test, notes = prepare(
+        target,
+        options.suite,
+        seed=options.seed,
+        think=options.think,
+        rate=options.rate,
+        sessions=options.sessions,
+    )
+    run = Run.begin(target, options.suite, options.seed)
+    run.notes += notes
+    print(*notes, "Warming up, and asking for the answers without load", sep="\n", file=sys.stderr)
+    return test, run, warm_up(test)
+
+
 def climb(
     test: LoadTest,
     objectives: slo.Objectives,
@@ -119,18 +139,7 @@ def run(options: argparse.Namespace) -> int:
     """
     target = Target.from_environment()
     objectives = slo.load(target.profile, options.slo)
-    test, notes = prepare(
-        target,
-        options.suite,
-        seed=options.seed,
-        think=options.think,
-        rate=options.rate,
-        sessions=options.sessions,
-    )
-    run = Run.begin(target, options.suite, options.seed)
-    run.notes += notes
-    print(*notes, "Warming up, and asking for the answers without load", sep="\n", file=sys.stderr)
-    answers = warm_up(test)
+    test, run, answers = begin(target, options)
     run.stages = climb(
         test,
         objectives,

@@ -6,9 +6,10 @@ import signal
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from dotenv import dotenv_values
@@ -19,6 +20,8 @@ from tests.support.ports import free_port
 from tests.support.process import Process
 from tests.support.waiting import wait_for
 
+# How the engines answer unless a test says otherwise.
+ANSWERS: Mapping[str, Any] = MappingProxyType({"itl_ms": 5, "completion_tokens": 40})
 KEY = "sk-browser-tests-0a1b2c3d4e5f60718293a4b5c6d7e8f9"
 
 
@@ -104,12 +107,14 @@ class Service:
 
 
 @contextmanager
-def whole(folder: Path, **settings: str) -> Iterator[Service]:
-    """A service all of whose processes run and are ready; ended when the context is left."""
+def whole(folder: Path, knobs: Mapping[str, Any] = ANSWERS, **settings: str) -> Iterator[Service]:
+    """A service all of whose processes run and are ready, with engines set to `knobs`; ended when the context
+    is left.
+    """
     service = Service(folder, **settings)
     try:
         for engine in service.engines.values():
-            engine.start(itl_ms=5, completion_tokens=40)
+            engine.start(**knobs)
         service.start("router")
         service.start("ui")
         service.ready("coder", "general")

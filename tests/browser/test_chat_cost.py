@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from tests.browser.conftest import Chat
-from tests.browser.service import Service, fetch
+from tests.browser.service import Service, fetch, whole
 from tests.support.waiting import wait_for
 
 ANSWERS, TOKENS, ITL_MS = 5, 200, 33
@@ -34,16 +34,8 @@ WATCH = """() => {
 
 @pytest.fixture(scope="module")
 def service(folder: Path, browser: Browser) -> Iterator[Service]:
-    running = Service(folder)
-    try:
-        for model in ("coder", "general"):
-            running.engines[model].start(ttft_ms=200, itl_ms=ITL_MS)
-        running.start("router")
-        running.start("ui")
-        running.ready("coder", "general")
+    with whole(folder, {"ttft_ms": 200, "itl_ms": ITL_MS}) as running:
         yield running
-    finally:
-        running.stop()
 
 
 def ttft(service: Service) -> tuple[float, float]:

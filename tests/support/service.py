@@ -85,6 +85,17 @@ class Service:
         self.wait_ready()
         return self
 
+    def __enter__(self) -> "Service":
+        """Started; stopped when the context is left, even if it did not start."""
+        try:
+            return self.start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
     def stop(self) -> None:
         if self.router:
             self.router.stop()

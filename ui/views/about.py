@@ -8,24 +8,17 @@ import altair as alt
 import streamlit as st
 
 from ui import ide, metrics, signin
-from ui.components import enliven_page
 from ui.markdown import plain
 from ui.page_runs import fragment_place
 from ui.router_client import Readiness
 from ui.session import ChatSession
+from ui.views.beside_chat import begin_page
 
 _SIGN = {"ready": ":green[●] ready", "loading": ":orange[◐] loading", "down": ":red[○] down"}
 
 
 def _page(chat: ChatSession) -> None:
-    chat.collect()
-    # The link back names no conversation: it means the one that is open.
-    st.session_state.pop("address", None)
-    enliven_page()
-    with st.sidebar:
-        st.page_link("views/chat.py", label="Back to the chat", icon=":material/arrow_back:")
-        st.page_link("views/usage.py", label="Use", icon=":material/bar_chart:")
-    st.title("About this service", anchor=False)
+    begin_page(chat, "About this service")
     elsewhere = [each.name for each in chat.backend.models if each.provider and each.name == each.root]
     st.markdown(
         "Models on our own server, behind one address that speaks the OpenAI API. What you ask stays on that "

@@ -6,10 +6,10 @@ import altair as alt
 import streamlit as st
 
 from ui import signin
-from ui.components import enliven_page
 from ui.markdown import plain
 from ui.router_client import RouterFailure, Usage, UsageSums
 from ui.session import ChatSession
+from ui.views.beside_chat import begin_page
 
 _SPANS = {"24h": "24 hours", "7d": "7 days", "30d": "30 days"}
 _COUNTS = ("Requests", "Tokens in", "Cached", "Tokens out", "Wait", "Refused", "Failed")
@@ -18,14 +18,7 @@ _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
 def _page(chat: ChatSession) -> None:
-    chat.collect()
-    # The link back names no conversation: it means the one that is open.
-    st.session_state.pop("address", None)
-    enliven_page()
-    with st.sidebar:
-        st.page_link("views/chat.py", label="Back to the chat", icon=":material/arrow_back:")
-        st.page_link("views/about.py", label="About this service", icon=":material/monitoring:")
-    st.title("Use", anchor=False)
+    begin_page(chat, "Use")
     viewer = signin.viewer(chat.backend.settings, st.context.cookies.get(signin.COOKIE))
     if viewer is None:  # signed out in another tab
         return

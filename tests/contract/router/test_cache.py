@@ -21,10 +21,8 @@ TOOLS: Json = {
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     service = Service(tmp_path_factory.mktemp("cache"), window=8000)
-    try:
-        yield service.start()
-    finally:
-        service.stop()
+    with service:
+        yield service
 
 
 def turn(path: str, system: str, turns: int, **more: Any) -> Json:

@@ -25,10 +25,8 @@ def reasoning(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     service = Service(
         tmp_path_factory.mktemp("reasoning"), window=8192, engine_config={"reasoning-parser": "x"}
     )
-    try:
-        yield service.start()
-    finally:
-        service.stop()
+    with service:
+        yield service
 
 
 @pytest.mark.parametrize(
@@ -461,10 +459,8 @@ def test_browsers_are_refused_unless_asked_for(service: Service) -> None:
 @pytest.fixture(scope="module")
 def open_to_browsers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     service = Service(tmp_path_factory.mktemp("cors"), cors_origins="http://notes.example")
-    try:
-        yield service.start()
-    finally:
-        service.stop()
+    with service:
+        yield service
 
 
 def test_pages_of_the_origins_in_the_setting_may_call(open_to_browsers: Service) -> None:

@@ -39,10 +39,8 @@ def with_embedding(folder: Path, **settings: Any) -> Service:
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     service = with_embedding(tmp_path_factory.mktemp("embeddings"))
-    try:
-        yield service.start()
-    finally:
-        service.stop()
+    with service:
+        yield service
 
 
 @pytest.fixture

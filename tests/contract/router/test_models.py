@@ -34,8 +34,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     path.write_text(
         text.replace("router_settings:\n", "router_settings:\n  fallbacks: [{small: [coder, general]}]\n")
     )
-    yield running.start()
-    running.stop()
+    with running:
+        yield running
 
 
 NAMES = ("coder", "general", "embedding", "small")

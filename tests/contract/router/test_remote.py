@@ -93,10 +93,8 @@ def running(tmp_path_factory: pytest.TempPathFactory, provider: MockEngine) -> I
     }  # fmt: skip
     config.write_text(yaml.safe_dump(content))
     service = Service(folder, litellm_config=config, big_key=SECRET)
-    try:
-        yield service.start()
-    finally:
-        service.stop()
+    with service:
+        yield service
 
 
 @pytest.fixture

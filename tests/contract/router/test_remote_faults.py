@@ -63,10 +63,8 @@ def running(tmp_path_factory: pytest.TempPathFactory, provider: MockEngine) -> I
     config = folder / "litellm.yaml"
     config.write_text(yaml.safe_dump(content))
     service = Service(folder, litellm_config=config)
-    try:
-        yield service.start()
-    finally:
-        service.stop()
+    with service:
+        yield service
 
 
 @pytest.fixture

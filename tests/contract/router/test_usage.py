@@ -20,10 +20,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder: Path = tmp_path_factory.mktemp("usage")
     (folder / "keys.yaml").write_text(f"ann: {ANN}\nbob: {BOB}\n")
     service = Service(folder, keys_file=folder / "keys.yaml")
-    try:
-        yield service.start()
-    finally:
-        service.stop()
+    with service:
+        yield service
 
 
 def usage(service: Service, with_key: str = KEY, **query: str) -> httpx.Response:
