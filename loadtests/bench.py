@@ -39,7 +39,7 @@ class Extent:
     capacity: float  # seconds for the search
 
 
-FULL = Extent({2, 8, 16}, 40, 160, {1: 12, 8: 5}, True, 240)
+FULL = Extent({2, 8, 16}, 40, 240, {1: 12, 8: 5}, True, 240)
 SHORT = Extent(set(), 20, 45, {1: 5, 8: 2}, False, 50)
 SUITE = "mixed"
 RANDOM_WEIGHTS = (

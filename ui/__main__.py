@@ -25,10 +25,12 @@ def main() -> int:
         "server.runOnSave": str(arguments.dev).lower(),
     }
     script = Path(__file__).with_name("server.py")
-    os.execv(  # noqa: S606 - so that the supervisor's signals reach the server itself
+    os.execve(  # noqa: S606 - so that the supervisor's signals reach the server itself
         sys.executable,
         [sys.executable, "-m", "streamlit", "run", str(script)]
         + [f"--{name}={value}" for name, value in options.items()],
+        # Streamlit reads ~/.streamlit, too, which is for other apps of this user.
+        os.environ | {"HOME": str(script.parent)},
     )
 
 

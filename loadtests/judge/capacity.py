@@ -143,7 +143,7 @@ class Capacity:
 
     def __str__(self) -> str:
         """As in `9 users (95 % interval 8-9)`."""
-        if not self.levels:
+        if not self.low and self.high is None:
             return f"not known, in {self.unit}"
         if self.high is None:
             return f"at least {self.low:g} {self.unit} (95 % interval {self.low:g} and more)"

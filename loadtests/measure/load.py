@@ -131,7 +131,7 @@ def _line(test: LoadTest, elapsed: float, seconds: float) -> str:
     counts = ", ".join(f"{count} {name}" for name, count in sorted(outcomes.items())) or "no answer yet"
     suite, users = test.workload.suite, test.users
     load = f"{test.rate:g} requests per second" if test.rate else f"{users} users"
-    return f"{suite}, {load}, {max(0, elapsed):.0f} of {seconds:.0f} s: {counts}{median}"
+    return f"{suite}, {load}, {max(0, elapsed):.0f} s of at least {seconds:.0f}: {counts}{median}"
 
 
 class Progress:

@@ -279,6 +279,24 @@ def test_two_models_answer_side_by_side(chat: Chat, service: Service, tmp_path: 
     )
 
 
+def test_a_choice_and_a_question_in_one_moment_both_count(chat: Chat, service: Service) -> None:
+    for times in range(1, 11):
+        name, before = ("general", "coder") if times % 2 else ("coder", "general")
+        expect(chat.page.get_by_role("button", name=f"Model: {before}")).to_be_visible()
+        chat.input.fill(f"Question {times}")
+        chat.page.get_by_role("button", name=f"Model: {before}").click()
+        chat.page.get_by_role("option", name=name).evaluate(
+            """(option, input) => {
+                option.click();
+                const enter = { key: "Enter", code: "Enter", keyCode: 13, bubbles: true };
+                input.dispatchEvent(new KeyboardEvent("keydown", enter));
+            }""",
+            chat.input.element_handle(),
+        )
+        wait_for(lambda name=name, count=(times + 1) // 2: len(bodies(service, name)) == count, "not asked")
+        chat.answered(times)
+
+
 def test_stop_ends_both_answers(chat: Chat, service: Service) -> None:
     chat.page.get_by_role("button", name="Compare with another model").click()
     chat.page.get_by_role("option", name="general").click()

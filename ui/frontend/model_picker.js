@@ -1,6 +1,7 @@
 // Chooses the model that answers, and a second one to compare it with. Python's side is views/models.py.
 // Input: {models: [{name, real, state, reason, description, window, remote}], model, rival}: names, `rival` may be "".
-// Output: `action`, which of the two was chosen.
+// Output: `choice`, {for: "model" or "rival", name, nonce}: what was chosen last. A state and no trigger, so that
+// it is sent again with whatever comes next.
 const FILTER_FROM = 8; // models
 
 let component = null; // as it was passed last
@@ -13,7 +14,7 @@ const element = (tag, className = "", text = "") => {
   if (text) made.textContent = text;
   return made;
 };
-const act = (action) => component.setTriggerValue("action", { nonce: Math.random(), ...action });
+const choose = (which, name) => component.setStateValue("choice", { nonce: Math.random(), for: which, name });
 
 const popup = element("div", "menu models");
 popup.hidden = true;
@@ -69,7 +70,7 @@ function options() {
     const made = option(each, component.data[which]);
     made.onclick = () => {
       close(true);
-      act({ do: which, name: each.name });
+      choose(which, each.name);
     };
     return made;
   }));
@@ -146,7 +147,7 @@ function draw() {
     remove.type = "button";
     remove.title = "Stop comparing";
     remove.setAttribute("aria-label", "Stop comparing");
-    remove.onclick = () => act({ do: "rival", name: "" });
+    remove.onclick = () => choose("rival", "");
     bar.append(element("span", "versus", "and"), chip("rival", "Compared with", find(rival), rival), remove);
   } else if (rival !== undefined && models.length > 1) {
     const compare = element("button", "remove", "+");

@@ -21,6 +21,7 @@ _EXAMPLES = {
 def _page(chat: ChatSession) -> None:
     _follow_address(chat)
     chat.collect()
+    models.take_choice(chat)
     models.settle(chat)
     with st.bottom:
         above = st.container()
@@ -79,6 +80,7 @@ def _input(chat: ChatSession) -> None:
         if not given or not (given.text.strip() or given.files):
             return
         chat.collect()
+        models.take_choice(chat)
         model = chat.current.options.model
         files = [(file.name, file.getvalue()) for file in given.files]
         taken, refused = attachments.read(files, model, chat.backend.sees(model))

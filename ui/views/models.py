@@ -26,6 +26,23 @@ def names(chat: ChatSession) -> list[str]:
     return chat.backend.chat_models or ([chosen] if chosen else [])
 
 
+def take_choice(chat: ChatSession) -> None:
+    """Take over what was chosen in the picker, once.
+
+    Not in a callback: Streamlit forgets those of a click when another follows at once, like the Enter of
+    somebody quick, who would get an answer of the wrong model.
+    """
+    choice = (st.session_state.get("model") or {}).get("choice") or {}
+    if not choice or choice["nonce"] == st.session_state.get("taken_choice"):
+        return
+    st.session_state.taken_choice = choice["nonce"]
+    which, name = choice["for"], choice["name"]
+    if which in ("model", "rival") and (name in names(chat) or (which == "rival" and not name)):
+        setattr(chat.current.options, which, name)
+        settle(chat)
+        chat.options_changed()
+
+
 def draw(chat: ChatSession) -> None:
     """The picker with the state of every model, kept up to date."""
     st.session_state.shown_models = _chosen(chat)
@@ -36,16 +53,8 @@ def draw(chat: ChatSession) -> None:
 @st.fragment(run_every=2.0)
 def _picker(chat: ChatSession) -> None:
     """Asks for the page again when a model was chosen or an answer or a title has come."""
+    take_choice(chat)
     options = chat.current.options
-
-    def act() -> None:
-        action = st.session_state["model"].action or {}
-        which, name = action.get("do"), action.get("name")
-        if which in ("model", "rival") and (name in names(chat) or (which == "rival" and not name)):
-            setattr(chat.current.options, which, name)
-            settle(chat)
-            chat.options_changed()
-
     if chat.backend.readiness is None:
         st.markdown(
             ":red[○] router not reachable", help=f"No answer from {chat.backend.settings.router_url}."
@@ -53,7 +62,7 @@ def _picker(chat: ChatSession) -> None:
     model_picker(
         key="model",
         data={"models": entries(chat), "model": options.model, "rival": options.rival},
-        on_action_change=act,
+        on_choice_change=lambda: None,
     )
     waiting = bool(chat.current.answering) and not chat.answer
     if waiting:

@@ -80,11 +80,11 @@ def test_times_are_those_that_were_set(engine: MockEngine, path: str, slack: flo
 
 
 def test_times_agree_with_the_engines_own_clock(engine: MockEngine, slack: float) -> None:
-    """Both clocks are this machine's, so that not even a busy machine can make them differ."""
+    """What lies between them is the connection; which of the two notes its time first is the scheduler's."""
     samples = measure(engine, *[request(completion_tokens=5)] * 8)
     served = [(r["ended_at"] - r["arrived_at"]) * 1000 for r in engine.requests()]
     apart = [(s.total or 0) - took for s, took in zip(samples, served, strict=True)]
-    assert -1 < min(apart) < max(5, slack)
+    assert abs(median(apart)) < max(5, slack)
 
 
 def test_a_stall_is_one_long_gap(engine: MockEngine, slack: float) -> None:
