@@ -45,7 +45,8 @@ def find(
     unit, start = ("requests per second", test.rate) if open_loop else ("users", float(objectives.users))
     ends = time.monotonic() + budget
     if alone is None and _compares(objectives, suite):
-        alone = _alone(test, objectives, seconds, longest, progress)
+        # With too few answers of it, nothing could be compared in the whole search.
+        alone = _alone(test, objectives, seconds, max(longest, budget / 4), progress)
 
     def at(load: float) -> Objectives:
         return objectives if open_loop else replace(objectives, users=int(load))

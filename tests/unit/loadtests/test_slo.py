@@ -43,7 +43,7 @@ def value(verdict: Verdict) -> float:
 TTFT = "p95 time to first token, streaming"
 COMPLETION = "p95 of a completion of 50-100 tokens"
 DEGRADATION = "no degradation: p95 at 5 users / at 1 user"
-CHANGED = "answers that differ from those given alone"
+CHANGED = "answers that begin differently from those given alone"
 
 
 def test_without_text_leaves_every_objective_that_needs_no_sane_model() -> None:
@@ -129,9 +129,11 @@ def test_failures_and_refusals_are_no_latencies() -> None:
 
 
 def test_changed_answers_are_counted_against_those_given_alone() -> None:
-    canaries = samples(10, kind="canary", canary="canary-1", text="same")
-    canaries[0].text = "different"
-    found = verdicts(stage(5, samples(80) + canaries), answers={"canary-1": "same"})
+    alone = "It sorts the words by length and takes the first three."
+    canaries = samples(10, kind="canary", canary="canary-1", text=alone)
+    canaries[0].text = "It It It It It It"
+    canaries[1].text = "It sorts the words by their length. Then it takes three."  # as batching may change it
+    found = verdicts(stage(5, samples(80) + canaries), answers={"canary-1": alone})
     assert value(found[CHANGED]) == pytest.approx(0.1)
 
 
