@@ -66,16 +66,16 @@ def run(options: argparse.Namespace) -> int:
     for session in test.workload.sessions:
         print(session.name, file=sys.stderr, flush=True)
         replays.append(replay(test, session, urls[0], engine, options.rounds))
-    print(*notes, aligned(table(replays)), sep="\n\n")
     if options.json:
         options.json.write_text(json.dumps([one.as_json() for one in replays]) + "\n")
+    print(*notes, aligned(table(replays)), sep="\n\n")
     return 0
 
 
 def replay(test: LoadTest, session: Session, url: str, engine: str, rounds: int) -> Replay:
     """`session` from its first turn to its last, `rounds` times.
 
-    Raises ConnectionError when a turn has no answer.
+    Raises ConnectionError when a turn has no complete answer.
     """
     done = Replay(session.name, session.client)
     ways = {"direct": (Connection(url, "", target="direct"), engine), "router": (test.connect(), None)}
@@ -101,7 +101,7 @@ def replay(test: LoadTest, session: Session, url: str, engine: str, rounds: int)
                     "turn", session.path, body, session=name, turn=turn, turns=len(turns[way]), any_text=True
                 )
                 sample = ways[way][0].measure(request)
-                if sample.status != 200:
+                if not sample.ok:
                     raise ConnectionError(f"{name}, turn {turn}: {sample.outcome} {sample.detail}")
                 done.samples[way].append(sample)
     for connection, _ in ways.values():
@@ -110,17 +110,18 @@ def replay(test: LoadTest, session: Session, url: str, engine: str, rounds: int)
 
 
 def table(replays: Sequence[Replay]) -> Table:
-    """One row per session."""
+    """One row per session. A turn whose answer had no text has no TTFT."""
     rows = []
     for one in replays:
         turn = one.coldest()
+        first = {way: median(ttft) for way in WAYS if (ttft := one.ttft(way, turn))}
         rows.append(
             (
                 one.session,
                 one.client,
                 *(f"{min(one.found(way)):.0%} / {median(one.found(way)):.0%}" for way in WAYS),
-                *(f"{median(one.ttft(way, turn)):.0f} ms" for way in WAYS),
-                f"{median(one.ttft('router', turn)) / median(one.ttft('direct', turn)):.2f}",
+                *(f"{first[way]:.0f} ms" if way in first else "–" for way in WAYS),
+                f"{first['router'] / first['direct']:.2f}" if len(first) == len(WAYS) else "–",
                 str(stats.ratio(one.ttft("router"), one.ttft("direct"), 0.5)),
             )
         )
