@@ -159,7 +159,7 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
             tokenizer,
             readiness,
             progress,
-            background(ring.watch, sandbox.warm_up),
+            background(ring.watch),
         ):
             yield
         log.close()
