@@ -14,7 +14,7 @@ from typing import Any
 from mock_engine.prompts import Json, tokenize
 
 PATHS = ("/v1/embeddings", "/v1/rerank")
-SIZE = 32
+SIZE = 32  # of a vector, unless `dimensions` asks for another
 
 
 def pooled(path: str, body: Json, limit: int, serial: int, model: str) -> Json:
@@ -22,7 +22,7 @@ def pooled(path: str, body: Json, limit: int, serial: int, model: str) -> Json:
     most = body.get("truncate_prompt_tokens")
     if path == "/v1/embeddings":
         texts = [_tokens(text, most, limit) for text in _texts(body["input"])]
-        vectors = [_vector(tokens) for tokens in texts]
+        vectors = [_vector(tokens, body.get("dimensions") or SIZE) for tokens in texts]
         count = sum(map(len, texts))
         as_text = body.get("encoding_format") == "base64"
         data = [
@@ -66,10 +66,10 @@ def _tokens(text: str | list[int], most: int | None, limit: int) -> list[int]:
     return tokens
 
 
-def _vector(tokens: list[int]) -> list[float]:
-    counts = [0.0] * SIZE
+def _vector(tokens: list[int], size: int = SIZE) -> list[float]:
+    counts = [0.001] * size  # no number of a real one is 0
     for token in tokens:
-        counts[token % SIZE] += 1.0
+        counts[token % size] += 1.0
     length = math.hypot(*counts) or 1.0
     return [value / length for value in counts]
 

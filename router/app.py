@@ -29,6 +29,7 @@ from router.layers.fall_back import FallBack
 from router.layers.function_call import FunctionCall
 from router.layers.give_way import GiveWay
 from router.layers.http_only import HttpOnly
+from router.layers.keep_alive import KeepAlive
 from router.layers.rate_limit import RateLimit, of_client, of_model, storage
 from router.layers.read_body import ReadBody
 from router.layers.record import Record
@@ -159,7 +160,7 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
             tokenizer,
             readiness,
             progress,
-            background(ring.watch, sandbox.warm_up),
+            background(ring.watch),
         ):
             yield
         log.close()
@@ -192,6 +193,7 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
             partial(check_ready, readiness=readiness, fallbacks=config.fallbacks),
         ),
         Middleware(RateLimit, store, partial(of_client, ring=ring), settings.limits_without_redis),
+        Middleware(KeepAlive, settings.keepalive_seconds),
         Middleware(FallBack, readiness, config.fallbacks, config.context_window_fallbacks),
         Middleware(RateLimit, store, partial(of_model, models=models), settings.limits_without_redis),
     ]

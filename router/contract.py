@@ -126,6 +126,7 @@ _ANTHROPIC_ERROR: Json = {
     },
 }
 # One server-sent event of a stream. A stream that fails after its start ends with an event with the error.
+# Before the first event there may be comments, which parsers skip (router/layers/keep_alive.py).
 _EVENT: Json = {
     "type": "object",
     "required": ["data"],

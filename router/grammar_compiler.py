@@ -1,12 +1,14 @@
 """The engine's grammar compiler, xgrammar, in a separate process. Only `router.sandbox` uses this module.
 
-Importing it takes a second, so it is imported once, in multiprocessing's fork server, and each compilation
-runs in a fork of that.
+Importing it takes time, so it is imported once, in multiprocessing's fork server, and each compilation runs
+in a fork of that. The fork server starts with the first compilation, and ends when there is none for long.
 """
 
+import base64
 import os
 import re
 import resource
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -17,7 +19,6 @@ from unittest.mock import MagicMock
 
 import numpy
 import orjson
-import tiktoken
 import tvm_ffi  # noqa: F401 - before torch is replaced, for which it looks
 
 # xgrammar imports both, and needs neither to compile. They would make the environment a gigabyte larger.
@@ -30,7 +31,10 @@ from router.structured import Json, Structure  # noqa: E402
 # It recurses on the stack, of which the engine has 8 MB.
 _STACK_BYTES = 4 << 20
 _NICE = 5
+_IDLE_SECONDS = 900
 _SHARE = 25
+# Of tiktoken's encoding p50k_base: a line has a token in Base64, and its number.
+_TOKENS = "litellm_core_utils/tokenizers/ec7223a39ce59f226a68acc30dc1af2788490e15"
 _LONGEST_REASON = 300
 _EBNF_ESCAPES = {ord(c): rf"\{c}" for c in '\\"'} | {code: rf"\u{code:04x}" for code in (*range(32), 127)}
 # What a line of xgrammar's own begins with: when, and where in its code.
@@ -45,14 +49,24 @@ def _vocabulary() -> TokenizerInfo:
     """
     package = find_spec("litellm")
     assert package and package.origin  # noqa: S101 - for the type checker
-    folder = Path(package.origin).parent / "litellm_core_utils" / "tokenizers"
-    os.environ["TIKTOKEN_CACHE_DIR"] = str(folder)
-    words = sorted(tiktoken.get_encoding("p50k_base").token_byte_values())
+    lines = (Path(package.origin).parent / _TOKENS).read_bytes().splitlines()
+    words = sorted(base64.b64decode(line.split()[0]) for line in lines)
     few = [word for number, word in enumerate(words) if number % _SHARE == 0 or len(word) == 1]
     return TokenizerInfo([*few, b"</s>"], stop_token_ids=[len(few)])
 
 
 _VOCABULARY = _vocabulary()
+
+
+def _end_when_idle() -> None:
+    """Let SIGALRM end this process; multiprocessing starts it again when it is needed. Each fork sets the
+    alarm anew, and does not inherit it.
+    """
+    os.register_at_fork(after_in_parent=lambda: signal.alarm(_IDLE_SECONDS))
+    signal.alarm(_IDLE_SECONDS)
+
+
+_end_when_idle()
 
 
 def compile_each(results: Connection, structures: Sequence[Structure], seconds: int, memory: int) -> None:

@@ -3,7 +3,7 @@
 xgrammar compiles in native code, in the engine's process. The limits in `router.structured` are cheap and
 keep out what is absurd, but whether something takes minutes, gigabytes or the process itself cannot be told
 by looking at it. So each schema, pattern and grammar is compiled first by the same xgrammar, in a process
-that is limited in time and memory.
+that is limited in time and memory. The first one also waits until the compiler is loaded.
 """
 
 import asyncio
@@ -51,10 +51,6 @@ class Sandbox:
         self._known: dict[bytes, Outcome] = {}
         self._turns = asyncio.Semaphore(_AT_ONCE)
         self._turn_of: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-
-    async def warm_up(self) -> None:
-        """Load the compiler, so that no request need wait for it."""
-        await self._compile([Structure("", "json", {})])
 
     async def fault(self, structures: Sequence[Structure], client: str) -> tuple[str, str] | None:
         """The parameter that the engine should not compile, and why: the rest of the sentence that its name

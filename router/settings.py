@@ -67,6 +67,7 @@ class Settings(BaseSettings):
     max_wait: Annotated[float, Field(gt=0, le=3600)]
     request_timeout: Annotated[float, Field(gt=0, le=3600)]
     stall_seconds: Annotated[float, Field(ge=0.1, le=3600)]
+    keepalive_seconds: Annotated[float, Field(ge=0.1, le=3600)]
     shutdown_grace: Annotated[float, Field(ge=0, le=600)]
 
     context_ratio: Annotated[float, Field(gt=0, le=1)]

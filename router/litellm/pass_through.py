@@ -17,6 +17,7 @@ from router.errors import ApiError, engine_failed
 from router.exchange import Exchange
 from router.litellm.proxy import Proxy, endpoint
 from router.models import Replica
+from router.paths import POOLING
 from router.refusals import engine_broke_off, engine_refused
 
 
@@ -56,7 +57,10 @@ class PassThrough:
     async def __call__(self, scope: Scope, exchange: Exchange, send: Send) -> None:
         """Send the exchange's body to its engine, and the engine's response to `send`."""
         # LiteLLM parses, copies and records what it believes to be the body, and sends what its state holds.
-        believed: dict[str, Any] = {"model": exchange.body.get("model"), "stream": exchange.stream}
+        # It also parses a response that it does not believe to be a stream, and serves nobody else meanwhile.
+        # The vectors of a batch are megabytes.
+        streamed = exchange.stream or exchange.path in POOLING
+        believed: dict[str, Any] = {"model": exchange.body.get("model"), "stream": streamed}
         if self._silent:
             believed["no-log"] = True
         state = {"litellm_pass_through_raw_body": orjson.dumps(exchange.body)}

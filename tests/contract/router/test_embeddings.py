@@ -2,9 +2,17 @@
 
 import asyncio
 import base64
+import contextlib
+import http.client
+import json
+import math
 import struct
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -13,7 +21,7 @@ from openai import OpenAI
 
 from tests.support import ROOT
 from tests.support.service import ASK, KEY, Service, chat
-from tests.support.waiting import until, wait_for
+from tests.support.waiting import PATIENCE, until, wait_for
 
 Json = dict[str, Any]
 PATH = "/v1/embeddings"
@@ -21,11 +29,11 @@ WINDOW, SLOTS, QUEUE_MAX = 64, 4, 3
 TEXTS = ["def add(a, b): return a + b", "the cat sat on the mat", "a cat sat on a mat"]
 
 
-def with_embedding(folder: Path, **settings: Any) -> Service:
+def with_embedding(folder: Path, queue_max: int = QUEUE_MAX, **settings: Any) -> Service:
     """A service with a third model, for embeddings."""
     config = yaml.safe_load((ROOT / "config" / "litellm.yaml").read_text())
     path = folder / "litellm.yaml"
-    running = Service(folder, litellm_config=path, queue_max=QUEUE_MAX, **settings)
+    running = Service(folder, litellm_config=path, queue_max=queue_max, **settings)
     engine = running.engines["embedding"] = running.engine("embedding", WINDOW)
     values = {"model": "a/b-embedding", "runner": "pooling", "max-num-seqs": SLOTS, "max-model-len": WINDOW}
     values["hf-overrides"] = {"matryoshka_dimensions": [16, 32]}
@@ -206,6 +214,68 @@ async def test_a_search_comes_before_the_batches_that_wait(service: Service) -> 
         await asyncio.gather(*asking)
     served = [request["body"]["input"] for request in service.engines["embedding"].requests()]
     assert served == [holding, "a search", [*TEXTS, "a batch"]]
+
+
+@contextlib.contextmanager
+def indexing(service: Service) -> Iterator[None]:
+    """Meanwhile a client has a repository indexed, eight batches at a time, each answered with 1.5 MB."""
+    batch = {"input": ["def add(a, b): return a + b\n" * 40] * 64, "dimensions": 1024, "user": "indexer"}
+    content, done = json.dumps(batch), threading.Event()
+
+    def index() -> None:
+        # Not httpx, whose work on the answers would delay those who are measured in this process.
+        connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=PATIENCE)
+        while not done.is_set():
+            connection.request("POST", PATH, content, service.headers | {"content-type": "application/json"})
+            answer = connection.getresponse()
+            assert answer.status == 200 and len(answer.read()) > 1_000_000
+        connection.close()
+
+    with ThreadPoolExecutor(8) as pool:
+        workers = [pool.submit(index) for _ in range(8)]
+        try:
+            yield
+        finally:
+            done.set()
+    for worker in workers:
+        worker.result()
+
+
+def seconds_to_first_token(service: Service, path: str, body: Json) -> float:
+    body = {"model": "coder", "stream": True, "max_tokens": 1, **body}
+    began = time.perf_counter()
+    with ASK.stream("POST", f"{service.url}{path}", json=body, headers=service.headers) as answer:
+        next(answer.iter_raw())
+        took = time.perf_counter() - began
+        assert answer.status_code == 200
+    return took
+
+
+def medians_and_tails(service: Service) -> list[float]:
+    """Of the TTFT of somebody who types, and of somebody who chats: the median and the 95th percentile."""
+    typed: Json = {"prompt": "def f(", "suffix": "\n", "user": "typist"}
+    found = []
+    for path, body in (("/v1/completions", typed), ("/v1/chat/completions", chat(user="reader"))):
+        took = sorted(seconds_to_first_token(service, path, body) for _ in range(20))
+        found += [median(took), took[18]]
+    return found
+
+
+def test_indexing_delays_nobody_who_types_or_chats(tmp_path: Path) -> None:
+    """TTFT rises by half at most, in the best of several rounds with and without."""
+    with with_embedding(tmp_path, queue_max=100) as service:
+        service.engines["embedding"].set(ttft_ms=100)
+        service.engines["coder"].set(ttft_ms=50)
+        alone = beside = [math.inf] * 4
+        ratios: list[float] = []
+        for _ in range(10):
+            alone = list(map(min, alone, medians_and_tails(service)))
+            with indexing(service):
+                beside = list(map(min, beside, medians_and_tails(service)))
+            ratios = [b / a for a, b in zip(alone, beside, strict=True)]
+            if max(ratios) <= 1.5:
+                break
+        assert max(ratios) <= 1.5, (ratios, alone, beside)
 
 
 def test_it_is_listed_as_what_it_is(service: Service) -> None:

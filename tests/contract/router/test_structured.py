@@ -1,8 +1,10 @@
 """What an answer is constrained with, on its way through the router."""
 
 import json
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.support.service import Service, chat
@@ -66,3 +68,27 @@ def test_other_structures_too(service: Service) -> None:
 def test_tools_that_may_not_be_called_are_not_compiled(service: Service) -> None:
     _, _, body = bodies(BAD)[1]
     assert service.post("/v1/chat/completions", body | {"tool_choice": "none"}).status_code == 200
+
+
+def sandboxes(service: Service) -> list[psutil.Process]:
+    """The processes that the router has started."""
+    assert service.router
+    return psutil.Process(service.router.child.pid).children(recursive=True)
+
+
+def test_the_compiler_is_loaded_once_and_only_when_it_is_needed(tmp_path: Path) -> None:
+    """It takes a fifth of the router's memory."""
+    with Service(tmp_path) as service:
+        for path, body in (
+            ("/v1/chat/completions", chat()),
+            ("/v1/chat/completions", chat(response_format={"type": "json_object"}, stream=True)),
+            ("/v1/completions", {"model": "coder", "prompt": "a", "suffix": "b"}),
+        ):
+            assert service.post(path, body).status_code == 200
+        assert sandboxes(service) == []
+        for number in range(2):
+            path, _, body = bodies(GOOD | {"title": str(number)})[0]
+            assert service.post(path, body).status_code == 200
+            if not number:
+                first = sandboxes(service)
+        assert first and sandboxes(service) == first

@@ -5,10 +5,14 @@ formats of well-known files. They were written for these tests with the features
 import asyncio
 import json
 import multiprocessing
+import signal
 import string
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import psutil
 import pytest
 
 from router.json_schema import relaxed
@@ -197,3 +201,28 @@ def test_nothing_goes_on_for_a_client_that_left() -> None:
         assert await sandbox.fault([Structure("quick", "json", text())], "client") is None
 
     run(ask, seconds=600)
+
+
+def test_the_compiler_ends_when_it_is_idle_and_is_loaded_again() -> None:
+    async def ask(sandbox: Sandbox) -> None:
+        assert await sandbox.fault([Structure("first", "json", text())], "client") is None
+        (server,) = [p for p in psutil.Process().children() if "forkserver" in " ".join(p.cmdline())]
+        server.send_signal(signal.SIGALRM)
+        await until(lambda: server.status() == psutil.STATUS_ZOMBIE, "it has ended")
+        assert await sandbox.fault([Structure("second", "json", text())], "client") is None
+
+    run(ask)
+
+
+def test_each_compilation_sets_the_alarm_anew() -> None:
+    script = """
+import os, signal
+from router import grammar_compiler
+left = signal.alarm(1)
+if not os.fork():
+    os._exit(signal.alarm(0))  # not inherited
+print(left, os.wait()[1], signal.alarm(0))
+"""
+    printed = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, cwd=ROOT).stdout
+    left, status, again = map(int, printed.split())
+    assert left > 60 and status == 0 and again > 60
