@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 from router.admission import Admission
 from router.background import background
 from router.chat_families import chat_family_of, read_chat_families
+from router.error_budget import ErrorBudget
 from router.fim import read_families
 from router.keys import KeyRing, read_keys
 from router.layers.admit import Admit
@@ -45,6 +46,7 @@ from router.models import engine_device, models_list, published_names, read_mode
 from router.paths import RERANK
 from router.prefix import read_rules
 from router.progress import Progress
+from router.promises import Promises
 from router.quarantine import Quarantine
 from router.readiness import Readiness
 from router.relay import Relay
@@ -101,6 +103,7 @@ def check(settings: Settings) -> None:
     Tolerated.read(_CONFIG / "parameters.yaml", engine_device(settings))
     read_chat_families(_CONFIG / "chat_families.yaml")
     read_rules(_CONFIG / "prefix.yaml")
+    Promises(settings.profile, settings.cpu_precision)
 
 
 def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
@@ -116,6 +119,7 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
     tolerated = Tolerated.read(_CONFIG / "parameters.yaml", engine_device(settings))
     chat_families = read_chat_families(_CONFIG / "chat_families.yaml")
     rules = read_rules(_CONFIG / "prefix.yaml")
+    promises = Promises(settings.profile, settings.cpu_precision)
     # Only now: importing LiteLLM takes seconds, and bad settings should be reported at once.
     proxy = Proxy(load_app(), settings.litellm_master_key.get_secret_value())
     check_with_litellm(config)
@@ -138,7 +142,9 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
         {alias: model.slots for alias, model in models.items()}, settings.queue_max, indexing
     )
     log = RequestLog(settings.log_folder, settings.log_days, settings.log_total_gb * 1e9)
-    metrics = Metrics(admission, readiness, replicas, settings.log_folder, models.keys() - engines.keys())
+    budget = ErrorBudget(settings.log_folder)
+    others = models.keys() - engines.keys()
+    metrics = Metrics(admission, readiness, replicas, settings.log_folder, promises, budget, others)
     store = storage(settings.redis_url)
     callbacks = None
     if has_callbacks(config):
@@ -164,6 +170,7 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
         ):
             yield
         log.close()
+        budget.close()
 
     own = own_routes(readiness, models_list(names, models, config.hidden), metrics, lifespan)
     shared = [

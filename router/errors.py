@@ -35,6 +35,13 @@ class ApiError(Exception):
         self.headers = dict(headers or {})
 
 
+def is_failure(status: int | None, reason: str | None) -> bool:
+    """Whether a request with this status and reason, which was not served, failed through no fault of its
+    client's. None or 0 stands for no status; a stream that broke off has 200.
+    """
+    return not status or status >= 500 or (status == 200 and bool(reason))
+
+
 def invalid(param: str, problem: str, code: str = "invalid_value") -> ApiError:
     """400 that names the parameter. `problem` continues the sentence that its name begins."""
     return ApiError(400, f"'{param}' {problem}.", reason="bad_request", param=param, code=code)

@@ -3,6 +3,7 @@
 import shutil
 import time
 from collections.abc import Container, Iterable, Iterator, Mapping
+from itertools import product
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
@@ -10,9 +11,11 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from router.admission import Admission
+from router.error_budget import ErrorBudget
 from router.exchange import Exchange
 from router.gpu import register_gpus
 from router.paths import CONVERSATIONS, INFERENCE, SERVED
+from router.promises import COMPLETION_TOKENS, Promises
 from router.readiness import Readiness
 from router.replicas import Replicas
 
@@ -23,8 +26,6 @@ _SECONDS = (
 )
 # fmt: on
 _ITL_SECONDS = (0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.2, 0.5, 2.0)
-# The promise for completions is about answers with this number of tokens.
-_COMPLETION = range(50, 101)
 # A client is active for this long after its latest request.
 _ACTIVE_SECONDS = 300.0
 _MOST_CLIENTS = 10_000
@@ -32,18 +33,8 @@ _MOST_CLIENTS = 10_000
 _MOST_PAIRS = 200
 _TOKENS = ("prompt", "completion", "cached")
 # The reasons that config/prometheus/rules refer to.
-_ALARMING = (
-    "queue_full",
-    "queue_timeout",
-    "engine_failed",
-    "engine_overloaded",
-    "provider_failed",
-    "provider_credentials",
-    "provider_limit",
-    "deadline",
-    "internal",
-    "limits_down",
-)
+_ALARMING = ("queue_full", "queue_timeout")
+_KEPT = {True: "yes", False: "no"}
 
 
 class Metrics:
@@ -55,14 +46,18 @@ class Metrics:
         readiness: Readiness,
         replicas: Replicas,
         log_folder: Path,
+        promises: Promises,
+        budget: ErrorBudget,
         remote: Container[str] = (),
     ) -> None:
-        """`remote` are the models that other services answer."""
+        """`remote` are the models that other services answer; nothing is promised of them."""
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
         self._clients = ActiveClients()
         self._registry.register(_Gauges(admission, readiness, replicas, log_folder, self._clients, remote))
+        self._registry.register(_PromiseGauges(promises, budget))
         register_gpus(self._registry)
+        self._judge, self._budget, self._remote = promises.judge, budget, remote
         self._requests = self._counter("duoserve_requests", "Requests answered", "alias", "path", "status")
         self._rejections = self._counter("duoserve_rejections", "Requests refused", "reason")
         self._aborted = self._counter("duoserve_aborted", "Requests whose client left", "alias")
@@ -89,7 +84,12 @@ class Metrics:
         self._completion = self._histogram(
             "duoserve_completion_seconds", "Duration of requests whose answer has 50 to 100 tokens"
         )
-        self._begin_at_zero(readiness.status)
+        self._promises = self._counter(
+            "duoserve_promise_requests",
+            "Requests that a promise is about, and whether they kept it",
+            *("alias", "promise", "kept"),
+        )
+        self._begin_at_zero(readiness.status, promises.objectives)
 
     def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
         return Counter(name, documentation, labels, registry=self._registry)
@@ -97,7 +97,7 @@ class Metrics:
     def _histogram(self, name: str, documentation: str, buckets: tuple[float, ...] = _SECONDS) -> Histogram:
         return Histogram(name, documentation, ["alias"], buckets=buckets, registry=self._registry)
 
-    def _begin_at_zero(self, aliases: Iterable[str]) -> None:
+    def _begin_at_zero(self, aliases: Iterable[str], promises: Iterable[str]) -> None:
         # Prometheus does not see the step from an absent counter to 1 as an increase.
         for alias in aliases:
             for histogram in (self._queue_wait, self._ttft, self._itl, self._seconds, self._completion):
@@ -108,6 +108,9 @@ class Metrics:
                 self._tokens.labels(alias, kind)
             for path in INFERENCE:
                 self._requests.labels(alias, path, "200")
+            if alias not in self._remote:
+                for promise, kept in product(promises, _KEPT.values()):
+                    self._promises.labels(alias, promise, kept)
         for reason in _ALARMING:
             self._rejections.labels(reason)
 
@@ -140,7 +143,7 @@ class Metrics:
         if exchange.client:
             self._clients.add(exchange.client)
         succeeded = status == 200
-        short = exchange.completion_tokens in _COMPLETION
+        short = exchange.completion_tokens in COMPLETION_TOKENS
         observed: Mapping[Histogram, float | None] = {
             self._queue_wait: exchange.queue_wait,
             self._ttft: ttft,
@@ -154,6 +157,10 @@ class Metrics:
         for kind in _TOKENS:
             self._tokens.labels(alias, kind).inc(getattr(exchange, f"{kind}_tokens") or 0)
         self._count_cache(exchange)
+        if alias not in self._remote:
+            for promise, kept in self._judge(exchange, status, ttft, seconds).items():
+                self._promises.labels(alias, promise, _KEPT[kept]).inc()
+                self._budget.add(alias, promise, kept)
         if exchange.truncated_tokens:
             self._truncations.labels(alias).inc()
         if exchange.aborted:
@@ -244,3 +251,39 @@ class _Gauges(Collector):
             "duoserve_log_disk_free_bytes", "Free space on the disk of the logs", disk.free
         )
         yield GaugeMetricFamily("duoserve_log_disk_total_bytes", "Size of the disk of the logs", disk.total)
+
+
+class _PromiseGauges(Collector):
+    """What is promised, and how the promises were kept in the last 30 days."""
+
+    def __init__(self, promises: Promises, budget: ErrorBudget) -> None:
+        self._promises = promises
+        self._budget = budget
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        objectives = GaugeMetricFamily(
+            "duoserve_promise_objective_ratio", "Requests that are to keep a promise", labels=["promise"]
+        )
+        for promise, share in self._promises.objectives.items():
+            objectives.add_metric([promise], share)
+        limits = GaugeMetricFamily(
+            "duoserve_promise_limit_seconds", "Time in which a promise is kept", labels=["promise"]
+        )
+        for promise, seconds in self._promises.limits.items():
+            limits.add_metric([promise], seconds)
+        counts = GaugeMetricFamily(
+            "duoserve_promise_requests_30d",
+            "Requests of the last 30 days, as in duoserve_promise_requests_total",
+            labels=["alias", "promise", "kept"],
+        )
+        requests = self._budget.requests()
+        for alias, promise in sorted({(alias, promise) for alias, promise, _ in requests}):
+            for kept, label in _KEPT.items():
+                counts.add_metric([alias, promise, label], requests[alias, promise, kept])
+        yield from (objectives, limits, counts)
+        if since := self._budget.since():
+            yield GaugeMetricFamily(
+                "duoserve_promise_start_timestamp_seconds",
+                "Begin of the first of these days that had requests",
+                since.timestamp(),
+            )

@@ -47,6 +47,8 @@ class Settings(BaseSettings):
     litellm_master_key: Key
     # A folder under config/engines, or the absolute path of another one.
     profile: Annotated[str, Field(pattern=r"^[\w.-]+$|^/")]
+    # What the engines serve in on a CPU, whose speed the limits of the promises follow.
+    cpu_precision: str
     bind_address: IPvAnyAddress
     router_port: Annotated[int, Field(ge=1, le=65535)]
     # LiteLLM's configuration, which lists the models; relative to the checkout.

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from router.errors import is_failure
 from router.request_log import read_lines
 
 VIEWS = ("client", "model", "day", "tool")
@@ -185,7 +186,7 @@ class _Sums:
             cell.left += 1
         elif status == 200 and not reason:
             return
-        elif status is None or status >= 500 or status == 200:  # 200: a stream that ended with an error
+        elif is_failure(status, reason):
             cell.failed += 1
         else:
             cell.refused += 1

@@ -1,17 +1,42 @@
-"""Figures of the last minutes per model, from the router's metrics, and the TTFT target to compare with."""
+"""Figures per model from the router's metrics: of the last minutes, and the promises of the last 30 days."""
 
-import tomllib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-# The promises are in this file and nowhere else.
-_PROMISES = Path(__file__).resolve().parents[1] / "loadtests" / "slo.toml"
-
 Buckets = dict[float, float]  # upper limit in seconds: requests at or below it, since the router's start
+
+
+@dataclass
+class Promise:
+    """What is promised, and how each model kept it in the last 30 days.
+
+    Attributes:
+        objective: the share of requests (0-1) that are to keep it.
+        limit: the promised time in seconds; None if the promise is about none, or this CPU was not measured.
+        kept: by model, how many requests kept it.
+        broken: by model, how many did not.
+    """
+
+    objective: float = 1.0
+    limit: float | None = None
+    kept: dict[str, float] = field(default_factory=dict)
+    broken: dict[str, float] = field(default_factory=dict)
+
+    def requests(self, model: str) -> float:
+        """How many requests to a model the promise was about."""
+        return self.kept.get(model, 0.0) + self.broken.get(model, 0.0)
+
+    def budget_left(self, model: str) -> float | None:
+        """The share of a model's error budget that is left: below 0 if overdrawn, None without requests.
+
+        The budget is the share of requests that may break the promise
+        (https://sre.google/workbook/alerting-on-slos/).
+        """
+        budget = (1 - self.objective) * self.requests(model)
+        return 1 - self.broken.get(model, 0.0) / budget if budget else None
 
 
 @dataclass(frozen=True)
@@ -23,6 +48,13 @@ class MetricsSample:
     tokens: dict[str, float] = field(default_factory=dict)
     waiting: dict[str, int] = field(default_factory=dict)
     in_flight: dict[str, int] = field(default_factory=dict)
+    promises: dict[str, Promise] = field(default_factory=dict)  # by name: ttft, completion, availability
+    promises_since: float | None = None  # Unix time from which their requests are counted
+
+    @property
+    def ttft_limit(self) -> float | None:
+        """The promised time to the first token in seconds, if it is known."""
+        return self.promises["ttft"].limit if "ttft" in self.promises else None
 
 
 @dataclass(frozen=True)
@@ -52,14 +84,17 @@ def parse(text: str, now: float) -> MetricsSample:
                 sample.waiting[model] = sample.waiting.get(model, 0) + int(value)
             elif name == "duoserve_in_flight":
                 sample.in_flight[model] = sample.in_flight.get(model, 0) + int(value)
+            elif name == "duoserve_promise_start_timestamp_seconds":
+                sample = replace(sample, promises_since=value)
+            elif "promise" in labels:
+                promise = sample.promises.setdefault(labels["promise"], Promise())
+                if name == "duoserve_promise_objective_ratio":
+                    promise.objective = value
+                elif name == "duoserve_promise_limit_seconds":
+                    promise.limit = value
+                elif name == "duoserve_promise_requests_30d":
+                    (promise.kept if labels["kept"] == "yes" else promise.broken)[model] = value
     return sample
-
-
-def ttft_target() -> float:
-    """The promised p95 time to first token of streamed answers, in seconds."""
-    objectives = tomllib.loads(_PROMISES.read_text())["objective"]
-    (limit,) = (each["limit"] for each in objectives if each.get("promise") and each["metric"] == "ttft")
-    return float(limit) / 1000
 
 
 def quantile(before: Buckets, after: Buckets, share: float) -> float | None:

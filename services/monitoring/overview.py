@@ -20,10 +20,7 @@ from grafana_foundation_sdk.models.dashboard import (
 )
 
 FILE = Path(__file__).resolve().parents[2] / "config" / "grafana" / "dashboards" / "overview.json"
-# The promises of loadtests/slo.toml, in seconds.
-TTFT, COMPLETION = 0.5, 2.0
 _SOURCE = DataSourceRef(type_val="prometheus", uid="prometheus")
-_WIDTH = 24  # of a dashboard, in Grafana's units
 
 Panel = stat.Panel | timeseries.Panel
 # A panel's queries: legend and PromQL.
@@ -61,27 +58,48 @@ def _overview() -> Dashboard:
 
 
 def _promises() -> list[Panel]:
-    ttft = {"{{alias}}": "alias:duoserve_ttft_seconds:p95_5m"}
-    completion = {"{{alias}}": "alias:duoserve_completion_seconds:p95_5m"}
+    of_promise = "alias_promise:duoserve_promise_requests"
+    budgets = {"ttft": "TTFT", "completion": "50-100 tokens", "availability": "availability"}
+    # The burn rates at which alerts fire.
+    windows = {"1h": 14.4, "6h": 6, "3d": 1}
     return [
-        _stat("Models ready", {"{{alias}}": "min by (alias) (duoserve_ready)"}, "bool_yes_no", least=1),
-        _stat("Alerts", {"firing": 'count(ALERTS{alertstate="firing"}) or vector(0)'}, "none", most=1),
-        _stat("Failed requests", {"5 min": "duoserve:errors:ratio_5m"}, "percentunit", most=0.01),
-        _stat("p95 TTFT", ttft, "s", most=TTFT),
-        _stat("p95 of 50-100 tokens", completion, "s", most=COMPLETION),
         _stat(
-            "Within the promises, 1 h",
-            {
-                "{{alias}} TTFT": "alias:duoserve_ttft_seconds:within_1h",
-                "{{alias}} 50-100 tokens": "alias:duoserve_completion_seconds:within_1h",
-            },
-            "percentunit",
-            least=0.95,
+            "Models ready", {"{{alias}}": "min by (alias) (duoserve_ready)"}, "bool_yes_no", least=1, width=3
         ),
-        _graph("TTFT: p95 against the promise", ttft, "s", width=8, promise=TTFT),
-        _graph("50-100 tokens: p95 against the promise", completion, "s", width=8, promise=COMPLETION),
-        _graph("TTFT: half of the requests", _quantile(0.5, "duoserve_ttft_seconds"), "s", width=8),
+        _stat(
+            "Alerts", {"firing": 'count(ALERTS{alertstate="firing"}) or vector(0)'}, "none", most=1, width=3
+        ),
+        *(
+            _stat(
+                f"Error budget left, 30 d: {title}",
+                {"{{alias}}": f'{of_promise}:budget_left_30d{{promise="{promise}"}}'},
+                "percentunit",
+                least=0,
+                width=6,
+            )
+            for promise, title in budgets.items()
+        ),
+        *(
+            _graph(
+                f"Burn rate, {window[:-1]} {window[-1]}",
+                {"{{alias}} {{promise}}": f"{of_promise}:burn_{window}"},
+                "none",
+                line=rate,
+            )
+            for window, rate in windows.items()
+        ),
+        _graph("TTFT: p95 against the promise", _against_limit("ttft"), "s"),
+        _graph("50-100 tokens: p95 against the promise", _against_limit("completion"), "s"),
+        _graph("TTFT: half of the requests", _quantile(0.5, "duoserve_ttft_seconds"), "s"),
     ]
+
+
+def _against_limit(promise: str) -> Queries:
+    """The p95 of each model, and the promised time, which depends on the machine."""
+    return {
+        "{{alias}}": f"alias:duoserve_{promise}_seconds:p95_5m",
+        "promise": f'max(duoserve_promise_limit_seconds{{promise="{promise}"}})',
+    }
 
 
 def _users() -> list[Panel]:
@@ -206,23 +224,23 @@ def _quantile(share: float, histogram: str) -> Queries:
 
 
 def _stat(
-    title: str, queries: Queries, unit: str, most: float | None = None, least: float | None = None
+    title: str, queries: Queries, unit: str, width: int, most: float | None = None, least: float | None = None
 ) -> stat.Panel:
     """A figure for each series, which is red from `most` on, or below `least`."""
     good, bad = Threshold(None, "green"), Threshold(most, "red")
     if least is not None:
         good, bad = Threshold(None, "red"), Threshold(least, "green")
     panel = stat.Panel().thresholds(ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps([good, bad]))
-    return _filled(panel, title, queries, unit, width=_WIDTH // 6, height=4)
+    return _filled(panel, title, queries, unit, width, height=4)
 
 
 def _graph(
-    title: str, queries: Queries, unit: str, width: int = 8, promise: float | None = None
+    title: str, queries: Queries, unit: str, width: int = 8, line: float | None = None
 ) -> timeseries.Panel:
-    """Lines over time, with a red line at `promise`."""
+    """Lines over time, with a red line at `line`."""
     panel = timeseries.Panel().fill_opacity(8).axis_soft_min(0)
-    if promise is not None:
-        steps = [Threshold(None, "transparent"), Threshold(promise, "red")]
+    if line is not None:
+        steps = [Threshold(None, "transparent"), Threshold(line, "red")]
         panel.thresholds(ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(steps))
         panel.thresholds_style(GraphThresholdsStyleConfig().mode(GraphThresholdsStyleMode.LINE))
     return _filled(panel, title, queries, unit, width, height=7)

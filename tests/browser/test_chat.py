@@ -964,6 +964,10 @@ def test_the_about_page_shows_figures_and_hides_the_key(chat: Chat, service: Ser
     chat.answered()
     chat.page.get_by_role("link", name="About this service").click()
     expect(chat.page.get_by_text("TTFT, p95").first).to_be_visible()
+    expect(chat.page.get_by_text("99% of requests do not fail")).to_be_visible()
+    kept = re.compile(r"coder: kept in [\d.]+% of \d+ requests, .*budget")
+    expect(chat.page.get_by_text(kept).last).to_be_visible()
+    expect(chat.page.locator("[aria-label^='Availability: error budget left']")).to_be_visible()
     expect(
         chat.page.locator("code").get_by_text(f"http://127.0.0.1:{service.ports['router']}/v1").first
     ).to_be_visible()

@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import subprocess
-import tomllib
 from typing import Any
 
 import promql_parser
@@ -15,7 +14,7 @@ from services.monitoring import overview
 from services.stack.environments import ROOT
 
 RULES = ROOT / "config" / "prometheus" / "rules"
-TESTS = ROOT / "tests" / "packaging" / "prometheus" / "alerts.yml"
+TESTS = sorted((ROOT / "tests" / "packaging" / "prometheus").glob("*.yml"))
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
 needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
 
@@ -42,10 +41,11 @@ def test_prometheus_accepts_configuration_and_rules() -> None:
 
 @needs_promtool
 def test_every_alert_fires_when_it_should() -> None:
-    _promtool("test", "rules", str(TESTS))
+    _promtool("test", "rules", *map(str, TESTS))
     tested = {
         case["alertname"]
-        for test in yaml.safe_load(TESTS.read_text())["tests"]
+        for path in TESTS
+        for test in yaml.safe_load(path.read_text())["tests"]
         for case in test.get("alert_rule_test", [])
         if case.get("exp_alerts")
     }
@@ -59,21 +59,26 @@ def test_every_alert_has_a_runbook(name: str) -> None:
     assert re.search(rf"^#+ {name}$", OPERATIONS, re.M)
 
 
-def test_promises_are_those_of_the_load_tests() -> None:
-    objectives = tomllib.loads((ROOT / "loadtests" / "slo.toml").read_text())["objective"]
-    ttft = next(o["limit"] / 1000 for o in objectives if o["metric"] == "ttft" and o.get("promise"))
-    # The other promise on whole requests compares two levels of load, which a running service does not have.
-    completion = next(
-        o["limit"] / 1000
-        for o in objectives
-        if o["metric"] == "total" and o.get("promise") and "compared_to" not in o
-    )
-    assert (ttft, completion) == (overview.TTFT, overview.COMPLETION)
-    assert f"p95_5m > {ttft:g}\n" in ALERTS["DuoserveTtftSlow"]["expr"]
-    assert f"p95_5m > {completion:g}\n" in ALERTS["DuoserveCompletionSlow"]["expr"]
-    shares = {rule["record"]: rule["expr"] for rule in _rules() if "within_1h" in rule.get("record", "")}
-    assert f'le="{ttft}"' in shares["alias:duoserve_ttft_seconds:within_1h"]
-    assert f'le="{completion}"' in shares["alias:duoserve_completion_seconds:within_1h"]
+def test_alerts_and_dashboard_have_the_burn_rates_of_the_workbook() -> None:
+    # The part of the 30 days' budget that a window may cost (https://sre.google/workbook/alerting-on-slos/).
+    windows = {("1h", "5m"): 0.02, ("6h", "30m"): 0.05, ("3d", "6h"): 0.1}
+    hours = {"1h": 1, "6h": 6, "3d": 72}
+    rates = {window: windows[window] * 30 * 24 / hours[window[0]] for window in windows}
+    found = set()
+    for name in ("DuoserveFastBurn", "DuoserveSlowBurn"):
+        expression = " ".join(ALERTS[name]["expr"].split())
+        pair = r":burn_(\w+) > ([\d.]+) and [\w:]+:burn_(\w+) > ([\d.]+) and [\w:]+:broken_(\w+) >= 10"
+        for long, rate, short, same, counted in re.findall(pair, expression):
+            assert rate == same and long == counted and float(rate) == pytest.approx(rates[long, short])
+            found.add((long, short))
+    assert found == set(windows)
+    lines = {
+        panel["targets"][0]["expr"].rpartition("burn_")[2]: panel["fieldConfig"]["defaults"]["thresholds"]
+        for panel in json.loads(overview.FILE.read_text())["panels"]
+        if panel["title"].startswith("Burn rate")
+    }
+    drawn = {window: thresholds["steps"][1]["value"] for window, thresholds in lines.items()}
+    assert drawn == pytest.approx({long: rate for (long, _), rate in rates.items()})
 
 
 def test_the_dashboard_is_what_its_code_makes() -> None:

@@ -1,7 +1,8 @@
-"""The page for the team: where the service is, how to use it from other tools, and its live figures."""
+"""The page for the team: where the service is, how to use it from other tools, and how it is doing."""
 
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import altair as alt
@@ -47,13 +48,19 @@ def _live(chat: ChatSession) -> None:
     else:
         _models(chat, readiness)
     samples = list(chat.backend.samples)
-    if readiness and not samples:
+    if len(samples) > 1:
+        _course(samples)
+    if samples:
+        _promises(samples[-1])
+    elif readiness:
         st.info("No figures from the router yet.")
-    if len(samples) < 2:
-        return
+
+
+def _course(samples: Sequence[metrics.MetricsSample]) -> None:
+    """The last minutes."""
     st.header("Last 15 minutes", anchor=False)
     course = metrics.points(samples)
-    for column, (title, unit, value, target) in zip(st.columns(3), _CHARTS, strict=True):
+    for column, (title, unit, value, has_target) in zip(st.columns(3), _CHARTS, strict=True):
         with column:
             st.markdown(f"**{title}**")
             rows = [
@@ -62,7 +69,7 @@ def _live(chat: ChatSession) -> None:
                 if value(point) is not None
             ]
             if rows:
-                st.altair_chart(_chart(rows, title, unit, target() if target else None))
+                st.altair_chart(_chart(rows, title, unit, samples[-1].ttft_limit if has_target else None))
             else:
                 st.caption("No requests.")
 
@@ -101,16 +108,83 @@ def _chart(
     return alt.layer(*layers).properties(description=described, height=200)
 
 
-_CHARTS: list[tuple[str, str, Callable[[metrics.ChartPoint], float | None], Callable[[], float] | None]] = [
-    ("Time to first token", "seconds, p95", lambda point: point.ttft_p95, metrics.ttft_target),
-    ("Throughput", "tokens per second", lambda point: point.tokens_per_second, None),
-    ("Queue", "requests waiting", lambda point: point.waiting, None),
+# Title, unit, value, and whether there is a target for it.
+_CHARTS: list[tuple[str, str, Callable[[metrics.ChartPoint], float | None], bool]] = [
+    ("Time to first token", "seconds, p95", lambda point: point.ttft_p95, True),
+    ("Throughput", "tokens per second", lambda point: point.tokens_per_second, False),
+    ("Queue", "requests waiting", lambda point: point.waiting, False),
 ]
+# Title, and the sentence that a share begins.
+_PROMISES = {
+    "ttft": ("First token", "of answers begin within {limit:g} s"),
+    "completion": ("Completion", "of answers of 50 to 100 tokens take at most {limit:g} s"),
+    "availability": ("Availability", "of requests do not fail"),
+}
+
+
+def _promises(sample: metrics.MetricsSample) -> None:
+    """How the promises were kept, and how much of their error budgets is left."""
+    if not sample.promises:  # the router is of an earlier version
+        return
+    st.header("Last 30 days", anchor=False)
+    since = datetime.fromtimestamp(sample.promises_since, UTC) if sample.promises_since else None
+    st.markdown(
+        "What the service promises, and its error budget: the share of requests that may break a promise. "
+        "Agents send longer prompts, so that the promised times are not about them."
+        + (f" Counted since {since:%Y-%m-%d}." if since else "")
+    )
+    for column, (name, (title, sentence)) in zip(st.columns(3), _PROMISES.items(), strict=True):
+        with column:
+            st.markdown(f"**{title}**")
+            _promise(sample.promises[name], title, sentence)
+
+
+def _promise(promise: metrics.Promise, title: str, sentence: str) -> None:
+    if "{limit" in sentence and promise.limit is None:
+        st.caption("The time depends on what this CPU does, which was not measured.")
+        return
+    st.markdown(f"{promise.objective * 100:g}% {sentence.format(limit=round(promise.limit or 0, 1))}")
+    left = {model: promise.budget_left(model) for model in sorted({*promise.kept, *promise.broken})}
+    known = {model: share for model, share in left.items() if share is not None}
+    if not known:
+        st.caption("No requests.")
+        return
+    st.altair_chart(_bars(known, title))
+    st.markdown("  \n".join(_told(promise, model, share) for model, share in known.items()))
+
+
+def _told(promise: metrics.Promise, model: str, left: float) -> str:
+    total = promise.requests(model)
+    kept = f"kept in {promise.kept.get(model, 0) / total:.1%} of {total:,.0f} requests"
+    budget = f"budget overdrawn by {-left:.0%}" if left < 0 else f"{left:.0%} of the budget left"
+    return f"{plain(model)}: {kept}, {budget}"
+
+
+def _bars(left: dict[str, float], title: str) -> alt.Chart:
+    """What is left of each model's error budget; one that is overdrawn points to the other side, in red."""
+    least = max(-1.0, min(0.0, *left.values()))
+    chart: alt.Chart = (
+        alt.Chart({"values": [{"model": model, "left": share} for model, share in left.items()]})
+        .mark_bar(aria=False)
+        .encode(
+            x=alt.X(
+                "left:Q",
+                title="error budget left",
+                scale=alt.Scale(domain=[least, 1], clamp=True),
+                axis=alt.Axis(format="%", tickCount=4),
+            ),
+            y=alt.Y("model:N", title=None),
+            color=alt.condition(alt.datum.left < 0, alt.value("#c62828"), alt.value("#2e7d32")),
+            tooltip=["model:N", alt.Tooltip("left:Q", title="error budget left", format=".0%")],
+        )
+        .properties(description=f"{title}: error budget left, the last 30 days", height=alt.Step(24))
+    )
+    return chart
 
 
 def _models(chat: ChatSession, readiness: Readiness) -> None:
-    target = metrics.ttft_target()
     samples = chat.backend.samples
+    target = samples[-1].ttft_limit if samples else None
     columns = [column for _ in range(0, len(readiness.models), 3) for column in st.columns(3)]
     for column, (name, status) in zip(columns, sorted(readiness.models.items()), strict=False):
         with column.container(border=True):
@@ -123,10 +197,13 @@ def _models(chat: ChatSession, readiness: Readiness) -> None:
             if len(samples) > 1:
                 ttft = metrics.quantile(samples[0].ttft.get(name, {}), samples[-1].ttft.get(name, {}), 0.95)
             window = chat.backend.windows.get(name)
-            met = "" if ttft is None else " :green[(met)]" if ttft < target else " :red[(missed)]"
+            goal = "unknown"
+            if target is not None:
+                met = "" if ttft is None else " :green[(met)]" if ttft < target else " :red[(missed)]"
+                goal = f"under {target:.1f} s{met}"
             st.markdown(
                 f"TTFT, p95: {f'{ttft:.2f} s' if ttft is not None else 'no requests yet'}  \n"
-                f"Target: under {target:.1f} s{met}  \n"
+                f"Target: {goal}  \n"
                 f"Requests: {samples[-1].in_flight.get(name, 0) if samples else 0} running, "
                 f"{samples[-1].waiting.get(name, 0) if samples else 0} waiting  \n"
                 f"Context window: {f'{window:,} tokens' if window else 'unknown'}"

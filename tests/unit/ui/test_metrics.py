@@ -1,6 +1,6 @@
 import pytest
 
-from ui.metrics import MetricsSample, parse, points, quantile, ttft_target
+from ui.metrics import MetricsSample, Promise, parse, points, quantile
 
 METRICS = """
 # TYPE duoserve_ttft_seconds histogram
@@ -16,6 +16,18 @@ duoserve_tokens_total{alias="coder",kind="prompt"} 9000
 duoserve_waiting{alias="coder"} 3
 # TYPE duoserve_in_flight gauge
 duoserve_in_flight{alias="coder"} 2
+# TYPE duoserve_promise_objective_ratio gauge
+duoserve_promise_objective_ratio{promise="ttft"} 0.95
+duoserve_promise_objective_ratio{promise="availability"} 0.99
+# TYPE duoserve_promise_limit_seconds gauge
+duoserve_promise_limit_seconds{promise="ttft"} 0.5
+# TYPE duoserve_promise_requests_total counter
+duoserve_promise_requests_total{alias="coder",kept="no",promise="ttft"} 1
+# TYPE duoserve_promise_requests_30d gauge
+duoserve_promise_requests_30d{alias="coder",kept="yes",promise="ttft"} 970
+duoserve_promise_requests_30d{alias="coder",kept="no",promise="ttft"} 30
+# TYPE duoserve_promise_start_timestamp_seconds gauge
+duoserve_promise_start_timestamp_seconds 1.79e9
 """
 
 
@@ -47,5 +59,18 @@ def test_points_are_rates_and_a_restarted_router_gives_no_negative_ones() -> Non
     ]
 
 
-def test_the_target_is_the_promise_in_seconds() -> None:
-    assert 0.05 < ttft_target() < 10
+def test_promises_are_read_with_how_they_were_kept() -> None:
+    sample = parse(METRICS, 0)
+    assert sample.promises == {
+        "ttft": Promise(0.95, 0.5, {"coder": 970}, {"coder": 30}),
+        "availability": Promise(0.99),
+    }
+    assert (sample.ttft_limit, sample.promises_since) == (0.5, 1.79e9)
+    assert MetricsSample(0).ttft_limit is None
+
+
+def test_the_error_budget_is_what_may_break_a_promise() -> None:
+    promise = Promise(0.95, 0.5, {"coder": 970, "general": 80, "new": 0}, {"coder": 30, "general": 20})
+    assert promise.budget_left("coder") == pytest.approx(0.4)  # 50 of 1,000 may
+    assert promise.budget_left("general") == pytest.approx(-3)
+    assert promise.budget_left("new") is None and promise.budget_left("unknown") is None

@@ -8,6 +8,7 @@ from streamlit.testing.v1 import AppTest
 
 from ui.backend import Backend, shared
 from ui.conversation import Message
+from ui.metrics import MetricsSample, Promise
 from ui.router_client import ListedModel, Readiness, RouterFailure, Usage
 from ui.session import ChatSession
 from ui.views import messages, models
@@ -105,6 +106,30 @@ def test_the_about_page_hides_the_key_until_it_is_asked_for(app: AppTest) -> Non
     assert "http://127.0.0.1:4000/v1" in shown and "k" * 40 not in shown
     app.toggle[0].set_value(True).run()
     assert "k" * 40 in "".join(code.value for code in app.code)
+
+
+def test_the_about_page_shows_what_is_left_of_each_error_budget(app: AppTest) -> None:
+    sample = MetricsSample(
+        0.0,
+        promises={
+            "ttft": Promise(0.95, 4.04, {"coder": 970, "a*b*": 80}, {"coder": 30, "a*b*": 20}),
+            "completion": Promise(0.95),
+            "availability": Promise(0.99),
+        },
+        promises_since=1.7957376e9,
+    )
+    app.run()
+    session(app).backend.samples.append(sample)
+    app.switch_page("views/about.py").run()
+    assert not app.exception
+    shown = [text.value for text in app.markdown]
+    assert "95% of answers begin within 4 s" in shown and "99% of requests do not fail" in shown
+    (budgets,) = (text for text in shown if "budget left" in text)
+    assert "coder: kept in 97.0% of 1,000 requests, 40% of the budget left" in budgets
+    assert r"a\*b\*: kept in 80.0% of 100 requests, budget overdrawn by 300%" in budgets
+    assert any("Counted since 2026-11-27" in text for text in shown)
+    captions = [text.value for text in app.caption]
+    assert any("not measured" in text for text in captions) and "No requests." in captions
 
 
 def used(**more: Any) -> dict[str, Any]:
