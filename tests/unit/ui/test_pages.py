@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from tests.support.waiting import wait_for
 from ui.backend import Backend, shared
 from ui.conversation import Message
 from ui.metrics import MetricsSample, Promise
@@ -63,6 +64,7 @@ def test_an_empty_chat_teaches_what_to_do(app: AppTest) -> None:
 def test_a_question_without_a_router_is_kept_and_can_be_asked_again(app: AppTest) -> None:
     app.run()
     app.chat_input[0].set_value("Is anybody there?").run()
+    wait_for(lambda: len(session(app.run()).current.messages) == 2, "the failure is shown")
     assert not app.exception
     assert [message.text for message in session(app).current.messages] == ["Is anybody there?", ""]
     (question, answer) = messages.entries(session(app))
