@@ -2,8 +2,9 @@
 
 Each engine decodes as many answers at once as it has slots; more would slow down everyone's tokens. A request
 takes a slot for each of its answers, and the rest wait in one bounded queue. Requests that index, for which
-nobody waits at a keyboard, have a queue to themselves, so that they take no place in the other. This is the
-bookkeeping, without tasks; the layer is in `layers/admit.py`.
+nobody waits at a keyboard, have a queue to themselves, so that they take no place in the other. Requests that
+go last get slots for which nobody else waits, and never cost anybody else a place. This is the bookkeeping,
+without tasks; the layer is in `layers/admit.py`.
 """
 
 import time
@@ -33,6 +34,7 @@ class Ticket:
     client: str
     group: str
     urgent: bool
+    last: bool
     granted: Callable[[], None]
     entered: float  # on the clock of `Admission`
     sequences: int = 1
@@ -104,24 +106,25 @@ class _FairQueue:
 
 @dataclass
 class _Slots:
-    """The slots of one model, and the two queues for them."""
+    """The slots of one model, and the queues for them."""
 
     count: int
     running: int = 0
     urgent: _FairQueue = field(default_factory=_FairQueue)
     normal: _FairQueue = field(default_factory=_FairQueue)
+    last: _FairQueue = field(default_factory=_FairQueue)
     urgent_last: bool = False  # whether the latest to leave a queue was urgent
 
     def queue(self, ticket: Ticket) -> _FairQueue:
-        return self.urgent if ticket.urgent else self.normal
+        return self.last if ticket.last else self.urgent if ticket.urgent else self.normal
 
     def pop(self, now: float) -> Ticket | None:
         """Whose turn it is, if it fits. Who needs several slots holds up the others until these are free."""
-        if not self.urgent and not self.normal:
-            return None
         owed = self.urgent_last and bool(self.normal) and now - self.normal.first.entered > CHAT_PATIENCE
         urgent = bool(self.urgent) and not owed
-        queue = self.urgent if urgent else self.normal
+        queue = self.urgent if urgent else self.normal or self.last
+        if not queue:
+            return None
         if self.running and self.running + queue.first.sequences > self.count:
             return None
         self.urgent_last = urgent
@@ -165,7 +168,7 @@ class Admission:
     def waiting(self, alias: str) -> int:
         """Requests waiting for a slot of `alias`."""
         slots = self._slots[alias]
-        return len(slots.urgent) + len(slots.normal)
+        return len(slots.urgent) + len(slots.normal) + len(slots.last)
 
     def all_running(self) -> int:
         """Slots of all models that are taken."""
@@ -175,6 +178,10 @@ class Admission:
         """Requests in the queue in which those for `alias` wait."""
         return sum(map(self.waiting, self._queues[alias].aliases))
 
+    def _ahead_of_the_last(self, alias: str) -> int:
+        """Requests in the queue in which those for `alias` wait, without those that go last."""
+        return sum(self.waiting(each) - len(self._slots[each].last) for each in self._queues[alias].aliases)
+
     def enter(
         self,
         alias: str,
@@ -183,22 +190,26 @@ class Admission:
         granted: Callable[[], None],
         group: str = "",
         sequences: int = 1,
+        *,
+        last: bool = False,
     ) -> Ticket:
         """A ticket that runs at once if enough slots are free and nobody is before it, and waits otherwise.
-        `granted` is called when it runs. Clients of one `group` share its turn.
+        `granted` is called when it runs. Clients of one `group` share its turn. What goes `last` runs when
+        nobody else waits for the model.
 
         Raises:
             QueueFull: it would have to wait, and the queue is full.
         """
         slots = self._slots[alias]
-        ticket = Ticket(alias, client, group or client, urgent, granted, self._clock(), sequences)
+        ticket = Ticket(alias, client, group or client, urgent, last, granted, self._clock(), sequences)
         slots.queue(ticket).add(ticket)
         self._fill(slots)
         if ticket.state == "waiting":
-            if self.all_waiting(alias) > self._queue_max:
+            ahead = self.all_waiting(alias) if last else self._ahead_of_the_last(alias)
+            if ahead > self._queue_max:
                 slots.queue(ticket).remove(ticket)
                 raise QueueFull
-            ticket.position = self.waiting(alias)
+            ticket.position = self.waiting(alias) - (0 if last else len(slots.last))
         return ticket
 
     def leave(self, ticket: Ticket) -> None:

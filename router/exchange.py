@@ -35,6 +35,7 @@ class Priority(IntEnum):
     CHAT = 1
     AGENT = 2  # has tools, and so a long prompt, and nobody who watches each answer
     INDEXING = 3  # embeddings of many texts
+    BACKGROUND = 4  # has asked to go last
 
 
 @dataclass(eq=False)
@@ -66,6 +67,8 @@ class Exchange:
     # What it asks the engine to decode together: prompts times choices. It takes as many slots.
     sequences: int = 1
     priority: Priority = Priority.CHAT
+    # Has `service_tier: flex`, OpenAI's word for requests that may wait.
+    flex: bool = False
     # Bytes of the body as the client sent it, decompressed.
     size: int = 0
     # How `prompt` and `suffix` become one prompt, in a fill-in-the-middle request.

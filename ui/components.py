@@ -26,6 +26,8 @@ transcript = st.components.v2.component(
 conversation_list = st.components.v2.component(
     "duoserve_conversations", js=_source("conversations.js"), isolate_styles=False
 )
+# `views/sidebar.py` mounts it.
+sync_state = st.components.v2.component("duoserve_sync", js=_source("sync.js"), isolate_styles=False)
 # `views/models.py` mounts it, in a fragment.
 model_picker = st.components.v2.component(
     "duoserve_models", js=_source("model_picker.js"), isolate_styles=False

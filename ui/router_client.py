@@ -95,6 +95,7 @@ class ChatRequest:
     user: str  # an opaque name of the asker, so that the router can be fair
     continue_last: bool = False  # continue the assistant message at the end
     think: bool = True  # False: a model that reasons answers at once
+    last: bool = False  # everyone else's requests go first
 
 
 @dataclass(frozen=True)
@@ -206,6 +207,7 @@ class RouterClient:
                 top_p=openai.omit if request.top_p is None else request.top_p,
                 max_tokens=request.max_tokens,
                 user=request.user,
+                service_tier="flex" if request.last else openai.omit,
                 stream=True,
                 stream_options={"include_usage": True},
                 extra_body=extra,

@@ -1,5 +1,6 @@
 """The web application: Streamlit's own, behind sign-in when other machines can reach it."""
 
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -9,8 +10,9 @@ from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ui import settings, streaming
+from ui import settings, streaming, sync
 from ui.signin import SignInRequired
+from ui.vault import Vault
 
 _HEADERS = {
     # A second line of defence: even a message that fools the Markdown renderer cannot load anything from
@@ -63,10 +65,11 @@ _settings = settings.load()
 _key = _settings.litellm_master_key.get_secret_value()
 _middleware = [Middleware(SecurityHeaders)]
 if not _settings.only_this_machine:
-    _middleware.append(Middleware(SignInRequired, key=_key, other_key=_name_of))
+    _open_vault = partial(Vault, root=_settings.vaults)
+    _middleware.append(Middleware(SignInRequired, key=_key, other_key=_name_of, open_vault=_open_vault))
 app = st.App(
     Path(__file__).with_name("app.py"),
-    routes=streaming.routes,
+    routes=[*streaming.routes, *sync.routes],
     middleware=_middleware,
     on_script_error=_failed,
 )

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Literal
 
 from ui import titles
@@ -350,7 +351,11 @@ class ChatSession:
         return copy.deepcopy(self.current)
 
     def _restore(self, notice: str, before: Conversation) -> Undo:
-        return Undo(notice, lambda: self._bring_back(before))
+        def take_back() -> None:
+            before.updated = datetime.now(UTC)  # for other devices, newer than what is taken back
+            self._bring_back(before)
+
+        return Undo(notice, take_back)
 
     def _bring_back(self, before: Conversation) -> None:
         if answer := self.answers.pop(before.id, None):

@@ -1,5 +1,6 @@
 """Settings of the chat app, read from the environment; `.env.example` lists them all."""
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
@@ -10,6 +11,7 @@ _BaseUrl = Annotated[
     str, Field(pattern=r"^https?://[^/]"), AfterValidator(lambda address: address.rstrip("/"))
 ]
 _LOOPBACK = ("127.", "::1", "localhost")
+_ROOT = Path(__file__).resolve().parents[1]
 
 
 class InvalidAppSetting(Exception):
@@ -25,6 +27,12 @@ class AppSettings(BaseSettings):
     router_url: _BaseUrl  # where this app reaches the router
     router_port: _Port  # where people's own tools reach it, on the host they see this app on
     context_ratio: Annotated[float, Field(gt=0, le=1)]
+    duoserve_home: str = ""  # the folder of `data`; empty: the checkout
+
+    @property
+    def vaults(self) -> Path:
+        """The folder of the conversations that people sync, encrypted."""
+        return Path(self.duoserve_home or _ROOT) / "data" / "sync"
 
     @property
     def only_this_machine(self) -> bool:

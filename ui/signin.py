@@ -21,6 +21,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ui.settings import AppSettings
+from ui.vault import Vault
 
 COOKIE = "duoserve_session"
 PATH = "/sign-in"
@@ -67,10 +68,14 @@ class SignedIn:
         """`key` is the master key; the key of the signatures is derived from it."""
         self._signer = TimestampSigner(hashlib.sha256(b"duoserve chat session 2\0" + key.encode()).digest())
         self._revoked: set[str] = set()
+        self._vaults: dict[str, Vault] = {}  # in memory only, so that no disk has what decrypts them
 
-    def begin(self, name: str) -> str:
-        """The cookie of a new session of whoever has the key of that name."""
-        return self._signer.sign(f"{secrets.token_urlsafe(24)}:{quote(name, safe='')}").decode()
+    def begin(self, name: str, vault: Vault | None = None) -> str:
+        """The cookie of a new session of whoever has the key of that name, and the vault of that key."""
+        session = f"{secrets.token_urlsafe(24)}:{quote(name, safe='')}"
+        if vault:
+            self._vaults[session] = vault
+        return self._signer.sign(session).decode()
 
     def name(self, cookie: str | None) -> str | None:
         """The name of the key with which the session of `cookie` began; None if it has ended."""
@@ -81,10 +86,15 @@ class SignedIn:
         """Whether `cookie` belongs to a session that has not ended."""
         return self._session(cookie) is not None
 
+    def vault(self, cookie: str | None) -> Vault | None:
+        """The vault of the session of `cookie`, unless the app has restarted since it began."""
+        return self._vaults.get(self._session(cookie) or "")
+
     def end(self, cookie: str) -> None:
         """End the session of `cookie` in every tab."""
         if session := self._session(cookie):
             self._revoked.add(session)
+            self._vaults.pop(session, None)
 
     def _session(self, cookie: str | None) -> str | None:
         try:
@@ -117,12 +127,14 @@ class SignInRequired:
         app: ASGIApp,
         key: str,
         other_key: Callable[[str], Awaitable[str | None]],
+        open_vault: Callable[[str], Vault],
     ) -> None:
         """`other_key` tells the name of a key other than the master key, or None if it is not valid."""
         self._app = app
         self._key = key
         self._sessions = sessions(key)
         self._other_key = other_key
+        self._open_vault = open_vault
         self._throttle = Throttle()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -160,9 +172,10 @@ class SignInRequired:
                 "This key is not valid. The team's key is LITELLM_MASTER_KEY in the service's .env.", 401
             )
         response = RedirectResponse("/", 303)
+        vault = None if name in (MASTER, "") else self._open_vault(given)
         response.set_cookie(
             COOKIE,
-            self._sessions.begin(name),
+            self._sessions.begin(name, vault),
             max_age=MAX_AGE,
             httponly=True,
             samesite="lax",

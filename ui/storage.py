@@ -65,6 +65,7 @@ class Preferences(BaseModel):
     theme: Literal["System", "Light", "Dark"] = "System"  # as Streamlit's page names them
     model: str = ""
     titles: bool = True  # whether the model writes them
+    sync: str = ""  # the name of the key with which conversations are synced; empty: they are not
     presets: list[Preset] = PRESETS
     instructions: str = ""  # the system prompt of new conversations
     prompts: list[Prompt] = PROMPTS

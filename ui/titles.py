@@ -36,6 +36,7 @@ def request(conversation: Conversation, user: str, pictures: bool = False) -> Ch
         max_tokens=_TOKENS,
         user=user,
         think=not conversation.messages[-1].reasoning,
+        last=True,
     )
 
 

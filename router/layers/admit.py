@@ -39,6 +39,7 @@ class Admit:
                 slot.set,
                 exchange.group,
                 exchange.sequences,
+                last=exchange.priority is Priority.BACKGROUND,
             )
         except QueueFull:
             raise self._refusal(exchange.alias, "The queue is full", "queue_full") from None

@@ -93,11 +93,12 @@ def _same(value: Any, unset: Any) -> bool:
 
 
 def check_parameters(exchange: Exchange, *, tolerated: Tolerated, max_n: int, max_stop: int) -> None:
-    """Checks the body and leaves in it only what the API has. Sets `stream`.
+    """Checks the body and leaves in it only what the API has. Sets `stream` and `flex`.
 
     Raises:
         ApiError: as `checked` does, and for a parameter that is refused.
     """
+    exchange.flex = exchange.body.get("service_tier") == "flex"
     body, ignored = tolerated.without(exchange.body, exchange.path)
     body = checked(body, exchange.path, max_n, max_stop)
     ignored += sorted(tolerated.unable & body.keys())

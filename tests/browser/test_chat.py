@@ -319,6 +319,31 @@ def test_regenerate_edit_delete_and_undo(chat: Chat, service: Service) -> None:
     expect(chat.messages).to_have_count(2)
 
 
+@pytest.mark.parametrize(
+    ("platform", "keys", "told"),
+    [("Linux x86_64", "Control+Enter", "Ctrl+Enter sends"), ("MacIntel", "Meta+Enter", "⌘ Enter sends")],
+)
+def test_an_edited_question_is_sent_by_keys(
+    open_chat: Open, context: BrowserContext, service: Service, platform: str, keys: str, told: str
+) -> None:
+    context.add_init_script(f"Object.defineProperty(navigator, 'platform', {{get: () => '{platform}'}})")
+    chat = open_chat(context)
+    chat.ask("What is one?")
+    chat.answered()
+    chat.messages.first.get_by_role("button", name="Edit").click()
+    editor = chat.page.get_by_label("Edit the question")
+    expect(editor).to_be_focused()
+    expect(chat.page.get_by_text(told)).to_be_visible()
+    chat.page.keyboard.press("Enter")  # begins a line, at the end
+    chat.page.keyboard.type("And two?")
+    expect(editor).to_have_value("What is one?\nAnd two?")
+    chat.page.keyboard.press(keys)
+    wait_for(lambda: len(service.engines["coder"].requests()) == 2, "it was not sent")
+    expect(editor).to_have_count(0)
+    chat.answered()
+    assert [each["content"] for each in last_body(service)["messages"]] == ["What is one?\nAnd two?"]
+
+
 def test_the_chosen_model_and_the_options_are_used(chat: Chat, service: Service) -> None:
     chat.choose_model("general")
     chat.button("Options").click()

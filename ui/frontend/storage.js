@@ -5,6 +5,7 @@
 // builds on a version that is not here); `trouble` (an error).
 const DATABASE = "duoserve", STORE = "conversations", PREFERENCES = "duoserve.preferences";
 const TAB_PREFIX = "duoserve.conversation.", PARTIAL_PREFIX = "duoserve.partial."; // the latter from transcript.js
+const SYNC_PREFIX = "duoserve.sync."; // from sync.js
 
 const tabId = Math.random().toString(36).slice(2);
 const channel = "BroadcastChannel" in window ? new BroadcastChannel(DATABASE) : null;
@@ -54,7 +55,18 @@ const device = {
   async remove(id) {
     return settled((await database()).transaction(STORE, "readwrite").objectStore(STORE).delete(id));
   },
+  // For sync.js: puts or, without a conversation, removes, if what is stored is still as `marked` says.
+  async replace(id, marked, conversation) {
+    const objects = (await database()).transaction(STORE, "readwrite").objectStore(STORE);
+    if (mark(await settled(objects.get(id))) !== marked) return false;
+    await settled(conversation ? objects.put(conversation) : objects.delete(id));
+    return true;
+  },
 };
+
+// What changes whenever a conversation does; labels change without a new revision.
+const mark = (conversation) =>
+  conversation ? JSON.stringify([conversation.revision, conversation.title, conversation.pinned, conversation.folder ?? ""]) : "";
 
 const tab = {
   async each(look) {
@@ -109,6 +121,14 @@ const store = Object.assign(new EventTarget(), {
   list,
   get: async (id) => remember(await place().get(id)),
   each: (look) => place().each(look),
+  mark,
+  async replace(id, marked, conversation) {
+    if (place() !== device || !(await device.replace(id, marked, conversation))) return false;
+    await listed(id, conversation);
+    announce([id]);
+    lookAgain([id]);
+    return true;
+  },
 });
 window.duoserveStorage = store;
 
@@ -126,6 +146,14 @@ function partials(ids) {
 function forgetPartials(id) {
   for (const storage of [localStorage, sessionStorage]) {
     for (const key of Object.keys(storage)) if (key.startsWith(`${PARTIAL_PREFIX}${id}.`)) storage.removeItem(key);
+  }
+}
+
+// A deletion is noted for sync.js: that a conversation is missing says nothing, because a browser may drop what it stores.
+function noteDeletion(id) {
+  for (const key of Object.keys(localStorage)) {
+    if (!key.startsWith(SYNC_PREFIX) || !key.endsWith(`.${id}`)) continue;
+    localStorage.setItem(key, JSON.stringify({ ...JSON.parse(localStorage.getItem(key)), gone: new Date().toISOString() }));
   }
 }
 
@@ -209,6 +237,7 @@ const make = {
     forgetPartials(asked);
     for (const storage of [localStorage, sessionStorage]) storage.removeItem(`duoserve.draft.${asked}`);
     session.deleted[asked] = await place().get(id);
+    noteDeletion(id);
     await place().remove(id);
     await listed(id, null);
     return id;
@@ -251,6 +280,19 @@ const make = {
   },
 };
 
+function announce(changed) {
+  channel?.postMessage({ tab: tabId, changed });
+  store.dispatchEvent(new Event("change"));
+}
+
+// Have Python look at conversations that it works with and that have changed without it.
+function lookAgain(changed) {
+  const session = latest && sessions.get(latest.data.nonce);
+  if (!session || !changed.some((id) => !id || latest.data.held.includes(id))) return;
+  session.lookDue = true;
+  schedule(latest.data.nonce);
+}
+
 async function work(nonce) {
   const session = sessions.get(nonce);
   const { data } = latest;
@@ -263,10 +305,7 @@ async function work(nonce) {
     changed.add(await make[change.op](session, change));
     session.done = change.sequence;
   }
-  if (changed.size) {
-    channel?.postMessage({ tab: tabId, changed: [...changed] });
-    store.dispatchEvent(new Event("change"));
-  }
+  if (changed.size) announce([...changed]);
   if (reloadDue) return window.location.reload();
   if (session.done > session.acknowledged) {
     session.acknowledged = session.done;
@@ -302,10 +341,7 @@ if (channel) {
     for (const id of changed) if (heads && id) await listed(id, await place().get(id));
     if (changed.includes(undefined)) heads = null; // the preferences say where conversations are
     store.dispatchEvent(new Event("change"));
-    const session = latest && sessions.get(latest.data.nonce);
-    if (!session || !changed.some((id) => !id || latest.data.held.includes(id))) return;
-    session.lookDue = true;
-    schedule(latest.data.nonce);
+    lookAgain(changed);
   };
 }
 

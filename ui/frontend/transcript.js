@@ -1,6 +1,7 @@
 // Draws the messages of a conversation, and the answer that grows, which it follows by itself (see streaming.py).
 // Python's side is views/messages.py. Output: `action`, what somebody has asked for, or that an answer has ended.
 const PREFERENCES = "duoserve.preferences";
+const CONTROL = /Mac|iPhone|iPad/.test(navigator.platform) ? "⌘ " : "Ctrl+";
 
 let component = null; // as it was passed last
 let list = null; // the element that holds the messages
@@ -53,7 +54,7 @@ function edit(message, body, actions) {
   const cancel = element("button", "", "Cancel");
   cancel.type = "button";
   const row = element("div", "actions");
-  row.append(send, cancel, element("span", "figures", "Ctrl+Enter sends"));
+  row.append(send, cancel, element("span", "figures", `${CONTROL}Enter sends`));
   form.append(text, ...kept.map((each) => each.label), row);
   const close = () => {
     form.replaceWith(body);

@@ -23,7 +23,8 @@ def _page(chat: ChatSession) -> None:
     elsewhere = [each.name for each in chat.backend.models if each.provider and each.name == each.root]
     st.markdown(
         "Models on our own server, behind one address that speaks the OpenAI API. What you ask stays on that "
-        "server, which does not store it; your conversations are stored in your browser."
+        "server. Your conversations are stored in your browser; the server stores them only if you sync "
+        "them, and then encrypted."
         + (f" Except for {plain(', '.join(elsewhere))}: another provider answers." if elsewhere else "")
     )
     _editors(chat)

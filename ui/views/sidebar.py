@@ -4,8 +4,8 @@ from typing import Any
 
 import streamlit as st
 
-from ui import imports, signin
-from ui.components import conversation_list, export_button
+from ui import imports, signin, sync
+from ui.components import conversation_list, export_button, sync_state
 from ui.conversation import NotAConversation
 from ui.markdown import plain
 from ui.session import ChatSession
@@ -32,6 +32,7 @@ def draw(chat: ChatSession) -> None:
                 _import(chat)
                 prompts.draw(chat)
                 _preferences(chat)
+            _sync_state(chat)
         st.page_link("views/about.py", label="About this service", icon=":material/monitoring:")
         if not chat.backend.settings.only_this_machine:
             st.button("Sign out", icon=":material/logout:", type="tertiary", on_click=_sign_out, args=(chat,))
@@ -39,7 +40,33 @@ def draw(chat: ChatSession) -> None:
 
 def _sign_out(chat: ChatSession) -> None:
     key = chat.backend.settings.litellm_master_key.get_secret_value()
-    signin.sessions(key).end(st.context.cookies.get(signin.COOKIE, ""))
+    signin.sessions(key).end(_cookie())
+
+
+def _cookie() -> str:
+    return str(st.context.cookies.get(signin.COOKIE, ""))
+
+
+def _syncs(chat: ChatSession) -> bool:
+    """Whether sync was turned on in this browser with the key that somebody is signed in with. With another
+    key, it would mix the conversations of two people.
+    """
+    name = signin.viewer(chat.backend.settings, _cookie())
+    return bool(name) and chat.storage.preferences.sync == name
+
+
+def _why_not(chat: ChatSession) -> str:
+    if chat.storage.preferences.keep == "tab":
+        return "Only for conversations that are kept in this browser."
+    return sync.why_not(chat.backend.settings, _cookie())
+
+
+def _sync_state(chat: ChatSession) -> None:
+    """What syncs, and a line that tells how it goes."""
+    problem = _why_not(chat) if _syncs(chat) else ""
+    mine = sync.vault(chat.backend.settings, _cookie())
+    on = mine if _syncs(chat) and not problem else None
+    sync_state(key="synced", data={"vault": on.id if on else "", "problem": problem})
 
 
 def _conversations(chat: ChatSession) -> None:
@@ -107,12 +134,15 @@ def _preferences(chat: ChatSession) -> None:
             index=["device", "tab"].index(chat.storage.preferences.keep),
             format_func={"device": "In this browser", "tab": "Until this tab is closed"}.__getitem__,
             captions=[
-                "They are stored only on this device. The server sees the open one but stores none.",
-                "Nothing is kept after that.",
+                "They are stored on this device and, because you sync them, encrypted on the server."
+                if _syncs(chat)
+                else "They are stored only on this device. The server sees the open one but stores none.",
+                "Nothing is kept in this browser after that.",
             ],
             key="keep",
             on_change=keep,
         )
+        _sync(chat)
 
         def choose_theme() -> None:
             chat.storage.preferences.theme = st.session_state.theme
@@ -138,4 +168,40 @@ def _preferences(chat: ChatSession) -> None:
             on_change=choose_titles,
             help="After the first answer, a small request has the model name the conversation. "
             "If off, the title is the beginning of the question.",
+        )
+
+
+def _sync(chat: ChatSession) -> None:
+    """The switch, what it means for the server, and how to take that back."""
+    problem, mine = _why_not(chat), sync.vault(chat.backend.settings, _cookie())
+
+    def choose() -> None:
+        name = signin.viewer(chat.backend.settings, _cookie()) or ""
+        chat.storage.preferences.sync = name if st.session_state.sync else ""
+        chat.storage.save_preferences()
+
+    def clear() -> None:
+        if mine:
+            mine.clear()
+
+    st.toggle(
+        "Sync conversations across my devices",
+        _syncs(chat),
+        key="sync",
+        on_change=choose,
+        disabled=bool(problem),
+    )
+    st.caption(
+        problem
+        or "The server's disk gets them encrypted with your key. The app on the server encrypts and decrypts "
+        "them: they pass through its memory, which has what it derives from your key while you are signed "
+        "in. With a new key, the old copies cannot be read, and your devices store theirs again."
+    )
+    if mine and mine.used and not _syncs(chat):
+        st.button(
+            "Delete the copies on the server",
+            icon=":material/delete:",
+            type="tertiary",
+            on_click=clear,
+            help="Conversations stay on your devices. Those that still sync store their copies again.",
         )

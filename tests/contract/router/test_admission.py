@@ -94,6 +94,13 @@ async def test_autocompletion_goes_before_chat(service: Service) -> None:
     assert [body["user"] for body in served[:SLOTS]].count("fim") == 2
 
 
+async def test_a_request_that_may_wait_goes_last(service: Service) -> None:
+    title = chat(user="title", service_tier="flex")
+    chats = [("/v1/chat/completions", chat(user=f"chat{i}")) for i in range(2 * SLOTS)]
+    served = await order_served(service, [("/v1/chat/completions", title), *chats])
+    assert [body["user"] for body in served].index("title") == 2 * SLOTS
+
+
 async def test_requests_of_one_client_keep_their_order(service: Service) -> None:
     contents = [f"number {i}" for i in range(12)]
     bodies = [("/v1/chat/completions", chat(content, user="a")) for content in contents]

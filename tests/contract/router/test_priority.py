@@ -32,6 +32,10 @@ def test_the_engine_learns_what_kind_of_request_it_is(service: Service) -> None:
             {"model": "coder", "input": "hi", "tools": [FUNCTION | {"type": "function"}]},
             "agent",
         ),
+        ("/v1/chat/completions", chat(service_tier="flex"), "background"),
+        ("/v1/chat/completions", chat(service_tier="flex", tools=[TOOL]), "background"),
+        ("/v1/completions", FIM | {"service_tier": "flex"}, "background"),
+        ("/v1/chat/completions", chat(service_tier="priority"), "chat"),
         (
             "/v1/messages",
             {
@@ -46,7 +50,7 @@ def test_the_engine_learns_what_kind_of_request_it_is(service: Service) -> None:
     answers = [service.post(path, body) for path, body, _ in asked]
     assert [answer.status_code for answer in answers] == [200] * len(asked)
     assert [service.record(answer)["priority"] for answer in answers] == [kind for *_, kind in asked]
-    order = ["keystroke", "chat", "agent"]
+    order = ["keystroke", "chat", "agent", "indexing", "background"]
     told = [int(request["headers"]["x-vllm-priority"]) for request in service.engines["coder"].requests()]
     assert told == [order.index(kind) for *_, kind in asked]
 

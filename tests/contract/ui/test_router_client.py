@@ -4,6 +4,7 @@ import asyncio
 import json
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -56,9 +57,11 @@ async def test_an_answer_comes_in_pieces_with_reasoning_and_counts(router: Route
 async def test_what_the_caller_left_open_is_left_to_the_engine(router: RouterClient, engine: str) -> None:
     await events(router, asked())
     body = said(engine)["requests"][-1]["body"]
-    assert not {"temperature", "top_p", "continue_final_message"} & set(body)
+    assert not {"temperature", "top_p", "continue_final_message", "service_tier"} & set(body)
     await events(router, asked(continue_last=True))
     assert said(engine)["requests"][-1]["body"]["continue_final_message"] is True
+    await events(router, replace(asked(), last=True))
+    assert said(engine)["requests"][-1]["body"]["service_tier"] == "flex"
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,30 @@ def test_small_clients_finish_before_the_backlog_of_a_big_one() -> None:
     assert max(order.index(ticket) for ticket in small) < 16  # three take turns: 15 turns at most
 
 
+def test_what_goes_last_waits_for_everyone_and_costs_nobody_a_place() -> None:
+    admission = Admission({"coder": 1}, 2)
+    running = [admission.enter("coder", "x", False, nothing)]
+    titles = [admission.enter("coder", "a", False, nothing, last=True) for _ in range(2)]
+    with pytest.raises(QueueFull):
+        admission.enter("coder", "a", False, nothing, last=True)
+    others = [admission.enter("coder", "b", urgent, nothing) for urgent in (False, True)]
+    assert [ticket.position for ticket in others] == [1, 2]
+    with pytest.raises(QueueFull):
+        admission.enter("coder", "b", False, nothing)
+    assert admission.all_waiting("coder") == 4
+    assert served_order(admission, running, [*titles, *others]) == [others[1], others[0], *titles]
+
+
+def test_what_goes_last_does_not_pass_a_request_that_needs_several_slots() -> None:
+    admission = Admission({"coder": 2}, 9)
+    running = admission.enter("coder", "x", False, nothing)
+    wide = admission.enter("coder", "a", False, nothing, sequences=2)
+    title = admission.enter("coder", "b", False, nothing, last=True)
+    assert (wide.state, title.state) == ("waiting", "waiting")
+    admission.leave(running)
+    assert (wide.state, title.state) == ("running", "waiting")
+
+
 def classes_served(chats: int, urgent: int, waited: float, turn: float) -> list[str]:
     """Who gets the one slot in turn, every `turn` seconds, when all have waited so long already."""
     now = [0.0]

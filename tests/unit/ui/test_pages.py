@@ -101,6 +101,16 @@ def test_a_long_conversation_draws_its_end_and_offers_the_rest(app: AppTest) -> 
     assert "above" not in messages.entries(chat)[0]
 
 
+def test_sync_is_off_and_says_why_it_cannot_be_on(app: AppTest) -> None:
+    app.run()
+    session(app).storage.loaded = True
+    app.run()
+    assert not app.exception
+    switch = next(each for each in app.toggle if each.label.startswith("Sync"))
+    assert switch.disabled and not switch.value
+    assert any("nobody signs in" in caption.value for caption in app.caption)
+
+
 def test_the_about_page_hides_the_key_until_it_is_asked_for(app: AppTest) -> None:
     app.run().switch_page("views/about.py").run()
     assert not app.exception

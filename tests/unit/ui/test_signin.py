@@ -1,5 +1,7 @@
 import time
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 
 import pytest
 from starlette.applications import Starlette
@@ -11,6 +13,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ui import signin
 from ui.signin import COOKIE, FROM_ALL, FROM_ONE_ADDRESS, SignedIn, SignInRequired, Throttle
+from ui.vault import Vault
 
 KEY = "the master key of this test, long enough"
 HTML = {"accept": "text/html"}
@@ -30,7 +33,7 @@ async def socket(websocket: WebSocket) -> None:
 
 
 @pytest.fixture
-def browser() -> Iterator[TestClient]:
+def browser(tmp_path: Path) -> Iterator[TestClient]:
     signin.sessions.cache_clear()
     app = Starlette(
         routes=[
@@ -38,7 +41,8 @@ def browser() -> Iterator[TestClient]:
             WebSocketRoute("/_stcore/stream", socket),
         ]
     )
-    with TestClient(SignInRequired(app, KEY, other_key), follow_redirects=False) as client:
+    inside = SignInRequired(app, KEY, other_key, partial(Vault, root=tmp_path))
+    with TestClient(inside, follow_redirects=False) as client:
         yield client
 
 
@@ -67,8 +71,9 @@ def test_a_session_knows_whose_key_opened_it(browser: TestClient, key: str, name
     browser.post("/sign-in", data={"key": key})
     cookie = browser.cookies[COOKIE]
     assert signin.sessions(KEY).name(cookie) == name
+    assert bool(signin.sessions(KEY).vault(cookie)) == (name != "master")
     signin.sessions(KEY).end(cookie)
-    assert signin.sessions(KEY).name(cookie) is None
+    assert signin.sessions(KEY).name(cookie) is None and signin.sessions(KEY).vault(cookie) is None
 
 
 def test_a_wrong_key_opens_nothing_and_soon_has_to_wait(browser: TestClient) -> None:

@@ -27,7 +27,7 @@ def test_the_first_answer_is_followed_by_a_title(chat: ChatSession, service: Fak
         {"role": "user", "content": "How do I merge two dicts?"},
         {"role": "assistant", "content": "With |."},
     ]
-    assert asked.max_tokens <= 32
+    assert asked.max_tokens <= 32 and asked.last and not service.asked[0].request.last
     end(service.asked[1], "Merging dicts")
     assert chat.news
     chat.collect()
