@@ -102,6 +102,7 @@ def _page(soak: Soak) -> Iterator[str]:
         ],
     )
     yield "## Memory\n"
+    yield "Without what files back, which changes with every other process that maps them.\n"
     yield "![Memory of each service over time](memory.svg)\n"
     yield "## Requests\n"
     yield from _table(
@@ -158,6 +159,6 @@ def _draw_service(axes: Any, service: str, soak: Soak) -> None:
     for fault in soak.faults:
         axes.axvline(fault.began / 60, color="#c92a2a", linestyle="--", linewidth=0.7)
     axes.set_title(service, loc="left", fontsize=9)
-    axes.set_ylabel("MB (PSS)")
-    axes.set_ylim(bottom=0)
+    axes.set_ylabel("MB")
+    axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
     axes.grid(color="#dddddd", linewidth=0.5)

@@ -279,6 +279,10 @@ def test_nothing_grows_and_nothing_is_lost(run: Run) -> None:
     down = stack.run("down")
     left = len(stack.processes())
     soak.checks.append(Check("processes after `./run down`", str(left), "0", down.returncode == left == 0))
+    loads = run.watch.loads
+    soak.notes.append(
+        f"The machine's load average was {sum(loads) / len(loads):.1f} in the mean, at most {max(loads):.1f}."
+    )
     soak.notes.append(
         "Steps of the clock were not executed: a time namespace shifts only the monotonic and the boot-time "
         "clock, and only before a process starts in it; the wall clock is that of the whole machine."

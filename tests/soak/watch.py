@@ -1,5 +1,6 @@
 """What the processes of a stack hold: memory in the course of time, and descriptors, threads and files."""
 
+import os
 import re
 import threading
 import time
@@ -44,7 +45,11 @@ class Slope:
 
 
 class Watch(threading.Thread):
-    """Reads the memory of every service from `start` to `stop`, by its proportional set size (PSS)."""
+    """Reads the memory of every service from `start` to `stop`.
+
+    Of its proportional set size (PSS) the part that no file backs: what files back changes with every other
+    process on the machine that maps them.
+    """
 
     def __init__(self, stack: Stack) -> None:
         super().__init__(daemon=True)
@@ -52,10 +57,12 @@ class Watch(threading.Thread):
         self._ending = threading.Event()
         self._lives: dict[tuple[str, int], Life] = {}
         self._shared: set[Path] = set()
+        self.loads: list[float] = []  # the machine's load averages of a minute
         self.began = time.monotonic()
 
     def run(self) -> None:
         while not self._ending.wait(INTERVAL):
+            self.loads.append(os.getloadavg()[0])
             for service in SERVICES:
                 self._read(service)
 
@@ -80,7 +87,7 @@ class Watch(threading.Thread):
         try:
             processes = self._stack.processes(service)
             first = min(processes, key=lambda process: process.create_time())
-            started, size = first.create_time(), sum(map(_pss, processes))
+            started, size = first.create_time(), sum(map(_own_memory, processes))
         except (ValueError, psutil.Error):
             return  # it is being restarted
         self._shared.update(*map(_shared_memory, processes))
@@ -88,13 +95,12 @@ class Watch(threading.Thread):
         life.readings.append((time.monotonic() - self.began, size))
 
 
-def _pss(process: psutil.Process) -> float:
+def _own_memory(process: psutil.Process) -> float:
     try:
         text = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
     except (FileNotFoundError, ProcessLookupError):  # it has just ended
         return 0.0
-    found = re.search(r"^Pss: +(\d+) kB$", text, re.M)
-    return int(found[1]) / 1024 if found else 0.0
+    return sum(map(int, re.findall(r"^Pss_(?:Anon|Shmem): +(\d+) kB$", text, re.M))) / 1024
 
 
 def _shared_memory(process: psutil.Process) -> set[Path]:
