@@ -1,6 +1,7 @@
 """Which models are ready: the engines' /health, polled in the background."""
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -48,6 +49,7 @@ class Readiness:
 
     def __init__(self, models: Mapping[str, Model]) -> None:
         first = Status("loading", datetime.now(UTC), "the engine has not answered yet")
+        self._began = time.monotonic()
         self._replicas = {alias: model.replicas for alias, model in models.items()}
         self.each = {replica: first for replicas in self._replicas.values() for replica in replicas}
         self._were_ready: set[Replica] = set()
@@ -115,10 +117,7 @@ class Readiness:
         before = self.each[replica]
         if healthy:
             self._were_ready.add(replica)
-        elif (
-            before.state == "loading"
-            and (datetime.now(UTC) - before.since).total_seconds() > _LOADING_SECONDS
-        ):
+        elif before.state == "loading" and time.monotonic() - self._began > _LOADING_SECONDS:
             state, reason = "down", f"{reason}; not loaded after {_LOADING_SECONDS:.0f} s"
         elif before.state == "down":
             state = "down"

@@ -11,7 +11,7 @@ from tests.support.service import Service
 from tests.support.stack import Stack
 
 # The tests that start the real service: two engines are all that a machine has memory and cores for.
-NEED_ENGINES = ("tests/e2e/", "tests/hostile/", "tests/browser/test_chat_real.py")
+NEED_ENGINES = ("tests/e2e/", "tests/hostile/", "tests/soak/", "tests/browser/test_chat_real.py")
 _STACK = pytest.StashKey[Stack]()
 
 

@@ -18,6 +18,7 @@ from router.exchange import Exchange
 from router.keys import KeyRing
 from router.models import Model
 
+_WINDOW_SECONDS = 60.0
 _log = logging.getLogger(__name__)
 
 
@@ -99,7 +100,10 @@ class RateLimit:
             count = self._limiter.hit if kind == "requests" else self._limiter.test
             within = await count(limit, *key)
             reset, remaining = await self._limiter.get_window_stats(limit, *key)
-            seconds = max(reset - time.time(), 0.0) if reset else 60.0
+            seconds = max(reset - time.time(), 0.0) if reset else _WINDOW_SECONDS
+            if seconds > 2 * _WINDOW_SECONDS:  # the clock was set back, and the minute would last until then
+                await self._limiter.clear(limit, *key)
+                within, remaining, seconds = True, limit.amount, _WINDOW_SECONDS
             if not limited.model:
                 exchange.headers[f"x-ratelimit-limit-{kind}"] = str(limit.amount)
                 exchange.headers[f"x-ratelimit-remaining-{kind}"] = str(max(remaining, 0))

@@ -206,6 +206,12 @@ TASKS = {
             forwards=True,
         ),
         Task(
+            "test-soak",
+            "run the service under load for SOAK_SECONDS (3600), with a fault every SOAK_EVERY (240)",
+            "commands.rooms:test_soak",
+            forwards=True,
+        ),
+        Task(
             "test-compose",
             "run the containers on a real Docker engine; takes minutes and 15 GB of disk space",
             "commands.rooms:test_compose",

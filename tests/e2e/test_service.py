@@ -1,6 +1,7 @@
 """The running service as a client sees it: real text from two real models through one endpoint."""
 
 import subprocess
+import time
 from typing import Any
 
 import httpx
@@ -95,6 +96,24 @@ def test_the_chat_app_answers(stack: Stack) -> None:
     page = httpx.get(stack.ui_url)
     assert page.status_code == 200 and '<div id="root">' in page.text
     assert stack.key not in page.text
+
+
+def _slowness() -> float:
+    """How many times as long a loop takes here as on the Xeon of docs/benchmarks (2026-11-28); at least 1."""
+    began, total = time.process_time(), 0
+    for number in range(2_000_000):
+        total += number
+    return max(1.0, (time.process_time() - began) / 0.08)
+
+
+def test_router_and_chat_app_cost_little_when_nobody_asks(stack: Stack) -> None:
+    """Less than 2 % of a core each, the health checks by their guards included."""
+    before, began = {name: stack.cpu_seconds(name) for name in ("router", "ui")}, time.monotonic()
+    slowness = _slowness()
+    time.sleep(20)
+    seconds = time.monotonic() - began
+    shares = {name: (stack.cpu_seconds(name) - used) / seconds for name, used in before.items()}
+    assert max(shares.values()) < 0.02 * slowness, shares
 
 
 def test_nothing_listens_outside_loopback(stack: Stack) -> None:

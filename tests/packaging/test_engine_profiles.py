@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from dotenv import dotenv_values
 
 from services.stack import memory, models
 from services.stack.environments import BY_NAME, ROOT
@@ -72,6 +73,12 @@ def test_both_engines_have_a_profile_everywhere() -> None:
     assert {profile for profile, _ in FITS} | {"cpu"} <= set(names)
     assert all(found >= {"coder", "general"} for found in names.values())
     assert all((ROOT / "config" / "engines" / name / "engine.env").exists() for name in names)
+
+
+def test_engines_keep_connections_longer_than_the_router_does() -> None:
+    """Which LiteLLM does for 120 s (AIOHTTP_KEEPALIVE_TIMEOUT); vLLM's own default is 5 s."""
+    for path in (ROOT / "config" / "engines").glob("*/engine.env"):
+        assert int(dotenv_values(path)["VLLM_HTTP_TIMEOUT_KEEP_ALIVE"] or 0) > 120, path
 
 
 @pytest.mark.parametrize(("profile", "mib"), FITS)

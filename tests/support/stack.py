@@ -87,6 +87,11 @@ class Stack:
                 found.append(process)
         return found
 
+    def cpu_seconds(self, service: str) -> float:
+        """Seconds of a core that a service's processes have used so far."""
+        times = [process.cpu_times() for process in self.processes(service)]
+        return sum(each.user + each.system for each in times)
+
     def logs(self) -> str:
         """The end of every log, for whoever reads why a test failed."""
         parts = []

@@ -32,6 +32,13 @@ def test_hostile(arguments: list[str]) -> int:
     return _pytest(["tests/hostile", "-m", "slow or not slow", "-s", *arguments])
 
 
+def test_soak(arguments: list[str]) -> int:
+    """Run the service for an hour with faults, and show how it goes."""
+    environments.ensure("dev")
+    prepare(load())
+    return _pytest(["tests/soak", "-m", "slow", "-s", *arguments])
+
+
 def test_compose(arguments: list[str]) -> int:
     """Run the tests of the containers, and show their output as it comes."""
     environments.ensure("dev")

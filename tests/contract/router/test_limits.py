@@ -1,14 +1,10 @@
-import shutil
-import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.support.ports import free_port
-from tests.support.process import Process
+from tests.support.redis import Redis
 from tests.support.service import ASK, KEY, Service, chat
 from tests.support.waiting import wait_for
 
@@ -16,22 +12,10 @@ ANN, BOB = "aNn0" + KEY[4:], "b0B1" + KEY[4:]
 
 
 @pytest.fixture
-def redis(tmp_path: Path) -> Iterator[tuple[Process, int]]:
-    server = shutil.which("redis-server")
-    if not server:
-        pytest.skip("redis-server is not installed")
-    port = free_port()
-    process = Process(
-        [server, "--port", str(port), "--save", "", "--bind", "127.0.0.1"], tmp_path / "redis.log"
-    )
-    wait_for(lambda: answers(port), "redis answers")
-    yield process, port
-    process.stop(signal.SIGKILL)
-
-
-def answers(port: int) -> bool:
-    ping = ["redis-cli", "-p", str(port), "ping"]
-    return subprocess.run(ping, capture_output=True, check=False).stdout.strip() == b"PONG"
+def redis(tmp_path: Path) -> Iterator[Redis]:
+    server = Redis(tmp_path).start()
+    yield server
+    server.kill()
 
 
 def ask(service: Service, key: str = KEY) -> int:
@@ -87,17 +71,11 @@ def test_each_key_has_its_own_limits(own_service: Callable[..., Service], tmp_pa
 
 @pytest.mark.parametrize("when_down", ["open", "closed"])
 def test_limits_in_redis_and_without_it(
-    own_service: Callable[..., Service], redis: tuple[Process, int], when_down: str
+    own_service: Callable[..., Service], redis: Redis, when_down: str
 ) -> None:
-    process, port = redis
-    service = own_service(
-        requests_per_minute=4, redis_url=f"redis://127.0.0.1:{port}/0", limits_without_redis=when_down
-    ).start()
+    service = own_service(requests_per_minute=4, redis_url=redis.url, limits_without_redis=when_down).start()
     assert [ask(service) for _ in range(5)] == [200, 200, 200, 200, 429]
-    keys = subprocess.run(
-        ["redis-cli", "-p", str(port), "dbsize"], capture_output=True, text=True, check=True
-    )
-    assert int(keys.stdout) >= 1, "the count is not in redis, and so does not outlive the router"
-    process.stop(signal.SIGKILL)
+    assert int(redis.ask("dbsize")) >= 1, "the count is not in redis, and so does not outlive the router"
+    redis.kill()
     assert ask(service) == (200 if when_down == "open" else 503)
     assert f"rate limits fail {when_down}" in service.log()

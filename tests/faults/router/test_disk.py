@@ -2,50 +2,16 @@
 
 import json
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.disk import Disk
 from tests.support.service import Service, chat
 from tests.support.waiting import wait_for
 
 Make = Callable[..., Service]
-
-
-class Disk:
-    """A file system of 512 KB."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir(parents=True)
-        mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)]
-        if subprocess.run(mount, capture_output=True).returncode != 0:
-            pytest.skip("this user cannot mount a small file system")
-
-    def spoil(self, how: str) -> None:
-        if how == "read-only":
-            self._mount("ro")
-            return
-        with (self.folder / "other").open("wb", buffering=0) as other:
-            try:
-                while other.write(b"x" * 4096):
-                    pass
-            except OSError:
-                pass
-
-    def repair(self, how: str) -> None:
-        if how == "read-only":
-            self._mount("rw")
-        else:
-            (self.folder / "other").unlink()
-
-    def _mount(self, option: str) -> None:
-        subprocess.run(["mount", "-o", f"remount,{option}", str(self.folder)], check=True)
-
-    def remove(self) -> None:
-        subprocess.run(["umount", "--lazy", str(self.folder)], check=True)
 
 
 @pytest.fixture
