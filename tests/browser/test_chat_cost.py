@@ -11,7 +11,7 @@ import psutil
 import pytest
 from playwright.sync_api import Browser
 
-from tests.browser.conftest import Chat
+from tests.browser.chat_page import Chat
 from tests.browser.service import Service, fetch, whole
 from tests.support.waiting import wait_for
 

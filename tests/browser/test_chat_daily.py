@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, expect
 
-from tests.browser.conftest import Chat
+from tests.browser.chat_page import Chat
 from tests.browser.service import Service, whole
 from tests.support import ROOT
 from tests.support.waiting import wait_for

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, expect
 
-from tests.browser.conftest import Chat
+from tests.browser.chat_page import Chat
 from tests.browser.service import Service, fetch, unreachable
 from tests.support.waiting import wait_for
 

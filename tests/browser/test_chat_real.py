@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Browser, BrowserContext, expect
 
-from tests.browser.conftest import Chat
+from tests.browser.chat_page import Chat
 from tests.support.stack import Stack
 from tests.support.waiting import wait_for
 

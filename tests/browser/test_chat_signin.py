@@ -10,7 +10,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, expect
 
-from tests.browser.conftest import Chat
+from tests.browser.chat_page import Chat
 from tests.browser.service import KEY, Service, fetch
 from tests.support.waiting import wait_for
 from ui.conversation import Conversation, Message, export

@@ -11,7 +11,7 @@ import yaml
 from playwright.sync_api import BrowserContext, expect
 
 from mock_engine import MockEngine
-from tests.browser.conftest import Chat
+from tests.browser.chat_page import Chat
 from tests.support.ports import free_port
 from tests.support.stack import Stack
 from tests.support.waiting import PATIENCE, wait_for

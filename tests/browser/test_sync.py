@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Locator, expect
 
-from tests.browser.conftest import Chat
+from tests.browser.chat_page import Chat
 from tests.browser.service import KEY, Service, whole
 from tests.support.waiting import PATIENCE, wait_for
 

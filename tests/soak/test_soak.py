@@ -20,7 +20,7 @@ import psutil
 import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
-from tests.browser.conftest import CHROMIUM, Chat
+from tests.browser.chat_page import CHROMIUM, Chat
 from tests.soak import report
 from tests.soak.accounts import Accounts, balance
 from tests.soak.clients import KINDS, MODELS, Clients, Request
