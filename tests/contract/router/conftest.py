@@ -7,6 +7,7 @@ from tests.support.service import Service
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A module that needs another configuration has its own."""
     service = Service(tmp_path_factory.mktemp("router"))
     with service:
         yield service

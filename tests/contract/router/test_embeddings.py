@@ -45,17 +45,10 @@ def with_embedding(folder: Path, queue_max: int = QUEUE_MAX, **settings: Any) ->
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     service = with_embedding(tmp_path_factory.mktemp("embeddings"))
     with service:
         yield service
-
-
-@pytest.fixture
-def service(running: Service) -> Service:
-    for engine in running.engines.values():
-        engine.reset()
-    return running
 
 
 def vectors(answer: Json) -> list[list[float]]:
@@ -129,11 +122,6 @@ def test_a_model_for_embeddings_does_not_chat(service: Service, path: str) -> No
     needed = {"/v1/completions": ["prompt"], "/v1/responses": ["input"]}.get(path, ["messages", "max_tokens"])
     answer = service.post(path, {name: whole[name] for name in ("model", *needed)})
     assert answer.status_code == 400 and "use 'coder' or 'general'" in answer.json()["error"]["message"]
-
-
-def test_without_a_model_for_it_the_answer_says_so(shared: Service) -> None:
-    answer = shared.post(PATH, {"input": "a"})
-    assert answer.status_code == 400 and "no model here does" in answer.json()["error"]["message"]
 
 
 def test_texts_that_are_too_long_are_cut_and_a_header_says_so(service: Service) -> None:

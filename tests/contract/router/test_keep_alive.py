@@ -32,7 +32,7 @@ ERRORS = {path: 'data: {"error":' for path in BODIES} | {
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder: Path = tmp_path_factory.mktemp("silent")
     config = yaml.safe_load((ROOT / "config" / "litellm.yaml").read_text())
     config.setdefault("router_settings", {})["fallbacks"] = [{"coder": ["general"]}]
@@ -40,13 +40,6 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     path.write_text(yaml.safe_dump(config))
     with Service(folder, litellm_config=path, keepalive_seconds=0.2, max_wait=1) as service:
         yield service
-
-
-@pytest.fixture
-def service(running: Service) -> Service:
-    for engine in running.engines.values():
-        engine.reset()
-    return running
 
 
 @pytest.mark.parametrize("path", BODIES)

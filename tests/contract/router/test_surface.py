@@ -121,6 +121,11 @@ def test_published_names_reach_their_model(service: Service, model: str) -> None
     assert answer.json()["model"] == ("general" if model == "GPT-4o" else "coder")
 
 
+def test_without_a_model_for_embeddings_the_answer_says_so(service: Service) -> None:
+    answer = service.post("/v1/embeddings", {"input": "a"})
+    assert answer.status_code == 400 and "no model here does" in answer.json()["error"]["message"]
+
+
 def test_models_list(service: Service) -> None:
     models = ASK.get(f"{service.url}/v1/models", headers=service.headers).json()["data"]
     assert {model["id"]: model["max_model_len"] for model in models} == {
