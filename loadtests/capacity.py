@@ -38,8 +38,8 @@ def find(
 
     The load is in users, from `objectives.users` on; with `test.rate`, in requests per second from there on.
     One measurement takes `seconds`, up to `longest` until it can be judged, and all together take not much
-    more than `budget`. `alone` is one user's stage, for objectives that compare with it; it is measured when
-    missing.
+    more than `budget`. `alone` is one user's stage, for objectives that compare with it; when missing, it is
+    measured, for up to a quarter of `budget` if need be.
     """
     suite, open_loop = test.workload.suite, bool(test.rate)
     unit, start = ("requests per second", test.rate) if open_loop else ("users", float(objectives.users))
