@@ -18,6 +18,8 @@ Json = dict[str, Any]
 Body = Callable[[Random], tuple[str, Json]]
 
 MODELS = ("coder", "general")
+LONG_TOKENS = 3000  # at least, in a prompt of the kind LONG
+LONG = "a long prompt"
 _PAUSE_SECONDS = 0.8  # the mean between an answer and the next request
 _PATIENCE_SECONDS = 200.0  # longer than the router may take for a request
 _ERRORS = (b'data: {"error"', b"event: error")
@@ -42,6 +44,11 @@ def _structured(rng: Random) -> tuple[str, Json]:
     return _chat(rng, response_format={"type": "json_schema", "json_schema": form})
 
 
+def _long(rng: Random) -> tuple[str, Json]:
+    prompt = f"{rng.randrange(10**9)} is a number. " + "It is a number. " * (LONG_TOKENS // 5)
+    return "/v1/completions", {"prompt": prompt, "max_tokens": 1}
+
+
 def _fim(rng: Random) -> tuple[str, Json]:
     prompt = f"def add_{rng.randrange(10**6)}(a, b):\n    return "
     return "/v1/completions", {"prompt": prompt, "suffix": "\n\nprint(add(1, 2))\n", "max_tokens": 20}
@@ -51,7 +58,7 @@ def _messages(rng: Random) -> tuple[str, Json]:
     return "/v1/messages", _chat(rng, stream=True)[1]
 
 
-# How often, and what is sent. The last two are sent by clients that leave, and by some that never read.
+# How often, and what is sent. Of two kinds the clients leave or never read.
 KINDS: dict[str, tuple[int, Body]] = {
     "chat, streamed": (4, lambda rng: _chat(rng, stream=True)),
     "chat": (2, _chat),
@@ -69,6 +76,7 @@ KINDS: dict[str, tuple[int, Body]] = {
     ),
     "leaves": (3, lambda rng: _chat(rng, stream=True, max_tokens=300)),
     "never reads": (1, lambda rng: _chat(rng, stream=True)),
+    LONG: (0, _long),  # only when asked for
 }
 # More than the buffers between the engine and a client hold: some 10 MB.
 TORRENT: Json = {
