@@ -42,7 +42,7 @@ def value(verdict: Verdict) -> float:
 
 TTFT = "p95 time to first token, streaming"
 COMPLETION = "p95 of a completion of 50-100 tokens"
-DEGRADATION = "no degradation: p95 at 5 users / at 1 user"
+DEGRADATION = "no degradation: p95 under load / at 1 user"
 CHANGED = "answers that begin differently from those given alone"
 
 
