@@ -35,6 +35,14 @@ class Backend(Protocol):
         """The response is a stream that ended with `events`, an error."""
 
 
+def _first(error: BaseException) -> BaseException:
+    # LiteLLM's handler of errors asks whether its database failed. That needs a package that is not here,
+    # and so hides the error behind one of its own.
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
+
+
 class Relay:
     """Sends the exchange's body to `backend`.
 
@@ -53,7 +61,7 @@ class Relay:
         except ClientDisconnect:
             raise
         except Exception as error:
-            _log.warning("the response of %s broke off: %s", exchange.alias, type(error).__name__)
+            _log.warning("the response of %s broke off: %s", exchange.alias, type(_first(error)).__name__)
             raise self._backend.failed(exchange) from None
         if response.error_status is not None:
             raise self._backend.refused(exchange, response.error_status, response.error_body)

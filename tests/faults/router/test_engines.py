@@ -61,6 +61,7 @@ async def kill_under_load(service: Service, hit: str) -> None:
     assert all(status == 503 for status, text in answers if text not in broken)
     assert all(status == 200 and text.count('"content"') >= 60 for status, text in spared)
     assert service.gauge("duoserve_in_flight") == service.gauge("duoserve_waiting") == 0
+    assert f"the response of {hit} broke off: ClientPayloadError" in service.log()
 
     service.engines[hit].start()
     wait_for(lambda: service.ready()[hit] == "ready", "the engine is seen to be back")
