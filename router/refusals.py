@@ -23,11 +23,17 @@ _ASIDES = re.compile(
 )
 # How it names the parameter, if it does: at the end of the sentence, or at its start.
 _NAMED = (re.compile(r"\(parameter=(\w+)"), re.compile(r"^[`']?([a-z]+(?:_[a-z]+)*)\b"))
+# What an answer is constrained with.
+_CONSTRAINTS = ("structured_outputs", "response_format", "text", "output_config", "tools")
+# All that vLLM says of an answer that came to a point where its grammar allows none of the model's tokens.
+# Other failures of an engine have other words.
+_DEAD_END = "Internal server error"
+_CUT_DEAD_END = "'message': 'In..."  # in the Messages API's error event
 # Which parameters a sentence without a name is about.
 _ABOUT = (
     (
         re.compile(r"json schema|regex|grammar|structural_tag|^Choice |structured outputs", re.IGNORECASE),
-        ("structured_outputs", "response_format", "text", "output_config", "tools"),
+        _CONSTRAINTS,
     ),
     (re.compile(r"multimodal|content part|conversation"), ("messages", "input")),
     (re.compile(r"[Mm]atryoshka"), ("dimensions",)),
@@ -77,6 +83,15 @@ def engine_refused(status: int, body: bytes, alias: str, sent: Collection[str]) 
             param=param,
             code=error.get("code") if isinstance(error.get("code"), str) else None,
         )
+    constraint = next((name for name in _CONSTRAINTS if name in sent), None)
+    if status == 500 and isinstance(error, dict) and error.get("message") == _DEAD_END and constraint:
+        return ApiError(
+            400,
+            f"'{constraint}' cannot be followed: there is a point where none of the model's tokens continues "
+            "an answer that it allows. Allow other characters there.",
+            reason="engine_refused",
+            param=constraint,
+        )
     _log.warning("the engine of %s answered %d", alias, status)
     if status in (429, 503):
         return unavailable("engine_overloaded", f"The engine of '{alias}' is overloaded. Try again soon.", 2)
@@ -95,7 +110,8 @@ def engine_broke_off(events: bytes, alias: str, sent: Collection[str]) -> ApiErr
         return engine_failed(alias)
     if status is None and (quoted := _QUOTED_STATUS.search(message)):
         status = int(quoted[1])
-        message = "The engine cannot take this request; without 'stream' it says why."
+        told = "The engine cannot take this request; without 'stream' it says why."
+        message = _DEAD_END if status == 500 and _CUT_DEAD_END in message else told
     if not isinstance(status, int):
         return engine_failed(alias)
     return engine_refused(

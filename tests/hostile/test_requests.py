@@ -75,6 +75,7 @@ QUICK = {
     "more properties than there may be": structured(
         json={"type": "object", "minProperties": 9, "additionalProperties": False}
     ),
+    "a character without tokens": structured(choice=["n\x04"]),
     "levels of arrays": structured(json=nested(6)),
     "doubling": structured(json=doubled(40, "anyOf")),
     "padding": chat(chat_template_kwargs={"padding": "max_length", "max_length": 50_000_000}),

@@ -118,6 +118,13 @@ def test_only_what_the_request_caused_is_the_requests_fault(engines: int, ours: 
     assert engine_refused(engines, body, "coder", ()).status == ours
 
 
+@pytest.mark.parametrize(("sent", "ours"), [("response_format", 400), ("messages", 503)])
+def test_an_answer_that_its_grammar_leads_nowhere(sent: str, ours: int) -> None:
+    body = json.dumps({"error": {"message": "Internal server error", "code": 500}}).encode()
+    error = engine_refused(500, body, "coder", {"model", sent})
+    assert (error.status, error.param) == (ours, sent if ours == 400 else None)
+
+
 @pytest.mark.parametrize(
     ("events", "status", "told"),
     [
@@ -137,6 +144,17 @@ def test_only_what_the_request_caused_is_the_requests_fault(engines: int, ours: 
             b"input_value={'error': {'message': 'In...am': None, 'code': 400}}\"}}\n\n",
             400,
             "without 'stream' it says why",
+        ),
+        (
+            b'data: {"error": {"message": "Internal server error", "code": 500}}\n\n',
+            400,
+            "cannot be followed",
+        ),
+        (
+            b'event: error\ndata: {"type": "error", "error": {"message": "2 validation errors for Chunk\\n '
+            b"input_value={'error': {'message': 'In...am': None, 'code': 500}}\"}}\n\n",
+            400,
+            "cannot be followed",
         ),
         (b'data: {"error": "cut', 503, "failed to answer"),
     ],
