@@ -93,9 +93,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _OneWithEngi
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """With several processes, begin with what takes longest, so that they end at the same time."""
     if hasattr(config, "workerinput"):
-        files = list(dict.fromkeys(item.path for item in reversed(items)))  # pyproject.toml has the fast first
-        place = {path: number for number, path in enumerate(files)}
-        items.sort(key=lambda item: (not _needs_engines(item), place[item.path]))
+        # pyproject.toml has the fast ones first.
+        files = list(dict.fromkeys(item.path for item in reversed(items)))
+        place = {path: number for number, path in enumerate(files, 1)}
+        items.sort(key=lambda item: 0 if _needs_engines(item) else place[item.path])
 
 
 @pytest.hookimpl(wrapper=True)
