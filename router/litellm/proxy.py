@@ -65,7 +65,7 @@ def load_app() -> FastAPI:
 
 @contextmanager
 def _no_collections() -> Iterator[None]:
-    """Imports make a million objects and no garbage: looking for it takes a third of their time.
+    """Imports make a million objects and no garbage: looking for it takes a quarter of their time.
 
     Nor is it looked for among them later, when requests would wait for it.
     """
