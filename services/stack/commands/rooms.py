@@ -8,7 +8,7 @@ from services.stack.commands.setup import prepare
 from services.stack.environments import BY_NAME, ROOT
 from services.stack.settings import Settings, load
 
-# One process for the tests with real engines, two for the others, which wait more than they compute.
+# One process for the tests with real engines, two for the others, of which many only wait.
 _ALL_TESTS = ["-n", "3", "--no-loadscope-reorder", "--durations", "15"]
 
 
