@@ -40,7 +40,7 @@ class Extent:
 
 
 FULL = Extent({2, 8, 16}, 40, 240, {1: 12, 8: 5}, True, 240)
-SHORT = Extent(set(), 20, 45, {1: 5, 8: 2}, False, 50)
+SHORT = Extent(set(), 15, 30, {1: 3, 8: 2}, False, 30)
 SUITE = "mixed"
 RANDOM_WEIGHTS = (
     "The weights are random: speed and memory are those of the models; the text is noise and was not "

@@ -1,10 +1,9 @@
 """Every precision of the embedded model: its command line as vLLM itself reads it."""
 
+import itertools
 import json
 import re
 import subprocess
-
-import pytest
 
 from services.engine.precision import VARIANTS
 from services.stack.environments import BY_NAME, ROOT
@@ -21,10 +20,12 @@ print("PARSED" + json.dumps([[getattr(each, name) for name in names] for each in
 """
 
 
-@pytest.mark.parametrize("alias", ["coder", "general"])
-def test_a_precision_overrides_the_profile_and_leaves_the_rest(alias: str) -> None:
-    profile = ["--config", f"config/engines/cpu/{alias}.yaml", "--host", "127.0.0.1"]
-    lines = [[variant.model, *profile, *variant.arguments] for variant in VARIANTS.values()]
+def test_a_precision_overrides_the_profile_and_leaves_the_rest() -> None:
+    cases = list(itertools.product(("coder", "general"), VARIANTS.values()))
+    lines = [
+        [variant.model, "--config", f"config/engines/cpu/{alias}.yaml", *variant.arguments]
+        for alias, variant in cases
+    ]
     answer = subprocess.run(
         [str(BY_NAME["engine"].python), "-c", PARSE, json.dumps(lines)],
         cwd=ROOT,
@@ -34,8 +35,6 @@ def test_a_precision_overrides_the_profile_and_leaves_the_rest(alias: str) -> No
     assert answer.returncode == 0, answer.stderr
     found = re.search(r"PARSED(.*)", answer.stdout)
     assert found
-    for variant, (model, dtype, kv_cache, slots) in zip(
-        VARIANTS.values(), json.loads(found.group(1)), strict=True
-    ):
+    for (_, variant), (model, dtype, kv_cache, slots) in zip(cases, json.loads(found.group(1)), strict=True):
         assert (model, dtype, slots) == (variant.model, variant.settings["dtype"], 8)
         assert kv_cache == (1536 if dtype == "float32" else 768) * 2**20

@@ -1,6 +1,6 @@
-"""Loads a tiny model in vLLM and says what vLLM logs of its KV cache. Run by the engine's Python.
+"""Loads tiny models in vLLM and says what vLLM logs of their KV caches. Run by the engine's Python.
 
-    .envs/engine/bin/python tests/support/tiny_engine.py tests/unit/stack/kv_cache.yaml gated-deltanet
+    .envs/engine/bin/python tests/support/tiny_engine.py tests/unit/stack/kv_cache.yaml gated-deltanet ...
 
 The file has cases by name: `config` is the model's config.json, `settings` are those of vLLM. The weights are
 random, so the text would be noise; the layers, and with them the cache, are those of the architecture.
@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -26,22 +27,22 @@ ENVIRONMENT = {
 }
 
 
-def kv_cache(python: Path, cases: Path, name: str) -> tuple[int, float]:
-    """The tokens in the KV cache and the contexts that it holds, as vLLM logs them for a case.
+def kv_caches(python: Path, cases: Path, names: Sequence[str]) -> list[tuple[int, float]]:
+    """The tokens in the KV cache and the contexts that it holds, as vLLM logs them for each case.
 
     Raises:
-        AssertionError: vLLM does not load the model.
+        AssertionError: vLLM does not load a model.
     """
     done = subprocess.run(
-        [str(python), __file__, str(cases), name],
+        [str(python), __file__, str(cases), *names],
         env=os.environ | ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
-    found = re.search(r"KV cache size: ([\d,]+) tokens.*?([\d.]+)x", done.stdout)
-    assert found, done.stdout[-3000:]
-    return int(found[1].replace(",", "")), float(found[2])
+    found = re.findall(r"KV cache size: ([\d,]+) tokens.*?([\d.]+)x", done.stdout)
+    assert len(found) == len(names), done.stdout[-3000:]
+    return [(int(tokens.replace(",", "")), float(contexts)) for tokens, contexts in found]
 
 
 def _load(case: dict[str, dict[str, object]]) -> None:
@@ -63,4 +64,5 @@ def _load(case: dict[str, dict[str, object]]) -> None:
 
 
 if __name__ == "__main__":
-    _load(yaml.safe_load(Path(sys.argv[1]).read_text())[sys.argv[2]])
+    for name in sys.argv[2:]:
+        _load(yaml.safe_load(Path(sys.argv[1]).read_text())[name])

@@ -21,9 +21,12 @@ HI = chat()["messages"]
 
 @pytest.fixture(scope="module")
 def reasoning(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """Models with a reasoning parser."""
+    """Models with a reasoning parser, which pages of another origin may call."""
     service = Service(
-        tmp_path_factory.mktemp("reasoning"), window=8192, engine_config={"reasoning-parser": "x"}
+        tmp_path_factory.mktemp("reasoning"),
+        window=8192,
+        engine_config={"reasoning-parser": "x"},
+        cors_origins="http://notes.example",
     )
     with service:
         yield service
@@ -456,15 +459,8 @@ def test_browsers_are_refused_unless_asked_for(service: Service) -> None:
     assert "access-control-allow-origin" not in answer.headers
 
 
-@pytest.fixture(scope="module")
-def open_to_browsers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    service = Service(tmp_path_factory.mktemp("cors"), cors_origins="http://notes.example")
-    with service:
-        yield service
-
-
-def test_pages_of_the_origins_in_the_setting_may_call(open_to_browsers: Service) -> None:
-    service, url = open_to_browsers, f"{open_to_browsers.url}/v1/chat/completions"
+def test_pages_of_the_origins_in_the_setting_may_call(reasoning: Service) -> None:
+    service, url = reasoning, f"{reasoning.url}/v1/chat/completions"
     answer = ASK.options(url, headers={"origin": "http://notes.example", **PREFLIGHT})
     assert answer.is_success
     assert answer.headers["access-control-allow-origin"] == "http://notes.example"

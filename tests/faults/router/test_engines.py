@@ -3,7 +3,7 @@ import json
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -183,11 +183,26 @@ async def test_a_request_that_kills_its_engine_twice_is_not_sent_again(own_servi
     assert "died of request" in service.log()
 
 
+@pytest.fixture(scope="module")
+def one_impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with Service(tmp_path_factory.mktemp("impatient"), stall_seconds=1) as service:
+        yield service
+
+
+@pytest.fixture
+def impatient(one_impatient: Service) -> Service:
+    """A service that takes an engine for one that hangs after a second, with its engines as at the start."""
+    for engine in one_impatient.engines.values():
+        engine.reset()
+    one_impatient.wait_ready()
+    return one_impatient
+
+
 @pytest.mark.parametrize("fault", ["makes no token", "is stopped"])
 async def test_an_engine_that_hangs_is_down_until_it_makes_tokens_again(
-    own_service: Make, fault: str
+    impatient: Service, fault: str
 ) -> None:
-    service = own_service(stall_seconds=1).start()
+    service = impatient
     engine, other = service.engines.values()
     engine.set(itl_ms=20, completion_tokens=100_000)
     other.set(itl_ms=20, completion_tokens=100_000)
@@ -226,9 +241,9 @@ async def test_an_engine_that_hangs_is_down_until_it_makes_tokens_again(
     assert service.post("/v1/chat/completions", chat()).status_code == 200
 
 
-async def test_a_long_wait_for_the_first_token_of_a_slow_engine_is_no_hang(own_service: Make) -> None:
+async def test_a_long_wait_for_the_first_token_of_a_slow_engine_is_no_hang(impatient: Service) -> None:
     """Others get tokens meanwhile, so the engine is at work."""
-    service = own_service(stall_seconds=1).start()
+    service = impatient
     service.engines["coder"].set(itl_ms=20, completion_tokens=150)
     async with service.client() as client:
         quick = chat(stream=True, max_tokens=150)
@@ -240,9 +255,9 @@ async def test_a_long_wait_for_the_first_token_of_a_slow_engine_is_no_hang(own_s
     assert "engine_hangs" not in answers[0].text
 
 
-async def test_an_engine_that_only_compiles_a_large_grammar_does_not_hang(own_service: Make) -> None:
+async def test_an_engine_that_only_compiles_a_large_grammar_does_not_hang(impatient: Service) -> None:
     """None of its figures moves meanwhile, but it answers whoever else asks."""
-    service = own_service(stall_seconds=1).start()
+    service = impatient
     slow = chat('mock:{"ttft_ms": 4000, "completion_tokens": 1}')
     async with service.client() as client:
         answer = await client.post("/v1/chat/completions", json=slow)
