@@ -185,6 +185,10 @@ class Connection(asyncio.Protocol):
         self.engine.requests.append(record)
         return record
 
+    def _carries(self, key: str) -> bool:
+        assert self.request is not None  # noqa: S101 - called while answering it
+        return (b"authorization", f"Bearer {key}".encode()) in self.request.headers
+
     async def _generate(self, path: str, body: Json) -> bool:
         engine = self.engine
         engine.serial += 1
@@ -200,6 +204,10 @@ class Connection(asyncio.Protocol):
                 self._send_json(knobs.status, error_body(knobs.status, knobs.error_message), extra)
                 record_state = "finished"
                 return not knobs.keep_alive
+            if knobs.api_key and not self._carries(knobs.api_key):
+                self._send_json(401, {"error": "Unauthorized"})
+                record_state = "finished"
+                return False
             model = body.get("model") or engine.models[0]
             if model not in engine.models:
                 self._send_json(404, error_body(404, f"The model `{model}` does not exist."))

@@ -33,6 +33,7 @@ class Knobs:
     no_usage: bool = False  # usage is left out even if asked for
     status: int = 200  # any other: answer with an error of this status
     error_message: str = "mock fault"
+    api_key: str = ""  # any other key is answered 401, as by vLLM's --api-key; empty: all are taken
     retry_after: str = ""  # Retry-After of such an answer
     header_delay_ms: float = 0.0  # the response's head comes so late
     split_bytes: int = 0  # events are cut into network writes of so many bytes

@@ -115,9 +115,9 @@ class KeyRing:
         self._read_version = self._last_version = self._version()
         self.keys: Mapping[str, NamedKey] = read()
 
-    def name_of(self, key: str) -> str | None:
-        """The name of `key`, or None. Takes the same time whichever key matches."""
-        given, found = digest(key), None
+    def name_of(self, given: bytes) -> str | None:
+        """The name of the key with this SHA-256, or None. Takes the same time whichever key matches."""
+        found = None
         for name, known in self.keys.items():
             # Digests have one length, so the comparison does not reveal the length of a key either.
             if hmac.compare_digest(given, known.digest):

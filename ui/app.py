@@ -33,6 +33,7 @@ def _session_has_ended() -> bool:
 def _draw_page() -> None:
     if "chat" not in st.session_state:
         st.session_state.chat = ChatSession(backend.shared())
+    st.session_state.chat.key = signin.personal_key(settings.load(), st.context.cookies.get(signin.COOKIE))
     chat = _present(st.session_state.chat)
     for answer in chat.answers.values():
         chat.backend.keep(answer)

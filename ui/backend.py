@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Coroutine
 from typing import Any
 
-from ui import settings
+from ui import settings, signin
 from ui.answers import ABANDONED_AFTER, KEPT_FOR, Answer, give
 from ui.metrics import MetricsSample, parse
 from ui.router_client import ListedModel, Readiness, RouterClient, RouterFailure, Usage
@@ -114,7 +114,11 @@ class Backend:
         """Requests in the router's queue for `model` when it was last asked; None if unknown."""
         return self.samples[-1].waiting.get(model) if self.samples else None
 
-    def usage(self, since: str, utc_offset: int, key: str | None) -> Usage:
+    def refused(self, key: str) -> None:
+        """The router has refused the personal key with this SHA-256: sign out whoever signed in with it."""
+        signin.sessions(self.settings.litellm_master_key.get_secret_value()).refuse(key)
+
+    def usage(self, since: str, utc_offset: int, key: str) -> Usage:
         """The router's report of use; waits for it. Raises RouterFailure, as RouterClient.usage does."""
         work = self._router.usage(since, utc_offset, key)
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()

@@ -11,12 +11,15 @@ from openai.types.chat import ChatCompletionMessageParam
 from pydantic import BaseModel
 
 from ui.settings import AppSettings
+from ui.signin import KEY_ENDED
 
 # A request may wait in the queue for minutes, so only connecting has a short limit.
 TIMEOUT = httpx.Timeout(connect=5.0, read=600.0, write=30.0, pool=5.0)
 _PROBE = httpx.Timeout(3.0)
 _REPORT = httpx.Timeout(5.0, read=120.0)  # a long log takes seconds to read
 _RETRY_AFTER_LIMIT = 600.0
+# Names the personal key of whoever asks: the request counts for it, and is refused if the key is not valid.
+_FOR_KEY = "x-duoserve-for-key"
 
 
 class ModelStatus(BaseModel):
@@ -96,6 +99,7 @@ class ChatRequest:
     continue_last: bool = False  # continue the assistant message at the end
     think: bool = True  # False: a model that reasons answers at once
     last: bool = False  # everyone else's requests go first
+    key: str = ""  # the SHA-256 of the asker's personal key; empty: they have none
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,8 @@ Event = Started | Piece | Ended
 class RouterFailure(Exception):
     """A request failed; the message is a sentence for people.
 
-    `kind` is one word: key, model, size, request, busy, loading, down, lost, unreachable, silent or service.
+    `kind` is one word: personal (the asker's key is not valid), key (the app's), model, size, request, busy,
+    loading, down, lost, unreachable, silent or service.
     `retry_after` is the number of seconds after which a retry makes sense.
     """
 
@@ -179,12 +184,11 @@ class RouterClient:
         """The router's metrics, in Prometheus' text format. Raises RouterFailure."""
         return (await self._get("/metrics")).text
 
-    async def usage(self, since: str, utc_offset: int, key: str | None) -> Usage:
-        """What was used since then (`7d`, `24h`), by all or by the key of that name. The time zone of days
-        and hours is `utc_offset` minutes ahead of UTC. Raises RouterFailure.
+    async def usage(self, since: str, utc_offset: int, key: str) -> Usage:
+        """What was used since then (`7d`, `24h`), by all or by the personal key with this SHA-256. The time
+        zone of days and hours is `utc_offset` minutes ahead of UTC. Raises RouterFailure.
         """
-        given = {"since": since, "utc_offset": utc_offset} | ({} if key is None else {"key": key})
-        response = await self._get("/usage", given, _REPORT)
+        response = await self._get("/usage", {"since": since, "utc_offset": utc_offset}, _REPORT, key)
         return Usage.model_validate_json(response.content)
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
@@ -210,6 +214,7 @@ class RouterClient:
                 service_tier="flex" if request.last else openai.omit,
                 stream=True,
                 stream_options={"include_usage": True},
+                extra_headers=_for_key(request.key),
                 extra_body=extra,
             )
             yield Started(
@@ -247,10 +252,14 @@ class RouterClient:
         await self._http.aclose()
 
     async def _get(
-        self, path: str, given: dict[str, Any] | None = None, limits: httpx.Timeout = _PROBE
+        self,
+        path: str,
+        given: dict[str, Any] | None = None,
+        limits: httpx.Timeout = _PROBE,
+        key: str = "",
     ) -> httpx.Response:
         try:
-            response = await self._http.get(path, params=given, timeout=limits)
+            response = await self._http.get(path, params=given, timeout=limits, headers=_for_key(key))
             # The status of /ready is 503 while no model is ready; its body is an answer all the same.
             if path != "/ready" or response.status_code != 503:
                 response.raise_for_status()
@@ -272,6 +281,8 @@ class RouterClient:
         if isinstance(error, openai.APIError | httpx.TransportError):
             return RouterFailure("lost", _LOST)
         if isinstance(error, httpx.HTTPStatusError):
+            if error.response.status_code == 401 and _FOR_KEY in error.response.text:
+                return RouterFailure("personal", KEY_ENDED)
             return RouterFailure("service", "The router could not answer. Try again soon.")
         return RouterFailure("service", "The router sent a response that the chat app does not understand.")
 
@@ -291,6 +302,8 @@ def _refusal(error: openai.APIStatusError, model: str) -> RouterFailure:
     body = error.body if isinstance(error.body, dict) else {}
     message = str(body.get("message") or "").strip()
     code = str(body.get("code") or "")
+    if status == 401 and body.get("param") == _FOR_KEY:
+        return RouterFailure("personal", KEY_ENDED)
     if status in (401, 403):
         return RouterFailure(
             "key", "The router does not accept the chat app's key. Restart both with ./run down and ./run up."
@@ -301,6 +314,8 @@ def _refusal(error: openai.APIStatusError, model: str) -> RouterFailure:
         return RouterFailure(
             "size", "The question is too large for the service. Remove an attachment or shorten the text."
         )
+    if code == "rate_limit_exceeded":  # of their key, or of the model
+        return RouterFailure("busy", message.partition(" Try again")[0], after)
     if status == 429:
         return RouterFailure("busy", "The service is busy right now.", after)
     if status == 503 and code == "model_loading":
@@ -316,6 +331,10 @@ def _refusal(error: openai.APIStatusError, model: str) -> RouterFailure:
     return RouterFailure(
         "service", "The service failed to answer. See its log for the reason (./run logs router).", after
     )
+
+
+def _for_key(key: str) -> dict[str, str]:
+    return {_FOR_KEY: key} if key else {}
 
 
 def _retry_after(response: httpx.Response) -> float:

@@ -43,6 +43,7 @@ class ChatSession:
     name: str = field(
         default_factory=lambda: f"chat-{new_id()}"
     )  # tells the router's fair queue the askers apart
+    key: str = ""  # the SHA-256 of the asker's personal key; empty: they have none
 
     @property
     def answer(self) -> Answer | None:
@@ -266,7 +267,10 @@ class ChatSession:
         if self.storage.preferences.titles and not busy and titles.wanted(conversation):
             asked = Answer(
                 conversation.id,
-                titles.request(conversation, self.name, self.backend.sees(conversation.options.model)),
+                replace(
+                    titles.request(conversation, self.name, self.backend.sees(conversation.options.model)),
+                    key=self.key,
+                ),
             )
             self.titles[conversation.id] = self.backend.ask(asked)
 
@@ -289,6 +293,8 @@ class ChatSession:
         for answer in [each for each in self._ended if not self.storage.unsaved(each.conversation)]:
             self._ended.remove(answer)
             self.backend.stored(answer)
+            if answer.message.failure_kind == "personal":  # only now: the page can go without losing anything
+                self.backend.refused(answer.request.key)
 
     def received(self, snapshot: object) -> None:
         """Take over what the browser holds."""
@@ -323,6 +329,7 @@ class ChatSession:
             max_tokens=options.max_tokens,
             user=self.name,
             continue_last=earlier is not None,
+            key=self.key,
         )
         answer = Answer(self.current.id, request, earlier)
         if options.rival and not earlier:

@@ -27,6 +27,7 @@ COOKIE = "duoserve_session"
 PATH = "/sign-in"
 MASTER = "master"  # the router's name for the service's key
 MAX_AGE = 30 * 24 * 3600
+KEY_ENDED = "Your key has expired, or was revoked or replaced. Sign in with a valid one."
 # Wrong keys in a minute, from one address and from all of them, after which no more are checked.
 FROM_ONE_ADDRESS = RateLimitItemPerMinute(5)
 FROM_ALL = RateLimitItemPerMinute(50)
@@ -60,19 +61,23 @@ def _limits(address: str) -> tuple[tuple[RateLimitItemPerMinute, str], ...]:
 
 
 class SignedIn:
-    """Who is signed in, by signed cookies, which name a key. A session ends with age, when revoked, or when
-    the service's key changes.
+    """Who is signed in, by signed cookies, which name a key. A session ends with age, on demand, when the
+    router refuses its key, or when the service's key changes.
     """
 
     def __init__(self, key: str) -> None:
         """`key` is the master key; the key of the signatures is derived from it."""
-        self._signer = TimestampSigner(hashlib.sha256(b"duoserve chat session 2\0" + key.encode()).digest())
-        self._revoked: set[str] = set()
+        self._signer = TimestampSigner(hashlib.sha256(b"duoserve chat session 3\0" + key.encode()).digest())
+        self._ended: set[str] = set()
+        self._refused: set[str] = set()  # keys, by their SHA-256
         self._vaults: dict[str, Vault] = {}  # in memory only, so that no disk has what decrypts them
 
-    def begin(self, name: str, vault: Vault | None = None) -> str:
-        """The cookie of a new session of whoever has the key of that name, and the vault of that key."""
-        session = f"{secrets.token_urlsafe(24)}:{quote(name, safe='')}"
+    def begin(self, name: str, key: str = "", vault: Vault | None = None) -> str:
+        """The cookie of a new session of whoever has the key of that name. `key` is the SHA-256 of a personal
+        key, in hex, and `vault` its vault.
+        """
+        session = f"{secrets.token_urlsafe(24)}:{quote(name, safe='')}:{key}"
+        self._refused.discard(key)
         if vault:
             self._vaults[session] = vault
         return self._signer.sign(session).decode()
@@ -80,7 +85,13 @@ class SignedIn:
     def name(self, cookie: str | None) -> str | None:
         """The name of the key with which the session of `cookie` began; None if it has ended."""
         session = self._session(cookie)
-        return None if session is None else unquote(session.partition(":")[2])
+        return None if session is None else unquote(session.split(":")[1])
+
+    def key(self, cookie: str | None) -> str:
+        """The SHA-256 of the personal key with which the session of `cookie` began; empty if it has ended, or
+        began with the service's key.
+        """
+        return _key_of(self._session(cookie) or "")
 
     def valid(self, cookie: str | None) -> bool:
         """Whether `cookie` belongs to a session that has not ended."""
@@ -93,15 +104,34 @@ class SignedIn:
     def end(self, cookie: str) -> None:
         """End the session of `cookie` in every tab."""
         if session := self._session(cookie):
-            self._revoked.add(session)
+            self._ended.add(session)
             self._vaults.pop(session, None)
 
+    def refuse(self, key: str) -> None:
+        """End every session of the personal key with this SHA-256, which the router does not accept."""
+        self._refused.add(key)
+        for session in [each for each in list(self._vaults) if _key_of(each) == key]:
+            self._vaults.pop(session, None)
+
+    def refused(self, cookie: str | None) -> bool:
+        """Whether the session of `cookie` ended because the router did not accept its key."""
+        return _key_of(self._signed(cookie) or "") in self._refused
+
     def _session(self, cookie: str | None) -> str | None:
+        session = self._signed(cookie)
+        if session is None or session in self._ended or _key_of(session) in self._refused:
+            return None
+        return session
+
+    def _signed(self, cookie: str | None) -> str | None:
         try:
-            session = self._signer.unsign(cookie or "", max_age=MAX_AGE).decode()
+            return self._signer.unsign(cookie or "", max_age=MAX_AGE).decode()
         except BadSignature:
             return None
-        return None if session in self._revoked else session
+
+
+def _key_of(session: str) -> str:
+    return session.rpartition(":")[2]
 
 
 @functools.cache
@@ -117,6 +147,13 @@ def viewer(settings: AppSettings, cookie: str | None) -> str | None:
     if settings.only_this_machine:
         return MASTER
     return sessions(settings.litellm_master_key.get_secret_value()).name(cookie)
+
+
+def personal_key(settings: AppSettings, cookie: str | None) -> str:
+    """The SHA-256 of the personal key of whoever looks at a page, in hex; empty if they have none."""
+    if settings.only_this_machine:
+        return ""
+    return sessions(settings.litellm_master_key.get_secret_value()).key(cookie)
 
 
 class SignInRequired:
@@ -154,7 +191,7 @@ class SignInRequired:
 
     async def _sign_in(self, request: Request) -> Response:
         if request.method != "POST":
-            return _page("")
+            return _page(KEY_ENDED if self._sessions.refused(request.cookies.get(COOKIE)) else "")
         origin = request.headers.get("origin")
         if origin and origin.split("://")[-1] != request.headers.get("host"):
             return _page("This form was sent from another site.", 403)
@@ -172,10 +209,14 @@ class SignInRequired:
                 "This key is not valid. The team's key is LITELLM_MASTER_KEY in the service's .env.", 401
             )
         response = RedirectResponse("/", 303)
-        vault = None if name in (MASTER, "") else self._open_vault(given)
+        if name in (MASTER, ""):
+            cookie = self._sessions.begin(name)
+        else:
+            key = hashlib.sha256(given.encode()).hexdigest()
+            cookie = self._sessions.begin(name, key, self._open_vault(given))
         response.set_cookie(
             COOKIE,
-            self._sessions.begin(name, vault),
+            cookie,
             max_age=MAX_AGE,
             httponly=True,
             samesite="lax",

@@ -1,5 +1,6 @@
 """Sign-in, when the app can be reached from other machines."""
 
+import json
 import re
 import socket
 from collections.abc import Iterator
@@ -11,9 +12,12 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, expect
 
 from tests.browser.chat_page import Chat
-from tests.browser.service import KEY, Service, fetch
+from tests.browser.service import KEY, Service, fetch, whole
 from tests.support.waiting import wait_for
+from ui import signin
 from ui.conversation import Conversation, Message, export
+
+ANN = "sk-ann-9f8e7d6c5b4a39281706f5e4d3c2b1a0"
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +54,58 @@ def test_sign_in_out_and_in_every_tab(service: Service, context: BrowserContext)
     context.add_cookies([{**cookie}])  # type: ignore[typeddict-item]
     page.goto(service.url("ui"))
     expect(page.get_by_label("Your team's key")).to_be_visible()
+
+
+@pytest.fixture
+def with_router(tmp_path: Path, browser: Browser) -> Iterator[Service]:
+    (tmp_path / "keys.yaml").write_text(f"ann: {ANN}\n")
+    with whole(tmp_path, BIND_ADDRESS="0.0.0.0", KEYS_FILE=str(tmp_path / "keys.yaml")) as running:
+        yield running
+
+
+def test_questions_count_for_whoever_signed_in_until_their_key_ends(
+    with_router: Service, context: BrowserContext
+) -> None:
+    service = with_router
+
+    def replace(key: str) -> None:
+        read = "read the keys again"
+        before = (service.folder / "router.log").read_text().count(read)
+        entry = f"ann: {{key: {key}, requests_per_minute: 1}}\n"
+        (service.folder / "keys.yaml").write_text(entry)
+        wait_for(
+            lambda: (service.folder / "router.log").read_text().count(read) > before, "the key is replaced"
+        )
+
+    def sign_in(key: str) -> Chat:
+        page.get_by_label("Your team's key").fill(key)
+        page.get_by_role("button", name="Sign in").click()
+        return Chat(page, service.url("ui")).open()
+
+    page = context.new_page()
+    page.goto(service.url("ui"))
+    chat = sign_in(ANN)
+    chat.ask("Where is the hidden door?")
+    chat.answered()
+    (record,) = (service.folder / "data" / "logs" / "requests.jsonl").read_text().splitlines()
+    assert json.loads(record)["client"] == json.loads(record)["key"] == "ann"
+
+    replace(ANN[::-1])
+    chat.ask("And the other one?")
+    expect(page.get_by_role("alert")).to_have_text(signin.KEY_ENDED)
+    assert not Axe().run(page).response["violations"]
+    chat = sign_in(ANN[::-1])
+    page.get_by_test_id("stSidebar").get_by_text("Where is the hidden door?").click()
+    expect(chat.messages).to_have_count(4)
+    expect(chat.messages.nth(2)).to_contain_text("And the other one?")
+    chat.button("Try again").click()
+    chat.answered(2)
+    chat.ask("And a third?")
+    expect(chat.messages.last).to_contain_text("The limit of 1 requests per minute is reached.")
+
+    replace(ANN)
+    page.goto(f"{service.url('ui')}/usage")
+    expect(page.get_by_role("alert")).to_have_text(signin.KEY_ENDED)
 
 
 def own_address() -> str:

@@ -224,5 +224,5 @@ def _build(docker: Docker) -> None:
             ".",
         ]
         with docker.timed(f"build of {image}"):
-            run(["docker", *command], 900, env=docker.environment, cwd=ROOT)
+            run(["docker", *command], 1800, env=docker.environment, cwd=ROOT)
         print(f"{docker.size(image):6.1f} GB {image}", flush=True)

@@ -13,6 +13,7 @@ import yaml
 from dotenv import dotenv_values
 
 from services.stack.environments import BY_NAME, ROOT
+from ui import settings
 from ui.settings import AppSettings
 
 COMPOSE = Path(sys.executable).with_name("docker-compose")
@@ -86,6 +87,21 @@ def test_only_the_router_gets_the_keys_of_providers_and_the_others_what_they_rea
         assert own["LITELLM_MASTER_KEY"] not in json.dumps(services[name])
         assert services[name]["environment"]["VLLM_MAX_STOP_STRINGS"] == "30"
         assert services[name]["environment"].get("CPU_PRECISION") == ("float32" if profile == "cpu" else None)
+
+
+@pytest.mark.parametrize("profile", ["cpu", "gpu"])
+def test_conversations_that_people_sync_outlive_the_container(
+    tmp_path: Path, profile: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the app writes is on a volume, which begins as a copy of a folder of the image that is its own."""
+    ui = _config(tmp_path, profile, "LITELLM_MASTER_KEY=the-key-of-this-service-which-is-long\n")["ui"]
+    for name, value in ui["environment"].items():
+        monkeypatch.setenv(name, value)
+    written = settings.load().vaults
+    (mounted,) = (each for each in ui["volumes"] if each["target"] == str(written))
+    assert mounted["type"] == "volume" and not mounted.get("read_only")
+    made = f"RUN install -d -m 700 -o 10001 -g 10001 {written.relative_to('/app')}\n"
+    assert made in (ROOT / "ui" / "Dockerfile").read_text()
 
 
 @pytest.mark.parametrize("profile", ["cpu", "gpu"])

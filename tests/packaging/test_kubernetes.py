@@ -15,6 +15,7 @@ from router.litellm.config import read_config
 from router.models import read_models
 from router.settings import read_settings
 from services.stack.environments import BY_NAME, ROOT
+from ui.settings import load as load_ui_settings
 
 FOLDER = ROOT / "deploy" / "kubernetes"
 LAYERS = ("base", "overlays/autoscaling", "overlays/cpu", "overlays/tensor-parallel")
@@ -138,6 +139,34 @@ def test_only_the_router_gets_the_keys_of_providers(layer: str) -> None:
     assert reads == {"router"}
     (router,) = (pod["containers"][0] for name, pod in pods(rendered(layer)) if name == "router")
     assert {"secretRef": {"name": "providers", "optional": True}} in router["envFrom"]
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_conversations_that_people_sync_outlive_the_pod(layer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the app writes is on a claim that its user may write to, and that the next pod can mount."""
+    manifests = rendered(layer)
+    deployment = one(manifests, "Deployment", "ui")["spec"]
+    pod = deployment["template"]["spec"]
+    (container,) = pod["containers"]
+    (settings,) = (source["configMapRef"]["name"] for source in container["envFrom"])
+    variables = dict(one(manifests, "ConfigMap", settings)["data"])
+    variables |= {v["name"]: v["value"] for v in container["env"] if "value" in v}
+    monkeypatch.delenv("DUOSERVE_HOME", raising=False)
+    for name, value in (variables | {"LITELLM_MASTER_KEY": KEY}).items():
+        monkeypatch.setenv(name, value)
+    written = Path("/app") / load_ui_settings().vaults.relative_to(ROOT)
+    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    (claimed,) = (
+        volume["persistentVolumeClaim"]["claimName"]
+        for volume in pod["volumes"]
+        if volume["name"] == mounts[str(written)]
+    )
+    claim = one(manifests, "PersistentVolumeClaim", claimed)["spec"]
+    assert claim["accessModes"] == ["ReadWriteOnce"] and claim["resources"]["requests"]["storage"]
+    assert (deployment["replicas"], deployment["strategy"]["type"]) == (1, "Recreate")
+    image = (ROOT / "ui" / "Dockerfile").read_text()
+    assert "\nWORKDIR /app\n" in image and f"\nUSER 10001:{pod['securityContext']['fsGroup']}\n" in image
+    assert pod["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch"
 
 
 def test_engines_are_the_release_that_is_locked_and_have_gpus() -> None:

@@ -22,17 +22,19 @@ def _page(chat: ChatSession) -> None:
     viewer = signin.viewer(chat.backend.settings, st.context.cookies.get(signin.COOKIE))
     if viewer is None:  # signed out in another tab
         return
-    key = None if viewer == signin.MASTER else viewer
     st.markdown(
         "From the router's log, which has counts and times, and neither questions nor answers. What is asked "
-        f"in this app counts for `{signin.MASTER}` where people have personal keys."
-        + ("" if key is None else f" You see the use of your key, {plain(key)}.")
+        f"in this app counts for the key that was signed in with; `{signin.MASTER}` is the service's key."
+        + ("" if viewer == signin.MASTER else f" You see the use of your key, {plain(viewer)}.")
     )
     since = st.radio("The last", list(_SPANS), 1, format_func=_SPANS.get, horizontal=True)
     try:
         with st.spinner("Reading the log …"):
-            found = chat.backend.usage(since or "7d", -(st.context.timezone_offset or 0), key)
+            found = chat.backend.usage(since or "7d", -(st.context.timezone_offset or 0), chat.key)
     except RouterFailure as failure:
+        if failure.kind == "personal":
+            chat.backend.refused(chat.key)
+            st.rerun()
         st.error(str(failure), icon=":material/error:")
         return
     _draw(found)

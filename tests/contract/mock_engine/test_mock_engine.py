@@ -184,6 +184,7 @@ def test_faults(mock: Mock) -> None:
 
     status, headers, data = stream(status=429, retry_after="7", error_message="busy")
     assert (status, headers["retry-after"], json.loads(data)["error"]["message"]) == (429, "7", "busy")
+    assert [stream(api_key=key)[0] for key in ("secret", "another")] == [200, 401]
     status, _, data = stream(error_at=3)
     assert status == 200
     assert events(data)[-2]["error"]["code"] == 500

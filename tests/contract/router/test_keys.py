@@ -1,5 +1,6 @@
 """`./run keys`, with a router that runs meanwhile."""
 
+import hashlib
 import re
 import resource
 import subprocess
@@ -139,6 +140,35 @@ def test_a_key_is_valid_until_the_end_of_its_last_day(
     assert left in (30 * DAY, 31 * DAY)
     made(service, "rotate", "over", "--expires", "never")
     assert "expires" not in yaml.safe_load(file.read_text())["over"]
+
+
+def test_the_chat_app_asks_for_whoever_signed_in(own_service: Callable[..., Service], file: Path) -> None:
+    """With the service's key and the hash of theirs: it counts for them, with their limits, while that is
+    valid.
+    """
+    over = "0ld" + KEY[3:]
+    file.write_text(f"over: {{key: {over}, expires: 2026-01-31}}\n")
+    service = own_service(keys_file=file).start()
+    ann = made(service, "add", "ann", "--rpm", "1")
+    becomes(service, ann, 429)
+
+    def asked(key: str) -> httpx.Response:
+        for_key = {"x-duoserve-for-key": hashlib.sha256(key.encode()).hexdigest()}
+        return service.post("/v1/chat/completions", chat(max_tokens=1), **for_key)
+
+    limited = asked(ann)
+    assert (limited.status_code, service.record(limited)["client"]) == (429, "ann")
+    renewed = made(service, "rotate", "ann", "--rpm", "0")
+    becomes(service, renewed, 200)
+    counted = asked(renewed)
+    record = service.record(counted)
+    assert (counted.headers["x-duoserve-key"], record["client"], record["key"]) == ("ann", "ann", "ann")
+    for key, words in ((ann, "revoked or replaced"), (over, "expired after")):
+        refused = asked(key)
+        error = refused.json()["error"]
+        assert (refused.status_code, error["param"]) == (401, "x-duoserve-for-key"), refused.text
+        assert words in error["message"]
+    assert service.post("/v1/chat/completions", chat(max_tokens=1)).headers["x-duoserve-key"] == "master"
 
 
 @pytest.fixture

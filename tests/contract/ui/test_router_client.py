@@ -64,6 +64,13 @@ async def test_what_the_caller_left_open_is_left_to_the_engine(router: RouterCli
     assert said(engine)["requests"][-1]["body"]["service_tier"] == "flex"
 
 
+async def test_a_personal_key_is_named_and_the_app_s_own_is_not(router: RouterClient, engine: str) -> None:
+    await events(router, replace(asked(), key="a" * 64))
+    assert said(engine)["requests"][-1]["headers"]["x-duoserve-for-key"] == "a" * 64
+    await events(router, asked())
+    assert "x-duoserve-for-key" not in said(engine)["requests"][-1]["headers"]
+
+
 @pytest.mark.parametrize(
     ("knobs", "kind", "sentence", "retry_after"),
     [

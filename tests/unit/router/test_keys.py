@@ -9,7 +9,7 @@ from starlette.datastructures import Headers
 from router.background import background
 from router.errors import ApiError, BadSettings
 from router.exchange import Exchange
-from router.keys import KeyRing, NamedKey, read_keys
+from router.keys import KeyRing, NamedKey, digest, read_keys
 from router.settings import Settings
 from router.steps.check_key import check_key
 
@@ -58,6 +58,22 @@ def test_anything_else_is_401(header: dict[str, str]) -> None:
         ask("/v1/models", **header)
     assert caught.value.status == 401
     assert KEYS["ann"] not in caught.value.message
+
+
+@pytest.mark.parametrize("header", ["authorization", "x_api_key"])
+def test_the_services_key_may_ask_for_another_key(header: str) -> None:
+    sent = {name: f"Bearer {key}" if header == "authorization" else key for name, key in KEYS.items()}
+    for_ann = {"x_duoserve_for_key": digest(KEYS["ann"]).hex()}
+    assert ask("/v1/models", **{header: sent["master"]}, **for_ann) == "ann"
+    for_master = {"x_duoserve_for_key": digest(KEYS["master"]).hex()}
+    assert ask("/v1/models", **{header: sent["ann"]}, **for_master) == "ann"
+
+
+@pytest.mark.parametrize("other", [digest("revoked").hex(), KEYS["ann"], "ann", "é", " "])
+def test_the_services_key_may_ask_for_no_key_that_is_not_valid(other: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        ask("/v1/models", x_api_key=KEYS["master"], x_duoserve_for_key=other)
+    assert (caught.value.status, caught.value.param) == (401, "x-duoserve-for-key")
 
 
 def test_metrics_are_open_only_to_the_networks_that_are_named() -> None:
@@ -144,7 +160,7 @@ def test_no_file_ends_the_watch_and_a_later_one_is_read(
     file.write_text(f"ann: {KEYS['ann']}\n")
     for _ in range(2):
         ring.refresh()
-    assert ring.name_of(BOB) is None and ring.name_of(KEYS["ann"]) == "ann"
+    assert ring.name_of(digest(BOB)) is None and ring.name_of(digest(KEYS["ann"])) == "ann"
 
 
 async def test_a_background_task_that_fails_is_told_and_started_again(

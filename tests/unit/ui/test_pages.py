@@ -150,9 +150,9 @@ def used(**more: Any) -> dict[str, Any]:
     return {**sums, **times, "reasons": {"queue_full": 1}, "tools": {"zed": 3}, **more}
 
 
-@pytest.mark.parametrize(("viewer", "asked"), [("master", None), ("ann", "ann")])
+@pytest.mark.parametrize(("viewer", "key"), [("master", ""), ("ann", "a" * 64)])
 def test_whoever_has_a_key_of_their_own_sees_only_that(
-    app: AppTest, monkeypatch: pytest.MonkeyPatch, viewer: str, asked: str | None
+    app: AppTest, monkeypatch: pytest.MonkeyPatch, viewer: str, key: str
 ) -> None:
     wanted: list[tuple[object, ...]] = []
 
@@ -166,8 +166,9 @@ def test_whoever_has_a_key_of_their_own_sees_only_that(
 
     monkeypatch.setattr("ui.router_client.RouterClient.usage", usage)
     monkeypatch.setattr("ui.signin.viewer", lambda *_: viewer)
+    monkeypatch.setattr("ui.signin.personal_key", lambda *_: key)
     app.run().switch_page("views/usage.py").run()
-    assert not app.exception and wanted == [("7d", 0, asked)]
+    assert not app.exception and wanted == [("7d", 0, key)]
     table = next(text.value for text in app.markdown if text.value.startswith("| Who"))
     row = next(line for line in table.splitlines() if "1,200" in line)
     assert r"a\|\<b\>\*x\*" in row and "25%" in row and "1.50 s" in row and r"queue\_full 1" in row
@@ -186,6 +187,22 @@ def test_use_that_cannot_be_read_is_told(app: AppTest, monkeypatch: pytest.Monke
     monkeypatch.setattr("ui.router_client.RouterClient.usage", usage)
     app.run().switch_page("views/usage.py").run()
     assert not app.exception and "could not answer" in app.error[0].value
+
+
+def test_whoever_asks_for_their_use_with_a_key_that_has_ended_is_signed_out(
+    app: AppTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[str] = []
+
+    async def usage(router: object, *arguments: object) -> Usage:
+        raise RouterFailure("personal", "Your key has ended.")
+
+    monkeypatch.setattr("ui.router_client.RouterClient.usage", usage)
+    monkeypatch.setattr(Backend, "refused", lambda _, key: ended.append(key))
+    monkeypatch.setattr("ui.signin.viewer", lambda *_: None if ended else "ann")
+    monkeypatch.setattr("ui.signin.personal_key", lambda *_: "a" * 64)
+    app.run().switch_page("views/usage.py").run()
+    assert ended == ["a" * 64] and "Signed out." in [text.value for text in app.markdown]
 
 
 def test_only_models_that_chat_are_offered(app: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ class FakeService:
         self.stopped: list[Answer] = []
         self.abandoned: dict[str, Answer] = {}
         self.known: set[str] = set()
+        self.keys_refused: list[str] = []
         self.queue = 0
 
     def ask(self, answer: Answer) -> Answer:
@@ -35,6 +36,9 @@ class FakeService:
 
     def stored(self, answer: Answer) -> None:
         self.known.discard(answer.id)
+
+    def refused(self, key: str) -> None:
+        self.keys_refused.append(key)
 
     def take_over(self, answer_id: str) -> Answer | None:
         return self.abandoned.pop(answer_id, None)
@@ -94,6 +98,23 @@ def test_a_question_is_saved_before_its_answer_is_there(chat: ChatSession, servi
     assert not chat.collect()
     end(service.asked[0])
     assert chat.collect() and texts(chat) == ["why?", "answer"] and chat.answer is None
+
+
+def test_who_asks_is_signed_out_when_their_key_is_refused_and_the_question_is_stored(
+    chat: ChatSession, service: FakeService
+) -> None:
+    chat.key = "ann"
+    chat.storage.preferences.titles = True
+    turn(chat, service, "why?")
+    assert [answer.request.key for answer in service.asked] == ["ann", "ann"], "the answer and its title"
+    acknowledge(chat)
+    chat.ask("and now?")
+    service.asked[-1].message.failure_kind = "personal"
+    end(service.asked[-1], "", "failed")
+    chat.collect()
+    assert not service.keys_refused
+    acknowledge(chat)
+    assert service.keys_refused == ["ann"]
 
 
 def test_what_came_before_a_stop_is_kept(chat: ChatSession, service: FakeService) -> None:
