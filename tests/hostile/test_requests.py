@@ -1,6 +1,6 @@
 """Requests that would take an engine, the router or another's answer with them, sent to the real service.
 
-`./run test-hostile` sends them, and for HOSTILE_SECONDS what hypothesis makes.
+`./run test` sends the quick ones, `./run test-hostile` all, and for HOSTILE_SECONDS what hypothesis makes.
 """
 
 import json
