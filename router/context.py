@@ -7,7 +7,6 @@ a conversation grows within one step, the start of its prompt stays the same, an
 holds it.
 """
 
-import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,7 +36,7 @@ _BYTES_PER_TOKEN = 3.0
 # oldest turns will be left out may be several times too long.
 _MOST_BYTES_PER_TOKEN = 64
 _LEAST_BYTES = 1_000_000
-_REMINDER = re.compile(r"\s*<system-reminder>.*?</system-reminder>\s*", re.DOTALL)
+_OPENS, _CLOSES = "<system-reminder>", "</system-reminder>"
 
 
 @dataclass(frozen=True)
@@ -184,7 +183,17 @@ def _bare(message: Message) -> Message | None:
 
 
 def _no_reminders(text: str) -> str:
-    return _REMINDER.sub("", text)
+    """`text` without reminders and the space around them. A regular expression would take the square of the
+    time for tags that are never closed.
+    """
+    between, position = [], 0
+    while (start := text.find(_OPENS, position)) >= 0 and (end := text.find(_CLOSES, start)) >= 0:
+        between.append(text[position:start])
+        position = end + len(_CLOSES)
+    if not between:
+        return text
+    first, *others = between
+    return "".join([first.rstrip(), *(part.strip() for part in others), text[position:].lstrip()])
 
 
 def _size(value: Any) -> int:

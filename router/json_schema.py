@@ -57,7 +57,7 @@ def _unsupported(schema: Json) -> set[str]:
     if "array" in kinds:
         found.update(_OF_ARRAYS)
     if "string" in kinds:
-        if "format" in schema and schema["format"] not in _FORMATS:
+        if "format" in schema and str(schema["format"]) not in _FORMATS:
             found.add("format")
         if "pattern" in schema or ("format" in schema and "format" not in found):
             found.update(_LENGTHS)

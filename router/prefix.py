@@ -1,7 +1,7 @@
 """Text in front of a prompt that changes from request to request, from config/prefix.yaml."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -73,9 +73,9 @@ def edited(content: Any, edit: Callable[[str], str]) -> Any:
     return parts
 
 
-def joined(content: Any, text: str, kind: str, *, first: bool = False) -> Any:
-    """`content` with `text` as its last text, or its first one. `kind` is the type of a new part."""
+def joined(content: Any, texts: Sequence[str], kind: str, *, first: bool = False) -> Any:
+    """`content` with `texts` as its last texts, or its first ones. `kind` is the type of a new part."""
     if isinstance(content, list):
-        part = {"type": kind, "text": text}
-        return [part, *content] if first else [*content, part]
-    return "\n\n".join(filter(None, (text, content) if first else (content, text)))
+        parts = [{"type": kind, "text": text} for text in texts]
+        return [*parts, *content] if first else [*content, *parts]
+    return "\n\n".join(filter(None, (*texts, content) if first else (content, *texts)))

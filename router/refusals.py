@@ -58,6 +58,8 @@ _REWORDED = (
     (re.compile(r"Cannot apply chat template to an empty conversation\..*"), "there is no text in it"),
 )
 _LONGEST_MESSAGE = 500
+# What is read of a message, which may quote the request: of a list of faults, and of a sentence.
+_LONGEST_LIST, _LONGEST_SENTENCE = 100_000, 2000
 _DATA = re.compile(rb"^data: (\{.*\})$", re.MULTILINE)
 # The status in the Messages API's error event, which quotes the chat API's.
 _QUOTED_STATUS = re.compile(r"'code': (\d\d\d)\b")
@@ -121,6 +123,7 @@ def engine_broke_off(events: bytes, alias: str, sent: Collection[str]) -> ApiErr
 
 def _plain(message: str, param: object, sent: Collection[str]) -> tuple[str, str | None]:
     """vLLM's message as a sentence, and the parameter it is about."""
+    message = message[:_LONGEST_LIST]
     problems = [(where, what, kind) for where, what, kind in _DUMPED.findall(message)]
     for found in _FOUND.findall(message):
         with contextlib.suppress(ValueError, SyntaxError):
@@ -132,7 +135,7 @@ def _plain(message: str, param: object, sent: Collection[str]) -> tuple[str, str
         place = ".".join(names) if names and names[0] in sent else "messages"
         return f"'{place}' is not valid: {what[:1].lower()}{what[1:_LONGEST_MESSAGE]}.", place
     about = _about(message, param, sent)
-    text = _ASIDES.sub("", message).strip()[:_LONGEST_MESSAGE]
+    text = _ASIDES.sub("", message[:_LONGEST_SENTENCE]).strip()[:_LONGEST_MESSAGE]
     for pattern, words in _REWORDED:
         text = pattern.sub(words, text)
     if about and about.partition(".")[0] not in text:

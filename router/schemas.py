@@ -9,7 +9,7 @@ What is taken and means nothing here is in config/parameters.yaml.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from router import paths
 
@@ -23,14 +23,47 @@ Temperature = Annotated[float, Field(ge=0, le=2)]
 TopK = Annotated[int, Field(ge=-1, le=2**31 - 1)]
 Logprobs = Annotated[int, Field(ge=0, le=20)]
 Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
-Stop = str | list[Annotated[str, Field(min_length=1)]]
+# Of what is wrong in a list or an object, only the first is looked for: it may hold a million entries.
+_First = Field(fail_fast=True)
+Texts = Annotated[list[str], _First]
+Objects = Annotated[list[Json], _First]
+Ids = Annotated[list[int], _First]
+Stop = str | Annotated[list[Annotated[str, Field(min_length=1)]], _First]
 
 
-class Parameters(BaseModel):
-    """What all APIs have in common."""
+def _or_one_wrong(*kinds: type) -> BeforeValidator:
+    """Leaves of an object only the first entry whose value is of none of `kinds`, if there is one."""
 
-    # Strict: "1" is not a number and 1 is not true, as in the APIs that these describe.
+    def check(value: Any) -> Any:
+        entries = value.items() if isinstance(value, dict) else ()
+        return next(({name: entry} for name, entry in entries if type(entry) not in kinds), value)
+
+    return BeforeValidator(check)
+
+
+Biases = Annotated[dict[str, float], _or_one_wrong(int, float)]
+
+
+class _Strict(BaseModel):
+    """Takes what it names, and nothing else. "1" is not a number and 1 is not true, as in the APIs that these
+    describe.
+    """
+
     model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_one_unknown(cls, given: Any) -> Any:
+        """Leaves only the first name that is unknown, if there are more."""
+        unknown = given.keys() - cls.model_fields.keys() if isinstance(given, dict) else ()
+        if len(unknown) < 2:
+            return given
+        first = next(name for name in given if name in unknown)
+        return {name: value for name, value in given.items() if name == first or name not in unknown}
+
+
+class Parameters(_Strict):
+    """What all APIs have in common."""
 
     model: str | None = Field(
         default=None,
@@ -51,30 +84,26 @@ class Message(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
 
     role: str = Field(min_length=1, description="Any that the model's chat template knows.")
-    content: str | list[Json] | None = None
-    tool_calls: list[Json] | None = None
+    content: str | Objects | None = None
+    tool_calls: Objects | None = None
     tool_call_id: str | None = None
     function_call: Json | None = None
 
 
-class StreamOptions(BaseModel):
+class StreamOptions(_Strict):
     """OpenAI's `stream_options`."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
     continuous_usage_stats: bool | None = None
 
 
-class TemplateKwargs(BaseModel):
+class TemplateKwargs(_Strict):
     """What the chat templates and vLLM's parsers of the models served here and their relatives read.
 
     Everything else in `chat_template_kwargs` is refused: the tokenizer takes it as arguments, and
     `padding: max_length` with a large `max_length` costs gigabytes.
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     enable_thinking: bool | None = None  # Qwen3, GLM, Hermes, Nemotron
     thinking: bool | None = None  # DeepSeek, Granite, Kimi
@@ -105,7 +134,7 @@ class _Sampled(_OpenAI):
     stop: Stop | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
-    logit_bias: dict[str, float] | None = None
+    logit_bias: Biases | None = None
     seed: Seed | None = None
     stream_options: StreamOptions | None = None
     response_format: Json | None = None
@@ -115,9 +144,9 @@ class _Sampled(_OpenAI):
     repetition_penalty: RepetitionPenalty | None = None
     repetition_detection: Json | None = None
     min_tokens: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
-    stop_token_ids: list[int] | None = None
-    allowed_token_ids: list[int] | None = None
-    bad_words: list[str] | None = None
+    stop_token_ids: Ids | None = None
+    allowed_token_ids: Ids | None = None
+    bad_words: Texts | None = None
     ignore_eos: bool | None = None
     include_stop_str_in_output: bool | None = None
     skip_special_tokens: bool | None = None
@@ -125,7 +154,7 @@ class _Sampled(_OpenAI):
     structured_outputs: Json | None = None
     add_special_tokens: bool | None = None
     prompt_logprobs: Logprobs | None = None
-    logprob_token_ids: list[int] | None = None
+    logprob_token_ids: Ids | None = None
     return_token_ids: bool | None = None
     return_tokens_as_token_ids: bool | None = None
     stream_interval: Annotated[int, Field(ge=1, le=1000)] | None = None
@@ -135,13 +164,13 @@ class _Sampled(_OpenAI):
 class Chat(_Sampled):
     """Body of /v1/chat/completions."""
 
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[Message], Field(min_length=1, fail_fast=True)]
     max_completion_tokens: Tokens | None = None
     logprobs: bool | Literal[0, 1] | None = None
     top_logprobs: Logprobs | None = None
-    tools: list[Json] | None = None
+    tools: Objects | None = None
     tool_choice: str | Json | None = None
-    functions: list[Json] | None = Field(default=None, description="The former name of `tools`.")
+    functions: Objects | None = Field(default=None, description="The former name of `tools`.")
     function_call: str | Json | None = Field(default=None, description="The former name of `tool_choice`.")
     parallel_tool_calls: bool | None = None
     reasoning_effort: str | None = None
@@ -153,14 +182,14 @@ class Chat(_Sampled):
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
     chat_template_kwargs: TemplateKwargs | None = None
-    documents: list[dict[str, str]] | None = None
+    documents: Annotated[list[Annotated[dict[str, str], _or_one_wrong(str)]], _First] | None = None
     return_prompt_text: bool | None = None
 
 
 class Completion(_Sampled):
     """Body of /v1/completions. With `suffix` it is a fill-in-the-middle request."""
 
-    prompt: str | list[str] | list[int] | list[list[int]]
+    prompt: str | Texts | Ids | Annotated[list[Ids], _First]
     max_tokens: Annotated[int, Field(ge=0, le=10_000_000)] | None = Field(
         default=None, description="0 only together with `echo`: the prompt is scored, and nothing generated."
     )
@@ -169,7 +198,6 @@ class Completion(_Sampled):
     echo: bool | None = None
 
 
-# Lists stop at their first fault: one may hold a hundred thousand tokens.
 _TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, fail_fast=True)]
 
 
@@ -217,10 +245,10 @@ class Rerank(_Pooled):
 class InputTokens(_OpenAI):
     """Body of /v1/responses/input_tokens."""
 
-    input: str | list[Json]
+    input: str | Objects
     instructions: str | None = None
     text: Json | None = None
-    tools: list[Json] | None = None
+    tools: Objects | None = None
     tool_choice: str | Json | None = None
     parallel_tool_calls: bool | None = None
     reasoning: Json | None = None
@@ -235,18 +263,18 @@ class Responses(InputTokens):
     temperature: Temperature | None = None
     top_p: Probability | None = None
     top_logprobs: Logprobs | None = None
-    include: list[str] | None = None
-    max_tool_calls: Annotated[int, Field(ge=1)] | None = None
+    include: Texts | None = None
+    max_tool_calls: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     # vLLM's
     top_k: TopK | None = None
     min_p: Probability | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     repetition_penalty: RepetitionPenalty | None = None
-    logit_bias: dict[str, float] | None = None
+    logit_bias: Biases | None = None
     seed: Seed | None = None
     stop: Stop | None = None
-    stop_token_ids: list[int] | None = None
+    stop_token_ids: Ids | None = None
     ignore_eos: bool | None = None
     include_stop_str_in_output: bool | None = None
     skip_special_tokens: bool | None = None
@@ -258,13 +286,13 @@ class AnthropicMessage(Message):
     """One message of a conversation."""
 
     role: Literal["system", "user", "assistant"]
-    content: str | list[Json]
+    content: str | Objects
 
 
 class _Anthropic(Parameters):
-    messages: Annotated[list[AnthropicMessage], Field(min_length=1)]
-    system: str | list[Json] | None = None
-    tools: list[Json] | None = None
+    messages: Annotated[list[AnthropicMessage], Field(min_length=1, fail_fast=True)]
+    system: str | Objects | None = None
+    tools: Objects | None = None
     tool_choice: Json | None = None
     thinking: Json | None = None
     output_config: Json | None = None
@@ -279,7 +307,7 @@ class Messages(_Anthropic):
     temperature: Temperature | None = None
     top_p: Probability | None = None
     top_k: TopK | None = None
-    stop_sequences: list[Annotated[str, Field(min_length=1)]] | None = None
+    stop_sequences: Annotated[list[Annotated[str, Field(min_length=1)]], _First] | None = None
     cache_salt: Annotated[str, Field(min_length=1, max_length=128)] | None = None
 
 

@@ -88,13 +88,25 @@ def structures(body: Json) -> Iterator[Structure]:
         if isinstance(value, _TYPES.get(name, ())):
             yield Structure(f"structured_outputs.{name}", name, value)
     yield from _of_format("response_format", body.get("response_format"))
+    yield from _of_format("output_format", body.get("output_format"))
     for name in ("text", "output_config"):  # of the Responses and the Messages API
         yield from _of_format(f"{name}.format", _object(body.get(name)).get("format"))
-    for number, tool in enumerate(body.get("tools") or ()):
-        for place in (_object(tool), _object(_object(tool).get("function"))):
-            for name in _TOOL_SCHEMAS:
-                if isinstance(place.get(name), dict):
-                    yield Structure(f"tools.{number}", "json", place[name])
+    for name in ("tools", "functions"):
+        for number, tool in enumerate(body.get(name) or ()):
+            yield from _of_tool(f"{name}.{number}", _object(tool))
+
+
+def _of_tool(param: str, tool: Json) -> Iterator[Structure]:
+    """The schemas of a tool, or of those inside a namespace of the Responses API."""
+    pending = [tool]
+    while pending:
+        place = pending.pop()
+        for name in _TOOL_SCHEMAS:
+            if isinstance(place.get(name), dict):
+                yield Structure(param, "json", place[name])
+        inner = place.get("tools")
+        places = [place.get("function"), *(inner if isinstance(inner, list) else ())]
+        pending += [each for each in places if isinstance(each, dict)]
 
 
 def _of_format(param: str, given: Any) -> Iterator[Structure]:
@@ -144,8 +156,8 @@ def check_schema(schema: Any, limits: Limits = LIMITS, *, depth: int | None = No
             schema = orjson.loads(schema)
         except orjson.JSONDecodeError as error:
             raise TooComplex(f"is not JSON: {error}") from None
+    _check_size(_bytes_of(schema), limits)
     _check_depth(schema, depth or limits.depth)
-    _check_size(len(orjson.dumps(schema)), limits)
     alternatives = 0
     for part in _objects(schema):
         alternatives += sum(len(part[key]) for key in _LISTS if isinstance(part.get(key), list))
@@ -204,9 +216,9 @@ def check_tools(tools: list[Any], limits: Limits = LIMITS) -> None:
     Raises:
         TooComplex: they exceed a limit.
     """
-    _check_depth(tools, limits.tag_depth)
-    if (size := len(orjson.dumps(tools))) > limits.tools:
+    if (size := _bytes_of(tools)) > limits.tools:
         raise TooComplex(f"has {size} bytes; at most {limits.tools} are allowed")
+    _check_depth(tools, limits.tag_depth)
 
 
 def check_choice(choice: list[Any], limits: Limits = LIMITS) -> None:
@@ -217,7 +229,7 @@ def check_choice(choice: list[Any], limits: Limits = LIMITS) -> None:
     """
     if len(choice) > limits.alternatives:
         raise TooComplex(f"has {len(choice)} alternatives; at most {limits.alternatives} are allowed")
-    _check_size(len(orjson.dumps(choice)), limits)
+    _check_size(_bytes_of(choice), limits)
 
 
 def check_tag(tag: Any, limits: Limits = LIMITS) -> None:
@@ -235,6 +247,13 @@ def check_tag(tag: Any, limits: Limits = LIMITS) -> None:
                 check_grammar(part[key], limits)
         if isinstance(part.get("regex"), str):
             check_pattern(part["regex"], limits)
+
+
+def _bytes_of(value: Any) -> int:
+    try:
+        return len(orjson.dumps(value))
+    except orjson.JSONEncodeError:
+        raise TooComplex("is nested too deeply") from None
 
 
 def _check_size(size: int, limits: Limits) -> None:

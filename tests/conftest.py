@@ -40,9 +40,17 @@ def stack(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
 
 
 @pytest.fixture
-def own_stack(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Stack]:
+def own_settings() -> dict[str, str]:
+    """The settings of `own_stack`; a module that needs others overrides this."""
+    return {}
+
+
+@pytest.fixture
+def own_stack(
+    tmp_path: Path, request: pytest.FixtureRequest, own_settings: dict[str, str]
+) -> Iterator[Stack]:
     """A stack that is not started, for tests that start, break and stop one."""
-    stack = Stack(tmp_path / "home")
+    stack = Stack(tmp_path / "home", **own_settings)
     request.node.stash[_STACK] = stack
     try:
         yield stack

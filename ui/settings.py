@@ -1,5 +1,6 @@
 """Settings of the chat app, read from the environment; `.env.example` lists them all."""
 
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,6 @@ _Port = Annotated[int, Field(ge=1, le=65535)]
 _BaseUrl = Annotated[
     str, Field(pattern=r"^https?://[^/]"), AfterValidator(lambda address: address.rstrip("/"))
 ]
-_LOOPBACK = ("127.", "::1", "localhost")
 _ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -37,7 +37,10 @@ class AppSettings(BaseSettings):
     @property
     def only_this_machine(self) -> bool:
         """Whether only this machine can reach the app, so that it asks for no sign-in."""
-        return self.bind_address.startswith(_LOOPBACK)
+        try:
+            return ip_address(self.bind_address).is_loopback
+        except ValueError:
+            return self.bind_address == "localhost"
 
 
 def load() -> AppSettings:

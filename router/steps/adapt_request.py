@@ -103,7 +103,7 @@ def _items(exchange: Exchange, _: Model) -> None:
         return
     shown = []
     for item in items:
-        kind = item.get("type")
+        kind = _kind(item)
         if kind == "item_reference":
             raise invalid("input", "refers to an item, but no items are stored; send the item itself")
         if kind in _HOSTED_ITEMS:
@@ -182,8 +182,8 @@ def _tools(exchange: Exchange, _: Model) -> None:
         exchange.ignore(f"tools.{tool.get('type') or tool.get('name')}")
     body["tools"] = [_complete(tool, exchange) for tool in shown]
     choice = body.get("tool_choice")
-    names = {_name(tool) for tool in left_out} | {tool.get("type") for tool in left_out}
-    if isinstance(choice, dict) and left_out and (_name(choice) or choice.get("type")) in names:
+    names = {_name(tool) for tool in left_out} | {_kind(tool) for tool in left_out}
+    if isinstance(choice, dict) and left_out and (_name(choice) or _kind(choice)) in names:
         exchange.ignore("tool_choice")
         del body["tool_choice"]
     if not shown:
@@ -235,11 +235,17 @@ def _with_object(function: Json, key: str) -> Json:
     return function
 
 
-def _name(tool: Any) -> Any:
+def _name(tool: Any) -> str | None:
     if not isinstance(tool, dict):
         return None
     inner = tool.get("function") or tool.get("custom")
-    return inner.get("name") if isinstance(inner, dict) else tool.get("name", tool.get("server_label"))
+    name = inner.get("name") if isinstance(inner, dict) else tool.get("name", tool.get("server_label"))
+    return name if isinstance(name, str) else None
+
+
+def _kind(part: Json) -> str | None:
+    kind = part.get("type")
+    return kind if isinstance(kind, str) else None
 
 
 def _sampling(exchange: Exchange, model: Model) -> None:
@@ -335,7 +341,7 @@ def _blocks(exchange: Exchange, _: Model) -> None:
 
 def _texts(blocks: Iterable[Json], exchange: Exchange) -> Iterable[Json]:
     for block in blocks:
-        kind = block.get("type")
+        kind = _kind(block)
         if kind == "document":
             yield {"type": "text", "text": _document(block)}
         elif kind == "search_result":

@@ -36,8 +36,9 @@ def check_structured(exchange: Exchange) -> None:
     Raises:
         ApiError: 400 that names the parameter and the limit.
     """
-    if tools := exchange.body.get("tools"):
-        _check("tools", check_tools, tools)
+    for name in ("tools", "functions"):
+        if tools := exchange.body.get(name):
+            _check(name, check_tools, tools)
     for structure in structures(exchange.body):
         _check(structure.param, _CHECKS[structure.kind], structure.value)
 

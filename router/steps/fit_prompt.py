@@ -242,8 +242,10 @@ def _text(content: Any) -> str:
 def _chat_tools(tool: Json) -> list[Json]:
     """A tool of the Responses API as the functions that the model is shown."""
     if tool.get("type") == "namespace":
-        inner = tool.get("tools")
-        named = [one | {"name": f"{tool.get('name')}__{one.get('name')}"} for one in inner or []]
+        inner = tool["tools"] if isinstance(tool.get("tools"), list) else []
+        named = [
+            one | {"name": f"{tool.get('name')}__{one.get('name')}"} for one in inner if isinstance(one, dict)
+        ]
         return [_function(one) for one in named if one.get("type") == "function"]
     if tool.get("type") == "custom":
         schema = {"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"]}
@@ -268,7 +270,9 @@ def _lower(exchange: Exchange, name: str, most: int) -> None:
 def fit_thinking(exchange: Exchange) -> None:
     """Keeps the budget for reasoning below the answer's own limit, as vLLM and Anthropic demand."""
     thinking, limit = exchange.body.get("thinking"), exchange.body.get("max_tokens", 0)
-    if not thinking or not isinstance(budget := thinking.get("budget_tokens"), int | float) or budget < limit:
+    if not isinstance(thinking, dict):
+        return
+    if not isinstance(budget := thinking.get("budget_tokens"), int | float) or budget < limit:
         return
     if limit > _LEAST_THINKING:
         exchange.body["thinking"] = thinking | {"budget_tokens": limit - 1}

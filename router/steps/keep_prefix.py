@@ -52,7 +52,7 @@ class KeepPrefix:
         if isinstance(body[key], str):
             moved = self._clean(exchange, [])[1]
             if moved:
-                body[key] = joined(body[key], reminder(moved), "input_text")
+                body[key] = joined(body[key], [reminder(moved)], "input_text")
             return
         turns, moved = self._clean(exchange, body[key])
         if self._drops[exchange.alias]:
@@ -60,7 +60,7 @@ class KeepPrefix:
         kind = "input_text" if key == "input" else "text"
         turns = _as_system(body, turns) if self._in_place[exchange.alias] else _as_user_text(turns, kind)
         if moved:
-            turns = _at_the_end(turns, reminder(moved), kind)
+            turns = _at_the_end(turns, [reminder(moved)], kind)
         body[key] = turns
 
     def _clean(self, exchange: Exchange, turns: list[Json]) -> tuple[list[Json], str]:
@@ -109,10 +109,14 @@ def _without_thinking(turns: Iterable[Json]) -> Iterable[Json]:
             if isinstance(content, str):
                 turn["content"] = _THOUGHT.sub("", content)
             elif isinstance(content, list):
-                turn["content"] = [part for part in content if part.get("type") not in _THINKING_PARTS]
+                turn["content"] = [part for part in content if not _is_thinking(part)]
                 if not turn["content"]:
                     continue
         yield turn
+
+
+def _is_thinking(part: Any) -> bool:
+    return isinstance(part, dict) and part.get("type") in _THINKING_PARTS
 
 
 def _bare(text: str) -> str:
@@ -126,7 +130,7 @@ class ToolOrder:
     """
 
     def __init__(self) -> None:
-        self._seen: OrderedDict[tuple[str, str], dict[str, int]] = OrderedDict()
+        self._seen: OrderedDict[tuple[str, str], dict[int, int]] = OrderedDict()
 
     def sorted(self, client: tuple[str, str], tools: list[Json]) -> list[Json]:
         """`tools` in the order of `client`. Tools without a name stay in front."""
@@ -134,16 +138,18 @@ class ToolOrder:
         self._seen.move_to_end(client)
         if len(self._seen) > _MOST_CLIENTS:
             self._seen.popitem(last=False)
-        if len(seen) > _MOST_TOOLS:
-            seen.clear()
         for tool in tools:
             seen.setdefault(_name(tool), len(seen))
-        return sorted(tools, key=lambda tool: seen[_name(tool)])
+        ordered = sorted(tools, key=lambda tool: seen[_name(tool)])
+        if len(seen) > _MOST_TOOLS:
+            seen.clear()
+        return ordered
 
 
-def _name(tool: Json) -> str:
+def _name(tool: Json) -> int:
+    """The hash of a tool's name, which may be long."""
     inner = tool.get("function") or tool.get("custom") or tool
-    return str(inner.get("name") or "") if isinstance(inner, dict) else ""
+    return hash(str(inner.get("name") or "") if isinstance(inner, dict) else "")
 
 
 def _split(turns: Sequence[Json]) -> tuple[list[Json], list[Json]]:
@@ -178,30 +184,31 @@ def _as_user_text(turns: list[Json], kind: str) -> list[Json]:
     if len(front) > 1 and all(turn["role"] == "system" for turn in front):
         front = [{"role": "system", "content": _together(front)}]
     done: list[Json] = []
+    after: list[str] = []  # texts for the end of the latest turn
     waiting: list[str] = []
     for turn in rest:
         if is_system(turn):
-            if not (text := text_of(turn.get("content"))):
-                continue
-            if done and not waiting and _takes_text(done[-1]):
-                done[-1] = _with_text(done[-1], reminder(text), kind)
-            else:
-                waiting.append(reminder(text))
-        elif waiting and _takes_text(turn):
-            done.append(_with_text(turn, "\n".join(waiting), kind, first=True))
-            waiting = []
-        else:
-            done.append(turn)
+            if text := text_of(turn.get("content")):
+                takes = done and not waiting and _takes_text(done[-1])
+                (after if takes else waiting).append(reminder(text))
+            continue
+        if after:
+            done[-1], after = _with_text(done[-1], after, kind), []
+        if waiting and _takes_text(turn):
+            turn, waiting = _with_text(turn, ["\n".join(waiting)], kind, first=True), []
+        done.append(turn)
+    if after:
+        done[-1] = _with_text(done[-1], after, kind)
     if waiting:
         done.append({"role": "user", "content": "\n".join(waiting)})
     return front + done
 
 
-def _at_the_end(turns: list[Json], text: str, kind: str) -> list[Json]:
-    """`turns` with `text` in the last one that is a user's or a tool's result."""
+def _at_the_end(turns: list[Json], texts: Sequence[str], kind: str) -> list[Json]:
+    """`turns` with `texts` in the last one that is a user's or a tool's result."""
     for i in range(len(turns) - 1, -1, -1):
         if _takes_text(turns[i]):
-            return [*turns[:i], _with_text(turns[i], text, kind), *turns[i + 1 :]]
+            return [*turns[:i], _with_text(turns[i], texts, kind), *turns[i + 1 :]]
     return turns
 
 
@@ -209,20 +216,20 @@ def _takes_text(turn: Json) -> bool:
     return turn.get("role") == "user" or is_result(turn)
 
 
-def _with_text(turn: Json, text: str, kind: str, *, first: bool = False) -> Json:
-    """`turn` with `text` in it: in its result, if it has one, so that no user turn appears among an agent's
+def _with_text(turn: Json, texts: Sequence[str], kind: str, *, first: bool = False) -> Json:
+    """`turn` with `texts` in it: in its result, if it has one, so that no user turn appears among an agent's
     steps, since templates leave out the thinking before a user turn.
     """
     if "output" in turn:
-        return turn | {"output": joined(turn["output"], text, kind, first=first)}
+        return turn | {"output": joined(turn["output"], texts, kind, first=first)}
     content = turn.get("content")
     if isinstance(content, list):
         results = [i for i, part in enumerate(content) if _is_result_part(part)]
         if results and results[-1] == len(content) - 1:
             at = results[0 if first else -1]
-            inner = joined(content[at].get("content"), text, "text", first=first)
+            inner = joined(content[at].get("content"), texts, "text", first=first)
             return turn | {"content": [*content[:at], content[at] | {"content": inner}, *content[at + 1 :]]}
-    return turn | {"content": joined(content, text, kind, first=first)}
+    return turn | {"content": joined(content, texts, kind, first=first)}
 
 
 def _is_result_part(part: Any) -> bool:

@@ -10,6 +10,7 @@ from router.paths import MODELS
 
 # What LiteLLM's clients put before a model's name to say which API it has.
 _PROVIDERS = ("openai", "anthropic", "hosted_vllm", "litellm_proxy", "text-completion-openai")
+_LONGEST = 100  # characters of a name that does not exist; what is longer takes seconds to compare
 
 
 def resolve_model(exchange: Exchange, *, names: Mapping[str, str], models: Mapping[str, Model]) -> None:
@@ -52,11 +53,12 @@ def find_name(name: str, names: Mapping[str, str]) -> str:
     provider, _, rest = lower.partition("/")
     found = known.get(lower) or (known.get(rest) if provider in _PROVIDERS else None)
     if found is None:
+        name = name[:_LONGEST]
         close = difflib.get_close_matches(name, names, 1, 0.6)
         hint = f" Did you mean '{close[0]}'?" if close else ""
         raise ApiError(
             404,
-            f"The model '{name[:100]}' does not exist; the models are {', '.join(names)}.{hint}",
+            f"The model '{name}' does not exist; the models are {', '.join(names)}.{hint}",
             reason="unknown_model",
             param="model",
             code="model_not_found",

@@ -31,6 +31,8 @@ KEY = "LITELLM_MASTER_KEY"
 _MOVED = {
     "MODEL_ALIASES": "router_settings.model_group_alias in config/litellm.yaml",
 }
+# The variants of services/engine/precision.py.
+_PRECISION = re.compile(r"auto|(int8-)?(bfloat16|float32)(-compiled)?")
 PROFILES = ROOT / "config" / "engines"
 # The profile that `up --engine cpu|cuda` selects when PROFILE is for the other kind of machine.
 DEFAULT_PROFILE = {"cpu": "cpu", "cuda": "blackwell-96gb"}
@@ -294,6 +296,11 @@ def load(folder: Path | None = None) -> Settings:
     settings.with_profile(settings.variables["PROFILE"])
     if (load_format := settings.variables["LOAD_FORMAT"]) not in ("auto", "dummy"):
         raise Failure(f"LOAD_FORMAT={load_format} is neither auto nor dummy; fix it in .env.")
+    if not _PRECISION.fullmatch(precision := settings.variables["CPU_PRECISION"]):
+        raise Failure(
+            f"CPU_PRECISION={precision} is none of: auto, int8-bfloat16, bfloat16, int8-float32, float32, "
+            "and all but the first with -compiled after it; fix it in .env."
+        )
     for name in ("LOG_DAYS", "LOG_TOTAL_GB"):
         _check_above(0, name, settings.variables)
     _check_above(1, "ENGINE_GROWTH", settings.variables)

@@ -7,7 +7,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from dotenv import dotenv_values
 
+from router.app import check
+from router.errors import BadSettings
+from router.settings import read_settings
 from services.stack.commands.up import check_router
 from services.stack.failure import Failure
 from services.stack.settings import Settings, ensure_key, load
@@ -123,3 +127,24 @@ def test_a_wrong_setting_of_the_router_is_one_line_before_anything_starts(
     with pytest.raises(Failure) as failure:
         check_router(Settings(tmp_path, settings.variables | {name: value}))
     assert str(failure.value).startswith(told) and "\n" not in str(failure.value)
+
+
+@pytest.mark.parametrize("name", dotenv_values(ROOT / ".env.example"))
+def test_no_setting_takes_anything_whatever(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the stack itself does not refuse, the router does when it checks its settings before the start."""
+    ensure_key(tmp_path, lambda _: None)
+    with (tmp_path / ".env").open("a") as settings:
+        settings.write(f"{name}=?!\n")
+    try:
+        variables = load(tmp_path).variables
+    except Failure as failure:
+        told = str(failure)
+    else:
+        for each, value in variables.items():
+            monkeypatch.setenv(each, value)
+        with pytest.raises(BadSettings) as caught:
+            check(read_settings())
+        told = str(caught.value)
+    assert name in told and "\n" not in told

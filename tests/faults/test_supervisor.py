@@ -13,6 +13,7 @@ from services.stack.settings import Settings, load
 from services.stack.supervision.processes import marked
 from services.stack.supervision.supervisor import Supervisor
 from tests.support.ports import free_port
+from tests.support.stack import Stack
 from tests.support.waiting import wait_for
 
 # Each with what breaks a configuration file, a command line or a Unix socket.
@@ -179,14 +180,17 @@ def test_files_with_the_key_are_for_their_owner(start: Start, tmp_path: Path) ->
 def test_what_runs_keeps_its_settings_until_it_is_stopped(start: Start, tmp_path: Path) -> None:
     supervisor = start(tmp_path)
     before = supervisor.settings.variables
+    stack = Stack(tmp_path)
     (tmp_path / ".env").write_text("ROUTER_PORT: 1\n")
     again = Supervisor(Settings(tmp_path, {}))
     names = {state.name for state in wait_for(again.states, "the supervisor answers") or ()}
     assert names == {"coder", "general", "router", "ui"}
     recorded = again.settings.recorded()
     assert recorded and recorded.variables == before
-    assert again.stop()
-    assert again.settings.recorded() is None
+    status = stack.run("status")
+    assert status.stderr == "" and before["ROUTER_PORT"] in status.stdout
+    assert "Duoserve is down" in stack.run("down").stdout
+    assert stack.processes() == [] and again.settings.recorded() is None
 
 
 def test_one_that_was_stopped_did_not_crash_and_one_that_was_killed_did(start: Start, tmp_path: Path) -> None:

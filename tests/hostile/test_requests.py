@@ -1,6 +1,6 @@
 """Requests that would take an engine, the router or another's answer with them, sent to the real service.
 
-`./run test-hostile` sends them, and for HOSTILE_SECONDS what hypothesis makes.
+`./run test` sends the quick ones, `./run test-hostile` all, and for HOSTILE_SECONDS what hypothesis makes.
 """
 
 import json
@@ -71,6 +71,26 @@ QUICK = {
     "brackets in a pattern": structured(json=text(pattern=BRACKETS)),
     "brackets in a regex": structured(regex=BRACKETS),
     "brackets in a grammar": structured(grammar=f"root ::= {BRACKETS}"),
+    "brackets in a namespace": (
+        "/v1/responses",
+        {
+            "input": "Go.",
+            "tools": [
+                {
+                    "type": "namespace",
+                    "name": "n",
+                    "tools": [
+                        {
+                            "type": "function",
+                            "name": "f",
+                            "parameters": required({"a": text(pattern=BRACKETS)}),
+                        }
+                    ],
+                }
+            ],
+            "tool_choice": "required",
+        },
+    ),
     "a NUL": structured(json=text(pattern="a\0b")),
     "more properties than there may be": structured(
         json={"type": "object", "minProperties": 9, "additionalProperties": False}

@@ -25,7 +25,9 @@ class Stack:
         self.path: Path | None = None  # a folder with programs that come before the machine's own
         coder, general, router, ui = (free_port() for _ in range(4))
         self.engines = {"coder": f"http://127.0.0.1:{coder}", "general": f"http://127.0.0.1:{general}"}
-        self.url, self.ui_url = f"http://127.0.0.1:{router}", f"http://127.0.0.1:{ui}"
+        host = settings.get("BIND_ADDRESS", "127.0.0.1")
+        host = f"[{host}]" if ":" in host else host
+        self.url, self.ui_url = f"http://{host}:{router}", f"http://{host}:{ui}"
         ports = {"ROUTER_PORT": str(router), "UI_PORT": str(ui)}
         urls = {"CODER_URL": self.engines["coder"], "GENERAL_URL": self.engines["general"]}
         lines = [f"{name}={value}" for name, value in {**ports, **urls, **settings}.items()]

@@ -1,8 +1,10 @@
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from router.errors import ApiError
+from router.schemas import BY_PATH
 from router.steps.check_parameters import checked
 
 CHAT = {"model": "coder", "messages": [{"role": "user", "content": "hi"}]}
@@ -145,3 +147,26 @@ def test_what_good_clients_send_is_accepted() -> None:
     accepted({"model": "coder", "prompt": [1, 2, 3], "logprobs": 1, "echo": False}, "/v1/completions")
     accepted({"model": "coder", "input": "hi", "reasoning": {}}, "/v1/responses")
     accepted({**CHAT, "max_tokens": 5, "system": [{"type": "text", "text": "s"}]}, "/v1/messages")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [[None] * 1000, [[None] * 1000], [{str(i): None for i in range(1000)}], [{"content": [None] * 1000}]],
+)
+@pytest.mark.parametrize("path", BY_PATH)
+def test_of_a_thousand_faults_only_the_first_is_looked_for(path: str, wrong: list[Any]) -> None:
+    """A million of them would take the router seconds and gigabytes. Of a union, each branch has one."""
+    schema = BY_PATH[path]
+    for name in (*schema.model_fields, "unknown"):
+        for value in (wrong, wrong[0]):
+            try:
+                schema.model_validate({name: value})
+            except ValidationError as error:
+                assert error.error_count() < 20, (name, value)
+    unknown = {f"unknown_{number}": 1 for number in range(1000)}
+    for body in (unknown, {"chat_template_kwargs": unknown}, {"stream_options": unknown}):
+        with pytest.raises(ValidationError) as caught:
+            schema.model_validate(body)
+        assert caught.value.error_count() < 20
+    assert refused(CHAT | unknown).param == "unknown_0"
+    assert refused(CHAT | {"logit_bias": {"1": 1.0, "2": "x", "3": "y"}}).param == "logit_bias"

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from services.engine.precision import VARIANTS
 from services.stack import precision, settings
+from services.stack.failure import Failure
 
 RECORD = {
     "quickest": "float32",
@@ -46,3 +48,13 @@ def test_engines_share_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert precision.environment_of(settings.load(tmp_path))["OMP_NUM_THREADS"] == "4"
     (tmp_path / ".env").write_text("CODER_URL=http://127.0.0.1:8001,http://127.0.0.1:8003\n")
     assert precision.environment_of(settings.load(tmp_path))["OMP_NUM_THREADS"] == "2"
+
+
+def test_a_precision_that_there_is_not_is_named_before_anything_is_prepared(tmp_path: Path) -> None:
+    for name in ("auto", *VARIANTS):
+        (tmp_path / ".env").write_text(f"CPU_PRECISION={name}\n")
+        settings.load(tmp_path)
+    for name in ("int4", "auto-compiled", ""):
+        (tmp_path / ".env").write_text(f"CPU_PRECISION={name}\n")
+        with pytest.raises(Failure, match="CPU_PRECISION"):
+            settings.load(tmp_path)

@@ -20,7 +20,14 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("bind", "private"),
-    [("127.0.0.1", True), ("0.0.0.0", False), ("::", False), ("192.168.1.5", False), ("::1", True)],
+    [
+        ("127.0.0.1", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("192.168.1.5", False),
+        ("::1", True),
+        ("::1:2", False),
+    ],
 )
 def test_sign_in_is_asked_for_where_others_reach_the_app(
     monkeypatch: pytest.MonkeyPatch, bind: str, private: bool
