@@ -18,8 +18,6 @@ Json = dict[str, Any]
 Body = Callable[[Random], tuple[str, Json]]
 
 MODELS = ("coder", "general")
-LONG_TOKENS = 3000  # at least, in a prompt of the kind LONG
-LONG = "a long prompt"
 _PAUSE_SECONDS = 0.8  # the mean between an answer and the next request
 _PATIENCE_SECONDS = 200.0  # longer than the router may take for a request
 _ERRORS = (b'data: {"error"', b"event: error")
@@ -44,9 +42,14 @@ def _structured(rng: Random) -> tuple[str, Json]:
     return _chat(rng, response_format={"type": "json_schema", "json_schema": form})
 
 
-def _long(rng: Random) -> tuple[str, Json]:
-    prompt = f"{rng.randrange(10**9)} is a number. " + "It is a number. " * (LONG_TOKENS // 5)
-    return "/v1/completions", {"prompt": prompt, "max_tokens": 1}
+def prompts(*tokens: int) -> Body:
+    """One request that has prompts of so many tokens read, unlike all others."""
+
+    def body(rng: Random) -> tuple[str, Json]:
+        numbers = [[rng.randrange(1000, 40_000) for _ in range(count)] for count in tokens]
+        return "/v1/completions", {"prompt": numbers, "max_tokens": 1}
+
+    return body
 
 
 def _fim(rng: Random) -> tuple[str, Json]:
@@ -76,7 +79,6 @@ KINDS: dict[str, tuple[int, Body]] = {
     ),
     "leaves": (3, lambda rng: _chat(rng, stream=True, max_tokens=300)),
     "never reads": (1, lambda rng: _chat(rng, stream=True)),
-    LONG: (0, _long),  # only when asked for
 }
 # More than the buffers between the engine and a client hold: some 10 MB.
 TORRENT: Json = {
@@ -140,9 +142,9 @@ class Clients:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 
-    def ask(self, model: str, kind: str = "chat") -> Request:
-        """One request, to its end."""
-        asked = asyncio.run_coroutine_threadsafe(self._alone(model, kind), self._loop)
+    def ask(self, model: str, kind: str = "chat", body: Body | None = None) -> Request:
+        """One request, to its end. `body` is that of the kind by default."""
+        asked = asyncio.run_coroutine_threadsafe(self._alone(model, kind, body), self._loop)
         return asked.result(2 * _PATIENCE_SECONDS)
 
     def never_read(self, count: int, model: str, seconds: float) -> list[Request]:
@@ -166,9 +168,9 @@ class Clients:
             base_url=self._url, headers=self._headers, timeout=_PATIENCE_SECONDS, limits=limits
         )
 
-    async def _alone(self, model: str, kind: str) -> Request:
+    async def _alone(self, model: str, kind: str, body: Body | None) -> Request:
         async with self._client() as client:
-            return await self._one(client, Random(time.monotonic()), kind, model)
+            return await self._one(client, Random(time.monotonic()), kind, model, body)
 
     async def _work(self, number: int) -> None:
         rng = Random(number)
@@ -180,9 +182,11 @@ class Clients:
                 well = request.outcome in ("answered", "left", "unread")
                 await asyncio.sleep(rng.uniform(0, 2 * _PAUSE_SECONDS) if well else 1 + rng.random())
 
-    async def _one(self, client: httpx.AsyncClient, rng: Random, kind: str, model: str) -> Request:
+    async def _one(
+        self, client: httpx.AsyncClient, rng: Random, kind: str, model: str, given: Body | None = None
+    ) -> Request:
         request = self._new(kind)
-        path, body = KINDS[kind][1](rng)
+        path, body = (given or KINDS[kind][1])(rng)
         body |= {"model": model}
         if kind == "never reads":
             await self._ignore(request, path, body, rng.uniform(3, 8))

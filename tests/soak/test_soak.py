@@ -26,7 +26,7 @@ from playwright.sync_api import Browser, expect, sync_playwright
 from tests.browser.chat_page import CHROMIUM, Chat
 from tests.soak import report
 from tests.soak.accounts import Accounts, balance
-from tests.soak.clients import KINDS, LONG, LONG_TOKENS, MODELS, Clients, Request
+from tests.soak.clients import KINDS, MODELS, Body, Clients, Request, prompts
 from tests.soak.report import Check, Fault, Soak
 from tests.soak.watch import SERVICES, Life, Watch, files, holdings, slope
 from tests.support import ROOT
@@ -43,6 +43,9 @@ LOG_KILOBYTES = 100_000
 BROKEN_SECONDS = min(30.0, EVERY / 3)  # for which Redis is gone, or the disk full
 VISITS_EVERY = 60.0  # seconds between two visits of the chat app
 SHOWN_EVERY = 30.0
+# Tokens: of a prompt that fills the KV cache; that a step reads of one prompt while others wait, and of all
+# (the cpu profile's long-prefill-token-threshold and max-num-batched-tokens).
+LONG_PROMPT, PART, STEP = 3000, 64, 128
 WARM_UP = min(300.0, SECONDS / 10)  # of a life, before its memory is judged
 GROWTH = 0.05  # of its memory by which a service may grow in an hour
 # Of a core that the router and the chat app may use when nobody does anything, measured for IDLE_SECONDS.
@@ -105,7 +108,7 @@ class Run:
         self.faults: list[Fault] = []
         self.kills: list[float] = []
         self.full: list[tuple[float, float]] = []
-        self._filled: dict[str, int] = {}  # by model, the process whose cache is full
+        self._warm: dict[str, int] = {}  # by model, the process that is
         self._shown = 0.0
 
     @property
@@ -164,21 +167,25 @@ class Run:
         found.back = self.elapsed
         self.say(f"back after {found.back - found.began:.0f} s")
         for model in MODELS:
-            self.fill_cache(model)
+            self.warm_up(model)
 
-    def fill_cache(self, alias: str) -> None:
-        """Use every block of an engine's KV cache once, if this engine is new.
+    def warm_up(self, alias: str) -> None:
+        """Have a new engine take the memory that it keeps. Left to the load, that would look like a leak.
 
-        On a CPU a block takes memory when it is first used. Left to the load, that would look like a leak.
+        On a CPU, a block of the KV cache takes memory when it is first used, and oneDNN keeps code for each
+        number of tokens that a step has had.
         """
         process = min(self.stack.processes(alias), key=lambda process: process.create_time()).pid
-        if self._filled.get(alias) == process:
+        if self._warm.get(alias) == process:
             return
-        self._filled[alias] = process
+        self._warm[alias] = process
         tokens = _cache_tokens(self.stack.engines[alias])
-        self.say(f"filling the {tokens:,} tokens of {alias}'s KV cache")
-        for _ in range(math.ceil(tokens / LONG_TOKENS)):
-            wait_for(lambda: self._answers(alias, LONG), f"{alias} answers a long prompt", 300)
+        self.say(f"warming up {alias}, with {tokens:,} tokens in its KV cache")
+        bodies = [prompts(LONG_PROMPT)] * math.ceil(tokens / LONG_PROMPT)
+        bodies += [prompts(count) for count in range(1, PART + 1)]
+        bodies += [prompts(PART, count) for count in range(1, STEP - PART + 1)]
+        for body in bodies:
+            wait_for(lambda: self._answers(alias, "warm up", body), f"{alias} answers", 300)  # noqa: B023
 
     def until(self, seconds: float) -> None:
         """Wait until so many seconds have passed since the beginning."""
@@ -209,8 +216,8 @@ class Run:
         answer = httpx.get(f"{self.stack.url}/ready", timeout=10).json()
         return bool(answer["models"][alias]["state"] == "ready")
 
-    def _answers(self, model: str, kind: str = "chat") -> bool:
-        if self.clients.ask(model, kind).outcome == "answered":
+    def _answers(self, model: str, kind: str = "chat", body: Body | None = None) -> bool:
+        if self.clients.ask(model, kind, body).outcome == "answered":
             return True
         time.sleep(1)
         return False
@@ -244,7 +251,7 @@ def test_nothing_grows_and_nothing_is_lost(run: Run) -> None:
     for model, kind in itertools.product(MODELS, KINDS):
         clients.ask(model, kind)
     for model in MODELS:
-        run.fill_cache(model)
+        run.warm_up(model)
     visitor.start()
     if CHROMIUM:
         wait_for(lambda: visitor.visits, "the chat app was visited")
