@@ -248,6 +248,14 @@ class CacheHits(Objective):
     unit = "%"
     metrics = ("found_again",)
 
+    def needs(self, *, judged: bool) -> int:
+        return 1 if judged else 0
+
+    def answers(self, samples: Sequence[Sample]) -> int:
+        """The later turns; of engines that do not say what was in their cache, more would not help."""
+        told = any(sample.cached_tokens is not None for sample in samples)
+        return len(found_again(samples)) if told or not samples else len(samples)
+
     def _judge(self, samples: Sequence[Sample], evidence: Evidence) -> Verdict | None:
         found = found_again(evidence.stage.samples)
         if not found:

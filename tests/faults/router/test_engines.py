@@ -185,13 +185,13 @@ async def test_a_request_that_kills_its_engine_twice_is_not_sent_again(own_servi
 
 @pytest.fixture(scope="module")
 def one_impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with Service(tmp_path_factory.mktemp("impatient"), stall_seconds=1) as service:
+    with Service(tmp_path_factory.mktemp("impatient"), stall_seconds=3) as service:
         yield service
 
 
 @pytest.fixture
 def impatient(one_impatient: Service) -> Service:
-    """A service that takes an engine for one that hangs after a second, with its engines as at the start."""
+    """A service that takes an engine for one that hangs after 3 seconds, with its engines as at the start."""
     for engine in one_impatient.engines.values():
         engine.reset()
     one_impatient.wait_ready()
@@ -244,10 +244,10 @@ async def test_an_engine_that_hangs_is_down_until_it_makes_tokens_again(
 async def test_a_long_wait_for_the_first_token_of_a_slow_engine_is_no_hang(impatient: Service) -> None:
     """Others get tokens meanwhile, so the engine is at work."""
     service = impatient
-    service.engines["coder"].set(itl_ms=20, completion_tokens=150)
+    service.engines["coder"].set(itl_ms=20, completion_tokens=400)
     async with service.client() as client:
-        quick = chat(stream=True, max_tokens=150)
-        slow = chat('mock:{"ttft_ms": 2500, "completion_tokens": 1}')
+        quick = chat(stream=True, max_tokens=400)
+        slow = chat('mock:{"ttft_ms": 6000, "completion_tokens": 1}')
         answers = await asyncio.gather(
             *(client.post("/v1/chat/completions", json=body) for body in (quick, slow))
         )
@@ -258,7 +258,7 @@ async def test_a_long_wait_for_the_first_token_of_a_slow_engine_is_no_hang(impat
 async def test_an_engine_that_only_compiles_a_large_grammar_does_not_hang(impatient: Service) -> None:
     """None of its figures moves meanwhile, but it answers whoever else asks."""
     service = impatient
-    slow = chat('mock:{"ttft_ms": 4000, "completion_tokens": 1}')
+    slow = chat('mock:{"ttft_ms": 9000, "completion_tokens": 1}')
     async with service.client() as client:
         answer = await client.post("/v1/chat/completions", json=slow)
     assert answer.status_code == 200, answer.text

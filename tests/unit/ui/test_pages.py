@@ -1,5 +1,6 @@
 """The pages, drawn without a browser and with a router that is not there."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ def app(monkeypatch: pytest.MonkeyPatch) -> AppTest:
         "CONTEXT_RATIO": "0.75",
     }.items():
         monkeypatch.setenv(name, value)
+    # AppTest puts the app into its place, where a process that another test starts would begin with it.
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
 
     async def nobody(router: object) -> None:
         raise RouterFailure("unreachable", "The router does not answer.")
