@@ -1,7 +1,5 @@
 """Fixtures that several kinds of tests share."""
 
-import gc
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,14 +13,6 @@ from tests.support.stack import Stack
 # The tests that start the real service: two engines are all that a machine has memory and cores for.
 NEED_ENGINES = ("tests/e2e/", "tests/hostile/", "tests/soak/", "tests/browser/test_chat_real.py")
 _STACK = pytest.StashKey[Stack]()
-
-gc.disable()  # until all tests are imported, which makes no garbage and is quicker by a third
-
-
-def pytest_collection_finish() -> None:
-    """Collect garbage from here on, and leave what was imported out of it."""
-    gc.freeze()
-    gc.enable()
 
 
 @pytest.fixture(scope="session")
@@ -76,18 +66,8 @@ def own_service(tmp_path: Path) -> Iterator[Callable[..., Service]]:
             service.stop()
 
 
-def _needs_engines(item: pytest.Item) -> bool:
-    return item.nodeid.startswith(NEED_ENGINES)
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """With several processes (`-n`), the first has the tests that take longest; the others yield to it."""
-    if getattr(config, "workerinput", {}).get("workerid", "gw0") != "gw0":
-        os.nice(5)
-
-
 class _OneWithEngines(LoadScopeScheduling):  # type: ignore[misc]  # without types
-    """The first process runs all that needs real engines; the others take file by file."""
+    """With several processes (`-n`), one runs all that needs real engines; the others take file by file."""
 
     def _split_scope(self, nodeid: str) -> str:
         return "engines" if nodeid.startswith(NEED_ENGINES) else nodeid.split("::")[0]
@@ -99,12 +79,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _OneWithEngi
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With several processes, begin with what takes longest, so that they end at the same time."""
+    """Begin with what takes longest, if there is another process for the rest."""
     if hasattr(config, "workerinput"):
-        # pyproject.toml has the fast ones first.
-        files = list(dict.fromkeys(item.path for item in reversed(items)))
-        place = {path: number for number, path in enumerate(files, 1)}
-        items.sort(key=lambda item: 0 if _needs_engines(item) else place[item.path])
+        items.sort(key=lambda item: not item.nodeid.startswith(NEED_ENGINES))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -249,7 +249,7 @@ class CacheHits(Objective):
     metrics = ("found_again",)
 
     def needs(self, *, judged: bool) -> int:
-        return 1 if judged else 0
+        return 10 if judged else 0  # turns of one session differ by more than a tenth
 
     def answers(self, samples: Sequence[Sample]) -> int:
         """The later turns; of engines that do not say what was in their cache, more would not help."""

@@ -73,6 +73,7 @@ def switch(chat: Chat) -> None:
 
 
 def ask(chat: Chat, question: str, turns: int = 1) -> None:
+    chat.page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]').wait_for()
     chat.ask(question)
     chat.answered(turns)
 
