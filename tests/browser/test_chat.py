@@ -84,7 +84,7 @@ NEAR = 60  # pixels: a line or two, and what the page scrolls meanwhile
 
 
 def at_the_end(chat: Chat) -> None:
-    wait_for(lambda: chat.below() < NEAR, "the end is out of view", 10)
+    wait_for(lambda: chat.below() < NEAR, "the end is out of view")
 
 
 def test_the_page_follows_a_growing_answer_unless_one_has_scrolled_up(chat: Chat) -> None:
@@ -184,7 +184,7 @@ def test_stop_frees_the_engine_and_keeps_what_came(chat: Chat, service: Service)
     chat.ask(mock(completion_tokens=2000, itl_ms=20))
     expect(chat.messages.last).to_contain_text("error")
     chat.button("Stop").click()
-    wait_for(lambda: service.engines["coder"].state()["running"] == 0, "the engine works on", 2)
+    wait_for(lambda: service.engines["coder"].state()["running"] == 0, "the engine works on")
     assert service.engines["coder"].requests()[-1]["state"] == "aborted"
     expect(chat.messages.last).to_contain_text("Stopped.")
     expect(chat.messages.last).to_contain_text("error")
@@ -205,14 +205,14 @@ def test_no_stop_is_lost_while_the_browser_keeps_the_question(chat: Chat, servic
             chat.button("Continue").click()
         expect(chat.button("Stop")).to_be_visible()
         chat.page.keyboard.press("Escape")
-        expect(chat.messages.last).to_contain_text("Stopped.", timeout=5000)
+        expect(chat.messages.last).to_contain_text("Stopped.")
 
 
 def test_stop_before_the_first_token_frees_the_engine_too(chat: Chat, service: Service) -> None:
-    chat.ask(mock(ttft_ms=60_000))
+    chat.ask(mock(ttft_ms=3_600_000))
     wait_for(lambda: service.engines["coder"].state()["running"], "nothing was asked")
     chat.button("Stop").click()
-    wait_for(lambda: service.engines["coder"].state()["running"] == 0, "the engine works on", 2)
+    wait_for(lambda: service.engines["coder"].state()["running"] == 0, "the engine works on")
     expect(chat.messages.last).to_contain_text("Stopped before the answer began.")
 
 
@@ -221,7 +221,7 @@ def test_an_answer_outlives_its_tab(open_chat: Open, context: BrowserContext, se
     chat.ask(mock(completion_tokens=300, itl_ms=40))
     expect(chat.messages.last).to_contain_text("error")
     chat.page.close()
-    wait_for(lambda: service.engines["coder"].state()["running"] == 0, "it goes on for ever", 60)
+    wait_for(lambda: service.engines["coder"].state()["running"] == 0, "it goes on for ever")
     assert service.engines["coder"].requests()[-1]["state"] == "finished"
     later = open_chat(context)
     later.page.get_by_test_id("stSidebar").get_by_text("Please").click()

@@ -301,11 +301,11 @@ def test_stop_ends_both_answers(chat: Chat, service: Service) -> None:
     chat.page.get_by_role("button", name="Compare with another model").click()
     chat.page.get_by_role("option", name="general").click()
     for engine in service.engines.values():
-        engine.set(completion_tokens=5000, itl_ms=20)
+        engine.set(completion_tokens=100_000, itl_ms=20)
     chat.ask("Tell me everything")
     for name in ("coder", "general"):
         expect(chat.page.get_by_role("region", name=f"Answer of {name}")).to_contain_text("error")
     chat.button("Stop").click()
     for engine in service.engines.values():
-        wait_for(lambda engine=engine: engine.state()["running"] == 0, "the engine works on", 5)
+        wait_for(lambda engine=engine: engine.state()["running"] == 0, "the engine works on")
     expect(chat.page.get_by_text("Stopped.")).to_have_count(2)

@@ -1,7 +1,6 @@
 """The chat app before real models: what a team does on a normal day."""
 
 import re
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 
@@ -17,11 +16,18 @@ LONG = "Write a very long story about a lighthouse keeper and the sea. Do not st
 
 def running(stack: Stack, model: str) -> float:
     """Requests that vLLM works on."""
+    return metric(stack, model, r"vllm:num_requests_running\{.*\}")
+
+
+def aborted(stack: Stack, model: str) -> float:
+    """Requests that vLLM has ended because nobody waited for them any more."""
+    return metric(stack, model, r'vllm:request_success_total\{.*finished_reason="abort".*\}')
+
+
+def metric(stack: Stack, model: str, series: str) -> float:
     with urllib.request.urlopen(f"{stack.engines[model]}/metrics", timeout=10) as metrics:
         text = metrics.read().decode()
-    return sum(
-        float(value) for value in re.findall(r"^vllm:num_requests_running\{.*\} ([\d.e+]+)$", text, re.M)
-    )
+    return sum(float(value) for value in re.findall(rf"^{series} ([\d.e+]+)$", text, re.M))
 
 
 @pytest.fixture
@@ -41,10 +47,10 @@ def test_a_real_answer_grows_and_stop_frees_the_engine(
     )
     wait_for(lambda: len(chat.messages.last.inner_text()) > first + 40, "the answer does not grow")
     assert running(stack, "general") == 1
+    before = aborted(stack, "general")
     chat.button("Stop").click()
-    clicked = time.monotonic()
-    wait_for(lambda: running(stack, "general") == 0, "vLLM works on", 5)
-    freed = time.monotonic() - clicked
+    wait_for(lambda: running(stack, "general") == 0, "vLLM works on")
+    wait_for(lambda: aborted(stack, "general") == before + 1, "vLLM ended it by itself")
     expect(chat.messages.last).to_contain_text("Stopped.")
     kept = chat.messages.last.inner_text()
     chat.button("Continue").click()
@@ -53,7 +59,6 @@ def test_a_real_answer_grows_and_stop_frees_the_engine(
     chat.page.keyboard.press("Escape")
     expect(chat.messages.last).to_contain_text("Stopped.")
     assert chat.messages.last.inner_text().startswith(kept[:60])
-    assert freed < 2
 
 
 def test_eight_people_chat_at_once_and_see_only_their_own(
@@ -80,4 +85,4 @@ def test_eight_people_chat_at_once_and_see_only_their_own(
         assert f"My name is {name}" in text
         assert not [other for other in people if other != name and f"My name is {other}" in text]
         chat.page.context.close()
-    wait_for(lambda: running(stack, "coder") + running(stack, "general") == 0, "engines work for nobody", 10)
+    wait_for(lambda: running(stack, "coder") + running(stack, "general") == 0, "engines work for nobody")

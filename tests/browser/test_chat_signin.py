@@ -80,7 +80,9 @@ def test_questions_count_for_whoever_signed_in_until_their_key_ends(
     def sign_in(key: str) -> Chat:
         page.get_by_label("Your team's key").fill(key)
         page.get_by_role("button", name="Sign in").click()
-        return Chat(page, service.url("ui")).open()
+        chat = Chat(page, service.url("ui"))
+        chat.input.wait_for()  # before that, going there would withdraw the form
+        return chat.open()
 
     page = context.new_page()
     page.goto(service.url("ui"))
@@ -126,7 +128,9 @@ def test_everything_can_be_copied_on_plain_http(
     assert not page.evaluate("window.isSecureContext")
     page.get_by_label("Your team's key").fill(KEY)
     page.get_by_role("button", name="Sign in").click()
-    chat = Chat(page, url).open()
+    chat = Chat(page, url)
+    chat.input.wait_for()
+    chat.open()
     conversation = Conversation(title="Code")
     conversation.ask("A question")
     conversation.answered(
