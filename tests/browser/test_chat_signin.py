@@ -94,6 +94,7 @@ def test_questions_count_for_whoever_signed_in_until_their_key_ends(
 
     replace(ANN[::-1])
     chat.ask("And the other one?")
+    page.wait_for_url("**/sign-in")
     expect(page.get_by_role("alert")).to_have_text(signin.KEY_ENDED)
     assert not Axe().run(page).response["violations"]
     chat = sign_in(ANN[::-1])
