@@ -79,9 +79,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _OneWithEngi
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Begin with what takes longest, if there is another process for the rest."""
+    """With several processes, begin with what takes longest, so that they end at the same time."""
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: not item.nodeid.startswith(NEED_ENGINES))
+        # pyproject.toml has the fast ones first.
+        files = list(dict.fromkeys(item.path for item in reversed(items)))
+        place = {path: number for number, path in enumerate(files, 1)}
+        items.sort(key=lambda item: 0 if item.nodeid.startswith(NEED_ENGINES) else place[item.path])
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,6 +1,5 @@
 """Sign-in, when the app can be reached from other machines."""
 
-import json
 import re
 import socket
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from playwright.sync_api import Browser, BrowserContext, expect
 
 from tests.browser.chat_page import Chat
 from tests.browser.service import KEY, Service, fetch, whole
+from tests.support.request_log import records
 from tests.support.waiting import wait_for
 from ui import signin
 from ui.conversation import Conversation, Message, export
@@ -89,8 +89,8 @@ def test_questions_count_for_whoever_signed_in_until_their_key_ends(
     chat = sign_in(ANN)
     chat.ask("Where is the hidden door?")
     chat.answered()
-    (record,) = (service.folder / "data" / "logs" / "requests.jsonl").read_text().splitlines()
-    assert json.loads(record)["client"] == json.loads(record)["key"] == "ann"
+    (record,) = wait_for(lambda: records(service.folder), "the request is in the log")
+    assert record["client"] == record["key"] == "ann"
 
     replace(ANN[::-1])
     chat.ask("And the other one?")

@@ -1,6 +1,5 @@
 """A stack whose models are remote, started by `./run up`: it says who answers. No engine runs."""
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from playwright.sync_api import BrowserContext, expect
 from mock_engine import MockEngine
 from tests.browser.chat_page import Chat
 from tests.support.ports import free_port
+from tests.support.request_log import records
 from tests.support.stack import Stack
 from tests.support.waiting import PATIENCE, wait_for
 
@@ -65,11 +65,9 @@ def test_up_and_status_name_them_and_their_providers(stack: Stack, told: str) ->
 def test_the_log_names_them_and_only_the_router_has_their_keys(
     stack: Stack, told: str, provider: MockEngine
 ) -> None:
-    log = stack.home / "data" / "logs" / "requests.jsonl"
 
     def answered() -> list[tuple[str, str]]:
-        records = [json.loads(line) for line in log.read_text().splitlines(keepends=True) if line[-1] == "\n"]
-        return [(record["alias"], record["provider"]) for record in records]
+        return [(record["alias"], record["provider"]) for record in records(stack.home)]
 
     for name in PROVIDERS:
         body = {"model": name, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 5}

@@ -1,13 +1,13 @@
 """Two real engines behind one alias: load spreads, one dies, and only what it was doing is lost."""
 
 import asyncio
-import json
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from tests.support import request_log
 from tests.support.ports import free_port
 from tests.support.stack import Stack
 from tests.support.waiting import wait_for
@@ -18,8 +18,7 @@ TOKENS = 120
 
 
 def _records(stack: Stack) -> dict[str, Any]:
-    lines = (stack.home / "data" / "logs" / "requests.jsonl").read_text().splitlines()
-    return {record["request_id"]: record for record in map(json.loads, lines)}
+    return {record["request_id"]: record for record in request_log.records(stack.home)}
 
 
 def _whole(answer: httpx.Response) -> bool:

@@ -1,6 +1,5 @@
 """The router as a real process in front of two mock engines."""
 
-import json
 import os
 import signal
 import sys
@@ -16,6 +15,7 @@ from mock_engine import MockEngine
 from tests.support import ROOT
 from tests.support.ports import free_port
 from tests.support.process import Process
+from tests.support.request_log import records
 from tests.support.waiting import PATIENCE, wait_for
 
 KEY = "q7Zr3kX9vT2mB6nL8wY4dF1hJ5cG0sPa"
@@ -118,10 +118,7 @@ class Service:
         return (self.folder / "router.log").read_text()
 
     def records(self) -> list[Json]:
-        path = self.folder / "data" / "logs" / "requests.jsonl"
-        path.touch()
-        lines = path.read_text().splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]  # the last may be half written
+        return records(self.folder)
 
     def record(self, answer: httpx.Response) -> Json:
         """The log's line for an answer, which is written when all of it has been sent."""

@@ -8,8 +8,8 @@ from services.stack.commands.setup import prepare
 from services.stack.environments import BY_NAME, ROOT
 from services.stack.settings import Settings, load
 
-# One process for the tests with real engines, one for the others.
-_ALL_TESTS = ["-n", "2", "--no-loadscope-reorder", "--durations", "15"]
+# One process for the tests with real engines, two for the others, of which many only wait.
+_ALL_TESTS = ["-n", "3", "--no-loadscope-reorder", "--durations", "15"]
 
 
 def test(arguments: list[str]) -> int:
