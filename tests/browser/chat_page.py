@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from pathlib import Path
 from typing import ClassVar
 
 from playwright.sync_api import Locator, Page, expect
@@ -51,6 +52,12 @@ class Chat:
     def ask(self, text: str) -> None:
         self.input.fill(text)
         self.input.press("Enter")
+
+    def attach(self, *files: Path) -> None:
+        """Attach files to the next question, which cannot be sent before they are uploaded."""
+        self.page.locator('[data-testid="stChatInput"] input[type=file]').set_input_files(files)
+        expect(self.page.get_by_test_id("stFileChip")).to_have_count(len(files))
+        expect(self.page.get_by_test_id("stChatInputSubmitButton")).to_be_enabled()
 
     def button(self, name: str) -> Locator:
         """A button by its name; its keyboard shortcut is no part of that."""

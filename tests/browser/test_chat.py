@@ -611,8 +611,7 @@ def test_an_import_takes_what_is_good_and_names_the_rest(chat: Chat, tmp_path: P
 def test_files_are_attached_and_shown_folded(chat: Chat, service: Service, tmp_path: Path) -> None:
     source = tmp_path / "merge.py"
     source.write_text("def merge(a, b):\n    return a | b\n")
-    chat.page.locator('[data-testid="stChatInput"] input[type=file]').set_input_files(source)
-    expect(chat.page.get_by_test_id("stChatInput").get_by_text("merge.py")).to_be_visible()
+    chat.attach(source)
     chat.ask("Explain this")
     chat.answered()
     content = last_body(service)["messages"][0]["content"]
@@ -730,8 +729,7 @@ def test_a_long_paste_becomes_a_folded_file(chat: Chat, service: Service, contex
 def test_what_cannot_fit_is_refused_and_can_be_edited(chat: Chat, service: Service, tmp_path: Path) -> None:
     source = tmp_path / "long.txt"
     source.write_text("word " * 20_000)
-    chat.page.locator('[data-testid="stChatInput"] input[type=file]').set_input_files(source)
-    expect(chat.page.get_by_test_id("stChatInput").get_by_text("long.txt")).to_be_visible()
+    chat.attach(source)
     chat.ask("Sum this up")
     expect(chat.messages.last).to_contain_text(re.compile(r"Too long: .* 6144 tokens\..* 20\d\d\d tokens"))
     assert service.engines["coder"].requests() == []
@@ -858,8 +856,7 @@ def test_what_the_service_will_not_carry_is_a_sentence(chat: Chat, service: Serv
     sources = [tmp_path / f"part{number}.txt" for number in range(5)]
     for source in sources:
         source.write_text("word " * 50_000)
-    chat.page.locator('[data-testid="stChatInput"] input[type=file]').set_input_files(sources)
-    expect(chat.page.get_by_test_id("stChatInput").get_by_text("part4.txt")).to_be_visible()
+    chat.attach(*sources)
     chat.input.fill("Sum this up")
     chat.button("Send message").click()
     expect(chat.messages.last).to_contain_text("The question is too large for the service")

@@ -228,15 +228,13 @@ def test_pictures_and_pdf_files_are_attached(chat: Chat, service: Service, tmp_p
     photo, paper = tmp_path / "photo.png", tmp_path / "paper.pdf"
     photo.write_bytes(image("PNG", (640, 480)))
     paper.write_bytes(pdf("The text of the paper"))
-    chat.page.locator('[data-testid="stChatInput"] input[type=file]').set_input_files([photo, paper])
-    expect(chat.page.get_by_test_id("stChatInput").get_by_text("paper.pdf")).to_be_visible()
+    chat.attach(photo, paper)
     chat.ask("What is this?")
     expect(chat.page.get_by_text("“photo.png” is a picture, and coder reads text only.")).to_be_visible()
     expect(chat.input).to_have_value("What is this?")
     assert bodies(service) == []
     chat.choose_model("general")
-    chat.page.locator('[data-testid="stChatInput"] input[type=file]').set_input_files(photo)
-    expect(chat.page.get_by_test_id("stChatInput").get_by_text("photo.png")).to_be_visible()
+    chat.attach(photo)
     chat.input.press("Enter")
     chat.answered()
     (body,) = bodies(service, "general")

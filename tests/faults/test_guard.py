@@ -103,10 +103,14 @@ def test_a_service_yields_to_others_once_it_is_ready(tmp_path: Path) -> None:
 
 
 def _gone(processes: list[psutil.Process]) -> None:
-    wait_for(
-        lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes),
-        "all processes are gone",
-    )
+    wait_for(lambda: not any(map(_runs, processes)), "all processes are gone")
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_sigterm_ends_the_whole_family(guard: Start, tmp_path: Path) -> None:
