@@ -48,6 +48,8 @@ class Objective(ABC):
 
     unit: ClassVar[str]
     metrics: ClassVar[Collection[str]] = TIMES
+    # Whether a load generator that comes late spoils it; what is counted in tokens it does not.
+    timed: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Raises ValueError for a metric that this kind of objective does not have."""
@@ -81,7 +83,7 @@ class Objective(ABC):
             return None if self.kinds else self._undecided(evidence, "no requests were made")
         for users in (evidence.users, *self.levels()):
             stage = evidence.stages.get(users)
-            if stage and stage.health.saturated:
+            if self.timed and stage and stage.health.saturated:
                 why = (
                     f"the load generator itself was saturated ({stage.health.cpu:.0%} of a core, woke up "
                     f"{stage.health.lag_p95_ms:.0f} ms late): use more workers or a separate machine"
@@ -247,6 +249,7 @@ class CacheHits(Objective):
 
     unit = "%"
     metrics = ("found_again",)
+    timed = False
 
     def needs(self, *, judged: bool) -> int:
         return 10 if judged else 0  # turns of one session differ by more than a tenth

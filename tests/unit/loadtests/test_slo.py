@@ -244,6 +244,12 @@ def test_replays_are_judged_by_cache_turns_and_sessions() -> None:
     assert {cold[name].verdict for name in (HITS, TURN, SESSION)} == {"missed"}
 
 
+def test_a_saturated_generator_still_tells_what_was_in_the_cache() -> None:
+    found = verdicts(stage(5, replayed(8), GeneratorHealth(cpu=0.97)), suite="agent-replay")
+    assert found[HITS].verdict == "met"
+    assert found[TURN].verdict == found[SESSION].verdict == "no verdict"
+
+
 def test_what_a_session_has_more_in_the_cache_does_not_make_up_for_another() -> None:
     found = verdicts(stage(5, replayed(4, cached=2000) + replayed(4, cached=0)[:12]), suite="agent-replay")
     assert found[HITS].verdict == "missed"
