@@ -1049,7 +1049,7 @@ def test_every_look_is_accessible_and_fits(
     chat.answered()
     chat.page.mouse.move(0, 0)
     chat.page.wait_for_timeout(300)
-    _check(chat, ROOT / "docs" / "images" / f"{name}.png")  # what README and docs show
+    _check(chat, ROOT / "reports" / "images" / f"{name}.png")  # to be copied to docs/images
     if size[0] > 500:
         chat.page.get_by_role("link", name="About this service").click()
         expect(chat.page.get_by_text("Settings for")).to_be_visible()
