@@ -23,6 +23,23 @@ def fragment_place(width: Literal["content", "stretch"] = "content") -> DeltaGen
     return st.container(width=width)
 
 
+def key_of(name: str) -> str:
+    """The key of a widget whose value the app sets at times: another one after each `renew(name)`.
+
+    The browser may send the old value once more before it has heard of the new one, which under the same key
+    would count as a change by the user: a deleted preset would come back. Streamlit calls the callback of a
+    widget that is gone, too, so a callback compares the key it was drawn with to this one.
+    """
+    turns: dict[str, int] = st.session_state.setdefault("renewed", {})
+    return f"{name}-{turns.get(name, 0)}"
+
+
+def renew(name: str) -> None:
+    """Draw a widget anew, with the value that it has by default."""
+    turns: dict[str, int] = st.session_state.setdefault("renewed", {})
+    turns[name] = turns.get(name, 0) + 1
+
+
 def sync_storage(chat: ChatSession) -> None:
     """Exchange changes with the browser's storage.
 

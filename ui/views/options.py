@@ -5,12 +5,14 @@ import streamlit as st
 from ui import share
 from ui.conversation import Conversation, export
 from ui.markdown import plain
+from ui.page_runs import key_of, renew
 from ui.session import ChatSession
 
 
 def draw(chat: ChatSession) -> None:
     """The options of the open conversation."""
     options, this = chat.current.options, chat.current.id
+    preset_key, system_key = key_of(f"preset-{this}"), key_of(f"system-{this}")
 
     def change(name: str) -> None:
         value = st.session_state[f"{name}-{this}"]
@@ -18,19 +20,28 @@ def draw(chat: ChatSession) -> None:
             setattr(options, name, value)
             chat.options_changed()
 
+    def change_system() -> None:
+        if system_key == key_of(f"system-{this}") and st.session_state[system_key] != options.system:
+            options.system = st.session_state[system_key]
+            chat.options_changed()
+
     def choose_preset() -> None:
         """Apply the chosen preset; a new name makes one of the system prompt that is there."""
-        name = " ".join((st.session_state[f"preset-{this}"] or "").split())
+        if preset_key != key_of(f"preset-{this}"):
+            return
+        name = " ".join((st.session_state[preset_key] or "").split())
         if name and name not in presets:
             chat.save_preset(name, options.system)
-        options.system = presets.get(name, options.system if name else "")
-        st.session_state[f"system-{this}"] = options.system
+        system = presets.get(name, options.system if name else "")
+        if system != options.system:
+            options.system = system
+            renew(f"system-{this}")
         st.session_state[f"chosen-{this}"] = name
         chat.options_changed()
 
     def delete_preset(name: str) -> None:
         chat.delete_preset(name)
-        st.session_state[f"preset-{this}"] = None
+        renew(f"preset-{this}")
         st.session_state[f"chosen-{this}"] = ""
 
     def toggle_sampling() -> None:
@@ -50,18 +61,17 @@ def draw(chat: ChatSession) -> None:
             index=list(presets).index(chosen) if chosen in presets else None,
             placeholder="Choose one, or type a name to save the prompt below",
             accept_new_options=True,
-            key=f"preset-{this}",
+            key=preset_key,
             on_change=choose_preset,
         )
         st.text_area(
             "System prompt",
             options.system,
-            key=f"system-{this}",
+            key=system_key,
             max_chars=20_000,
             height=100,
             placeholder="How the model should answer in this conversation.",
-            on_change=change,
-            args=("system",),
+            on_change=change_system,
         )
         if chosen in presets:
             with st.container(horizontal=True, gap="small"):

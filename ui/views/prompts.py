@@ -4,6 +4,7 @@ import streamlit as st
 
 from ui.components import prompt_menu
 from ui.markdown import plain
+from ui.page_runs import key_of, renew
 from ui.session import ChatSession
 
 
@@ -16,17 +17,18 @@ def mount(chat: ChatSession) -> None:
 
 def draw(chat: ChatSession) -> None:
     """The instructions and the prompts, to be changed."""
-    preferences = chat.storage.preferences
+    preferences, key = chat.storage.preferences, key_of("prompt")
 
     def instruct() -> None:
         chat.instruct(st.session_state.instructions)
 
-    def save() -> None:
-        chat.save_prompt(st.session_state.prompt, st.session_state[f"prompt-{st.session_state.prompt}"])
+    def save(name: str) -> None:
+        if key == key_of("prompt"):
+            chat.save_prompt(name, st.session_state[f"{key}-{name}"])
 
     def delete(name: str) -> None:
         chat.delete_prompt(name)
-        st.session_state.prompt = None
+        renew("prompt")
 
     with st.popover("Prompts", icon=":material/edit_note:", type="tertiary"):
         st.text_area(
@@ -45,19 +47,20 @@ def draw(chat: ChatSession) -> None:
             index=None,
             placeholder="Choose one, or type a new name",
             accept_new_options=True,
-            key="prompt",
+            key=key,
         )
         if not chosen:
             return
         st.text_area(
             "Text",
             texts.get(chosen, ""),
-            key=f"prompt-{chosen}",
+            key=f"{key}-{chosen}",
             max_chars=20_000,
             height=140,
             placeholder="Translate into {{language}}: {{text}}",
             help="What is in {{double braces}} is asked for before the prompt is inserted.",
             on_change=save,
+            args=(chosen,),
         )
         if chosen in texts:
             st.button(f"Delete “{plain(chosen)}”", type="tertiary", on_click=delete, args=(chosen,))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import subprocess
 import sys
 import time
@@ -46,7 +47,9 @@ def test_a_slow_service_fails_and_the_report_says_why(tmp_path: Path) -> None:
     for name in ("report.html", "report.md"):
         text = (folder / name).read_text()
         assert "p95 time to first token, streaming" in text
-        assert "over the limit by 4" in text
+        over = re.search(r"over the limit by (\d+)%", text)
+        assert over, text
+        assert int(over[1]) >= 40  # 700 ms or more, where 500 ms are promised
 
 
 def test_failures_fail_the_gate(tmp_path: Path) -> None:
