@@ -13,6 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,7 @@ class Run:
         self.faults: list[Fault] = []
         self.kills: list[float] = []
         self.full: list[tuple[float, float]] = []
-        self._warm: dict[str, int] = {}  # by model, the process that is
+        self._warm: dict[str, int] = {}  # by service, the process that is
         self._shown = 0.0
 
     @property
@@ -140,9 +141,9 @@ class Run:
             self.disk.repair("full")
             self.full.append((began, time.monotonic()))
 
-    def read_nothing(self) -> None:
+    def read_nothing(self, alias: str = "coder") -> None:
         """Clients take most slots of a model until the deadline ends their requests."""
-        asked = self.clients.never_read(3, "coder", DEADLINE + 30)
+        asked = self.clients.never_read(3, alias, DEADLINE + 30)
         names = {request.id for request in asked}
 
         def ended() -> bool:
@@ -166,19 +167,30 @@ class Run:
             return
         found.back = self.elapsed
         self.say(f"back after {found.back - found.began:.0f} s")
-        for model in MODELS:
-            self.warm_up(model)
+        self.warm_up()
 
-    def warm_up(self, alias: str) -> None:
-        """Have a new engine take the memory that it keeps. Left to the load, that would look like a leak.
+    def warm_up(self) -> None:
+        """Have new processes take the memory that they keep. Left to the load, that would look like a leak.
 
         On a CPU, a block of the KV cache takes memory when it is first used, and oneDNN keeps code for each
-        number of tokens that a step has had.
+        number of tokens that a step has had. The first requests of each kind, side by side, take some more,
+        and so does what the router and vLLM's API server hold of answers that nobody reads.
         """
-        process = min(self.stack.processes(alias), key=lambda process: process.create_time()).pid
-        if self._warm.get(alias) == process:
-            return
-        self._warm[alias] = process
+        new = [name for name in (*MODELS, "router") if self._is_new(name)]
+        for model in MODELS:
+            if model in new:
+                self._warm_up_engine(model)
+        for model in MODELS:
+            if model in new or (model == MODELS[0] and "router" in new):
+                self.say(f"warming up, with three clients of {model} that read nothing")
+                self.read_nothing(model)
+
+    def _is_new(self, service: str) -> bool:
+        process = min(self.stack.processes(service), key=lambda process: process.create_time()).pid
+        known, self._warm[service] = self._warm.get(service), process
+        return known != process
+
+    def _warm_up_engine(self, alias: str) -> None:
         tokens = _cache_tokens(self.stack.engines[alias])
         self.say(f"warming up {alias}, with {tokens:,} tokens in its KV cache")
         bodies = [prompts(LONG_PROMPT)] * math.ceil(tokens / LONG_PROMPT)
@@ -186,6 +198,9 @@ class Run:
         bodies += [prompts(PART, count) for count in range(1, STEP - PART + 1)]
         for body in bodies:
             wait_for(lambda: self._answers(alias, "warm up", body), f"{alias} answers", 300)  # noqa: B023
+        kinds = [kind for kind in KINDS for _ in range(2 * CLIENTS)]
+        with ThreadPoolExecutor(CLIENTS) as pool:
+            list(pool.map(partial(self.clients.ask, alias), kinds))
 
     def until(self, seconds: float) -> None:
         """Wait until so many seconds have passed since the beginning."""
@@ -247,11 +262,7 @@ def run(own_stack: Stack, tmp_path: Path) -> Iterator[Run]:
 def test_nothing_grows_and_nothing_is_lost(run: Run) -> None:
     stack, clients, visitor = run.stack, run.clients, run.visitor
     soak = Soak(SECONDS, EVERY, CLIENTS)
-    # What is made at the first use belongs to the start.
-    for model, kind in itertools.product(MODELS, KINDS):
-        clients.ask(model, kind)
-    for model in MODELS:
-        run.warm_up(model)
+    run.warm_up()
     visitor.start()
     if CHROMIUM:
         wait_for(lambda: visitor.visits, "the chat app was visited")
