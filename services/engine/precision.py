@@ -113,10 +113,11 @@ PREPARED = (
     Variant("float32", "bf16", _FLOAT32),
 )
 _SUFFIX = "-compiled"
-VARIANTS = {
-    variant.name: variant
-    for variant in (*PREPARED, *(replace(each, name=each.name + _SUFFIX, compiled=True) for each in PREPARED))
-}
+# Compiled, int8-float32 has 1.6 % more perplexity on text than float32; the quality guard allows 1 %.
+_COMPILED = [
+    replace(each, name=each.name + _SUFFIX, compiled=True) for each in PREPARED if each.name != "int8-float32"
+]
+VARIANTS = {variant.name: variant for variant in (*PREPARED, *_COMPILED)}
 
 
 @dataclass
