@@ -30,13 +30,15 @@ def test_the_planned_cache_is_the_one_that_vllm_reports(stack: Stack, number: in
     assert engine.contexts == pytest.approx(concurrency, rel=0.02)
 
 
-def test_the_planned_cache_of_hybrid_models_is_the_one_that_vllm_reports() -> None:
-    # The others were loaded once, and are compared in tests/unit/stack/test_memory.py.
-    names = ["gated-deltanet-mtp", "sliding-window"]
-    reported = tiny_engine.kv_caches(BY_NAME["engine"].python, CACHES, names)
-    for name, (tokens, contexts) in zip(names, reported, strict=True):
-        case = yaml.safe_load(CACHES.read_text())[name]
-        model = Model(name, case["config"], {"BF16": 0})
-        engine = memory.engine_memory("coder", case["settings"], model, "cpu", memory.GIB)
-        assert engine.tokens == pytest.approx(tokens, rel=0.02), name
-        assert engine.contexts == pytest.approx(contexts, rel=0.02), name
+# The others were loaded once, and are compared in tests/unit/stack/test_memory.py.
+@pytest.mark.parametrize("name", ["gated-deltanet-mtp", "sliding-window"])
+def test_the_planned_cache_of_hybrid_models_is_the_one_that_vllm_reports(name: str) -> None:
+    try:
+        tokens, contexts = tiny_engine.kv_cache(BY_NAME["engine"].python, CACHES, name)
+    except tiny_engine.NotOnThisCpuError as error:
+        pytest.skip(str(error.__doc__))
+    case = yaml.safe_load(CACHES.read_text())[name]
+    model = Model(name, case["config"], {"BF16": 0})
+    engine = memory.engine_memory("coder", case["settings"], model, "cpu", memory.GIB)
+    assert engine.tokens == pytest.approx(tokens, rel=0.02)
+    assert engine.contexts == pytest.approx(contexts, rel=0.02)
