@@ -125,9 +125,14 @@ def balance(
             found.twice.append(request.id)
         elif request.outcome != "answered" and any(began <= kill <= ended for kill in kills):
             found.killed.append(request.id)
-        elif any(start <= ended and request.ended <= end + _SLACK_SECONDS for start, end in full):
+        elif any(start <= ended and _earliest_end(request) <= end + _SLACK_SECONDS for start, end in full):
             found.full.append(request.id)
         else:
             found.missing.append(request.id)
     found.twice += lines  # never sent
     return found
+
+
+def _earliest_end(request: Request) -> float:
+    """When the router may have ended it: what nobody reads, at any time before its client leaves."""
+    return request.began if request.outcome == "unread" else request.ended

@@ -430,6 +430,7 @@ def _accounting(run: Run, soak: Soak) -> Iterator[Check]:
         f"{lost}: counted, without a line",
         len(found.full) == lost,
     )
+    print([request for request in run.clients.requests if request.id in found.missing])
     yield Check("not in the log for no reason", str(len(found.missing)), "0", not found.missing)
     yield Check(
         "counted by the router, in all its lives",
