@@ -536,6 +536,35 @@ def test_a_draft_stays_with_its_conversation(chat: Chat) -> None:
     expect(chat.input).to_have_value("")
 
 
+# Types as soon as there is an input, before anything else of the page has run.
+TYPE_AT_ONCE = """
+const set = Object.getOwnPropertyDescriptor(HTMLTextAreaElement.prototype, "value").set;
+const typing = new MutationObserver(() => {
+  const input = document.querySelector('[data-testid="stChatInputTextArea"]');
+  if (!input) return;
+  typing.disconnect();
+  set.call(input, "typed at once");
+  input.dispatchEvent(new Event("input", { bubbles: true }));
+});
+typing.observe(document, { childList: true, subtree: true });
+"""
+
+
+def test_what_is_typed_while_the_page_loads_stays(chat: Chat) -> None:
+    chat.page.add_init_script(TYPE_AT_ONCE)
+    chat.open()
+    expect(chat.input).to_have_value("typed at once")
+    chat.input.press("Enter")
+    chat.answered()
+    expect(chat.messages.first).to_contain_text("typed at once")
+    chat.button("New chat").click()
+    expect(chat.messages).to_have_count(0)
+    chat.input.fill("from before")
+    chat.page.wait_for_function("localStorage.getItem('duoserve.draft.new') === 'from before'")
+    chat.open()
+    expect(chat.input).to_have_value("from before\ntyped at once")
+
+
 def test_days_are_those_of_the_user(browser: Browser, open_chat: Open, tmp_path: Path) -> None:
     context = browser.new_context(timezone_id="Pacific/Kiritimati")  # 14 hours ahead of UTC
     chat = open_chat(context)

@@ -180,11 +180,13 @@ function openDraft(wanted, tries = 20) {
     if (tries) setTimeout(openDraft, 100, wanted, tries - 1);
     return;
   }
-  const typed = sent ? input.value : null;
+  const first = drafted === null; // somebody may have begun to write before this ran
+  const typed = sent || first ? input.value : "";
   drafted = wanted;
   sent = false;
-  if (typed) return keepDraft(typed);
-  const text = drafts().getItem(`duoserve.draft.${wanted}`) ?? "";
+  const kept = drafts().getItem(`duoserve.draft.${wanted}`) ?? "";
+  const text = first ? [kept, typed].filter(Boolean).join("\n") : typed || kept;
+  if (typed) keepDraft(text);
   if (text === input.value) return;
   // As if it was typed, so that Streamlit knows of it.
   Object.getOwnPropertyDescriptor(HTMLTextAreaElement.prototype, "value").set.call(input, text);
