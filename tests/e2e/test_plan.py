@@ -36,7 +36,7 @@ def test_the_planned_cache_of_hybrid_models_is_the_one_that_vllm_reports(name: s
     try:
         tokens, contexts = tiny_engine.kv_cache(BY_NAME["engine"].python, CACHES, name)
     except tiny_engine.NotOnThisCpuError as error:
-        pytest.skip(str(error.__doc__))
+        pytest.skip(str(error))
     case = yaml.safe_load(CACHES.read_text())[name]
     model = Model(name, case["config"], {"BF16": 0})
     engine = memory.engine_memory("coder", case["settings"], model, "cpu", memory.GIB)

@@ -46,7 +46,7 @@ def kv_cache(python: Path, cases: Path, name: str) -> tuple[int, float]:
     )
     found = re.findall(r"KV cache size: ([\d,]+) tokens.*?([\d.]+)x", done.stdout)
     if "no attribute 'causal_conv1d_weight_pack'" in done.stdout:
-        raise NotOnThisCpuError(name)
+        raise NotOnThisCpuError(f"vLLM's library for CPUs without AVX-512 has no kernels for {name}")
     assert found, done.stdout[-3000:]
     ((tokens, contexts),) = found
     return int(tokens.replace(",", "")), float(contexts)
