@@ -30,7 +30,8 @@ class Backend:
         self.readiness: Readiness | None = None  # None: the router does not answer
         self.models: list[ListedModel] = []
         self.samples: deque[MetricsSample] = deque()
-        self._running: dict[str, tuple[Answer, asyncio.Task[None]]] = {}
+        self._running: dict[str, Answer] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}  # of those, in the event loop
         self._unseen: dict[str, tuple[Answer, asyncio.TimerHandle]] = {}  # whose page is gone
         self._unstored: set[str] = set()  # whose page has yet to see them stored
         self._loop = asyncio.new_event_loop()
@@ -44,7 +45,9 @@ class Backend:
         self._unstored.add(answer.id)
         for each in (answer, answer.beside):
             if each:
-                self._submit(self._give(each))
+                # Before the event loop has begun with it, a page may follow it.
+                self._running[each.id] = each
+                self._loop.call_soon_threadsafe(self._start, each)
         return answer
 
     def stop(self, answer: Answer) -> None:
@@ -55,9 +58,9 @@ class Backend:
 
     def find(self, answer_id: str) -> Answer | None:
         """The answer with this id, if it is being generated, or has ended without anybody looking at it."""
-        if entry := self._running.get(answer_id) or self._unseen.get(answer_id):
-            return entry[0]
-        known = [answer for answer, _ in [*self._running.values(), *self._unseen.values()]]
+        known = [*self._running.values(), *(answer for answer, _ in list(self._unseen.values()))]
+        if found := next((each for each in known if each.id == answer_id), None):
+            return found
         return next((each.beside for each in known if each.beside and each.beside.id == answer_id), None)
 
     def knows(self, answer_id: str) -> bool:
@@ -126,21 +129,24 @@ class Backend:
     def _submit(self, work: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop)
 
-    async def _give(self, answer: Answer) -> None:
-        task = asyncio.create_task(give(answer, self._router, lambda: self.readiness))
-        self._running[answer.id] = answer, task
-        try:
-            await asyncio.wait([task])
-            if not task.cancelled() and (error := task.exception()):
-                _log.error("an answer failed unexpectedly: %s", type(error).__name__)
-        finally:
-            self._running.pop(answer.id, None)
-            if answer.id in self._unseen:
-                self._abandon(answer)
+    def _start(self, answer: Answer) -> None:
+        task = self._loop.create_task(give(answer, self._router, lambda: self.readiness))
+        self._tasks[answer.id] = task
+        task.add_done_callback(functools.partial(self._end, answer))
+
+    def _end(self, answer: Answer, task: asyncio.Task[None]) -> None:
+        if answer.phase != "ended":  # cancelled before it began
+            answer.message.ending = "stopped"
+            answer.change("ended")
+        if not task.cancelled() and (error := task.exception()):
+            _log.error("an answer failed unexpectedly: %s", type(error).__name__)
+        del self._tasks[answer.id], self._running[answer.id]
+        if answer.id in self._unseen:
+            self._abandon(answer)
 
     def _cancel(self, answer_id: str) -> None:
-        if entry := self._running.get(answer_id):
-            entry[1].cancel()
+        if task := self._tasks.get(answer_id):
+            task.cancel()
 
     def _attach(self, answer_id: str) -> None:
         if unseen := self._unseen.pop(answer_id, None):
@@ -181,7 +187,7 @@ class Backend:
                 pass
             except Exception as error:
                 _log.error("cannot read /metrics: %s", type(error).__name__)
-            busy = any(answer.phase == "sent" for answer, _ in list(self._running.values()))
+            busy = any(answer.phase == "sent" for answer in list(self._running.values()))
             await asyncio.sleep(1.0 if busy else METRICS_EVERY)
 
 
