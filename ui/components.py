@@ -1,6 +1,9 @@
 """The app's own components: what Streamlit has no counterpart for. Their browser side is in `frontend/`."""
 
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
@@ -9,36 +12,44 @@ from ui.conversation import FORMAT
 FRONTEND = Path(__file__).parent / "frontend"
 
 
-def _source(name: str) -> str:
-    return (FRONTEND / name).read_text()
+def _component(name: str, script: str, *, html: str = "", isolate_styles: bool = False) -> Callable[..., Any]:
+    """A component, to be called with its `key`, its `data`, and what is to be called for its news."""
+    mount = st.components.v2.component(
+        f"duoserve_{name}",
+        html=(FRONTEND / html).read_text() if html else None,
+        js=(FRONTEND / script).read_text() + (FRONTEND / "newest.js").read_text(),
+        isolate_styles=isolate_styles,
+    )
+
+    def draw(*, key: str, data: dict[str, Any], **more: Any) -> Any:
+        # Only with other data: the same is not sent again.
+        sent: dict[str, tuple[int, dict[str, Any]]] = st.session_state.setdefault("sent", {})
+        at, before = sent.get(key, (0, None))
+        if data != before:
+            at = max(at + 1, int(time.time() * 1000))
+            sent[key] = at, data
+        return mount(key=key, data=data | {"at": at}, **more)
+
+    return draw
 
 
 # `page_runs.py` mounts it, in a fragment.
-browser_storage = st.components.v2.component("duoserve_storage", js=_source("storage.js"))
+browser_storage = _component("storage", "storage.js", isolate_styles=True)
 # `views/messages.py` mounts it.
-transcript = st.components.v2.component(
-    "duoserve_transcript",
-    html=_source("transcript.html"),
-    js=_source("transcript.js"),
-    isolate_styles=False,
-)
+transcript = _component("transcript", "transcript.js", html="transcript.html")
 # `views/sidebar.py` mounts it.
-conversation_list = st.components.v2.component(
-    "duoserve_conversations", js=_source("conversations.js"), isolate_styles=False
-)
+conversation_list = _component("conversations", "conversations.js")
 # `views/sidebar.py` mounts it.
-sync_state = st.components.v2.component("duoserve_sync", js=_source("sync.js"), isolate_styles=False)
+sync_state = _component("sync", "sync.js")
 # `views/models.py` mounts it, in a fragment.
-model_picker = st.components.v2.component(
-    "duoserve_models", js=_source("model_picker.js"), isolate_styles=False
-)
+model_picker = _component("models", "model_picker.js")
 # `views/palette.py` mounts it.
-palette = st.components.v2.component("duoserve_palette", js=_source("palette.js"), isolate_styles=False)
+palette = _component("palette", "palette.js")
 # `views/prompts.py` mounts it.
-prompt_menu = st.components.v2.component("duoserve_prompts", js=_source("prompts.js"), isolate_styles=False)
-_export = st.components.v2.component("duoserve_export", js=_source("export_button.js"), isolate_styles=False)
-_stop = st.components.v2.component("duoserve_stop", js=_source("stop_button.js"), isolate_styles=False)
-_page = st.components.v2.component("duoserve_page", js=_source("page.js"))
+prompt_menu = _component("prompts", "prompts.js")
+_export = _component("export", "export_button.js")
+_stop = _component("stop", "stop_button.js")
+_page = _component("page", "page.js", isolate_styles=True)
 
 
 def enliven_page() -> None:

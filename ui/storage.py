@@ -197,8 +197,8 @@ class BrowserStorage:
         """The data for the browser's side."""
         return {
             "nonce": self.nonce,
-            "moves": self._moves,
-            "changes": self._changes,
+            "moves": dict(self._moves),
+            "changes": list(self._changes),
             "held": sorted({*self.conversations, *self._wanted}),
             "looks": self._looks,
         }

@@ -307,3 +307,27 @@ def test_stop_ends_both_answers(chat: Chat, service: Service) -> None:
     for engine in service.engines.values():
         wait_for(lambda engine=engine: engine.state()["running"] == 0, "the engine works on")
     expect(chat.page.get_by_text("Stopped.")).to_have_count(2)
+
+
+PROMPTS = "".join((ROOT / "ui" / "frontend" / f"{name}.js").read_text() for name in ("prompts", "newest"))
+# Calls a component as Streamlit does, the older data last.
+OUT_OF_ORDER = """async (source) => {
+  const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
+  const { default: called } = await import(url);
+  const data = (name, at) => ({ prompts: [{ name, text: "" }], at });
+  called({ key: "one", data: data("newer", 2) });
+  called({ key: "one", data: data("older", 1) });
+}"""
+
+
+def test_older_data_that_comes_last_changes_nothing(chat: Chat) -> None:
+    chat.page.evaluate(OUT_OF_ORDER, PROMPTS)
+    chat.input.fill("/")
+    expect(chat.page.get_by_role("option", name="/newer")).to_be_visible()
+    expect(chat.page.get_by_role("option", name="/older")).to_have_count(0)
+
+
+def test_prompts_that_come_after_the_slash_are_offered(chat: Chat) -> None:
+    chat.input.fill("/")
+    chat.page.evaluate(OUT_OF_ORDER, PROMPTS)
+    expect(chat.page.get_by_role("option", name="/newer")).to_be_visible()

@@ -342,7 +342,7 @@ function draw() {
   if (focused) list.querySelector(`[data-id="${focused}"]`)?.focus();
 }
 
-export default function (passed) {
+function receive(passed) {
   const first = !component;
   component = passed;
   const { parentElement } = passed;

@@ -21,7 +21,7 @@ function* votes({ messages }) {
   }
 }
 
-export default function ({ data, parentElement }) {
+function receive({ data, parentElement }) {
   const button = document.createElement("button");
   button.type = "button";
   button.className = "stop";

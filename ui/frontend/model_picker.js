@@ -164,7 +164,7 @@ function draw() {
   if (opener) options();
 }
 
-export default function (passed) {
+function receive(passed) {
   component = passed;
   if (!bar || !passed.parentElement.contains(bar)) {
     bar = element("div", "picker");

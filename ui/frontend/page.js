@@ -207,7 +207,7 @@ window.addEventListener("popstate", () => {
   component?.setStateValue("went", { address, number: String(Math.random()) });
 });
 
-export default function (passed) {
+function receive(passed) {
   const { data } = passed;
   if (!data.leave) component = passed;
   copyScheme();

@@ -180,6 +180,6 @@ document.addEventListener("keydown", (event) => {
   else if (!open) showPalette();
 }, true);
 
-export default function (passed) {
+function receive(passed) {
   component = passed;
 }

@@ -132,6 +132,8 @@ document.addEventListener("keydown", (event) => {
   event.stopImmediatePropagation();
 }, true);
 
-export default function ({ data }) {
+function receive({ data }) {
   prompts = data.prompts;
+  // Somebody may have typed the "/" already.
+  if (document.activeElement?.matches(INPUT)) show(document.activeElement);
 }

@@ -7,7 +7,7 @@ document.addEventListener("keydown", (event) => {
   stop();
 });
 
-export default function ({ data, parentElement }) {
+function receive({ data, parentElement }) {
   let button = parentElement.querySelector("button");
   if (button?.dataset.answer !== data.answer) {
     // Made here, not in HTML: what can be seen works at once.

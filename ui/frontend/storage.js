@@ -345,7 +345,7 @@ if (channel) {
   };
 }
 
-export default function (component) {
+function receive(component) {
   latest = component;
   const { nonce } = component.data;
   if (!sessions.has(nonce)) {

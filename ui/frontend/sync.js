@@ -173,7 +173,7 @@ function begin() {
 }
 begin();
 
-export default function (passed) {
+function receive(passed) {
   const before = data.vault;
   data = passed.data;
   if (!line || !passed.parentElement.contains(line)) {

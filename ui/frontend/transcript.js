@@ -399,7 +399,7 @@ const sizes = new ResizeObserver(() => {
 });
 window.addEventListener("resize", place);
 
-export default function (passed) {
+function receive(passed) {
   component = passed;
   const { data, parentElement } = passed;
   const found = parentElement.querySelector(".transcript");

@@ -1,6 +1,7 @@
 """Answers whose pages are gone."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -39,10 +40,26 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> Backend:
     )
 
 
+def answer_to() -> Answer:
+    return Answer("c", ChatRequest("coder", [], None, None, 16, "me"))
+
+
 def asked(backend: Backend) -> Answer:
-    answer = backend.ask(Answer("c", ChatRequest("coder", [], None, None, 16, "me")))
+    answer = backend.ask(answer_to())
     wait_for(lambda: answer.message.text and backend.find(answer.id), "it does not run")
     return answer
+
+
+def test_an_answer_can_be_followed_and_stopped_before_it_has_begun(backend: Backend) -> None:
+    busy = threading.Event()
+    backend._loop.call_soon_threadsafe(busy.wait)
+    answer = backend.ask(answer_to())
+    assert backend.find(answer.id) is answer
+    backend.stop(answer)
+    busy.set()
+    wait_for(lambda: answer.ended, "it goes on for ever")
+    assert answer.message.ending == "stopped"
+    wait_for(lambda: backend.find(answer.id) is None, "it is kept")
 
 
 def test_nobody_takes_over_an_answer_whose_page_is_there(backend: Backend) -> None:
