@@ -23,10 +23,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import yaml
@@ -45,6 +46,8 @@ NOISE = 1.05
 ROUNDS, STEPS, PROMPT = 4, 8, 256
 # Not measured further after a round: on a slow CPU, one reads for 20 s what another reads in 3.
 HOPELESS = 2
+# Without a word for so many seconds, a process that measures hangs: a step of it takes minutes on a slow CPU.
+STALLED = 1800
 # What a process that measures needs of config/engines/cpu/engine.env; the engines are in it, and say nothing.
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -270,9 +273,8 @@ def measure(names: Iterable[str], say: Callable[[str], None]) -> dict[str, Figur
             stderr=errors,
             text=True,
         ) as process:
-            assert process.stdout  # noqa: S101 - a pipe was asked for
             result = ""
-            for line in process.stdout:
+            for line in _lines(process):
                 if line.startswith("{"):
                     result = line
                 else:
@@ -282,6 +284,22 @@ def measure(names: Iterable[str], say: Callable[[str], None]) -> dict[str, Figur
             last = [line.strip() for line in errors if line.strip()][-1:] or ["it said nothing"]
             raise MeasuringError(f"exit status {process.returncode}: {last[0][-300:]}")
     return {name: Figures(**each) for name, each in json.loads(result).items()}
+
+
+def _lines(process: subprocess.Popen[str]) -> Iterator[str]:
+    """What a process prints. It is killed when it hangs, which is a MeasuringError."""
+    assert process.stdout  # noqa: S101 - a pipe was asked for
+    while True:
+        began = time.monotonic()
+        watchdog = Timer(STALLED, process.kill)
+        watchdog.start()
+        line = process.stdout.readline()
+        watchdog.cancel()
+        if time.monotonic() - began >= STALLED:
+            raise MeasuringError(f"it hung for {STALLED / 60:.0f} minutes, and was ended")
+        if not line:
+            return
+        yield line
 
 
 def _measure_in_process(names: list[str]) -> None:

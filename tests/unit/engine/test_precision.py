@@ -1,6 +1,7 @@
 """Which precision is taken, and when it is measured anew."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -147,6 +148,18 @@ def test_what_vllm_said_last_is_the_reason_why_nothing_was_measured() -> None:
     # vLLM is not in the tests' environment.
     with pytest.raises(precision.MeasuringError, match="No module named 'vllm'"):
         precision.measure(["float32"], lambda _: None)
+
+
+def test_a_process_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    hangs = tmp_path / "python"
+    hangs.write_text("#!/bin/sh\necho compiling float32-compiled\nexec sleep 600\n")
+    hangs.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(hangs))
+    monkeypatch.setattr(precision, "STALLED", 0.5)
+    said: list[str] = []
+    with pytest.raises(precision.MeasuringError, match="it hung for 0 minutes, and was ended"):
+        precision.measure(["float32-compiled"], said.append)
+    assert said == ["  compiling float32-compiled"]
 
 
 def test_as_many_tokens_fit_in_float32() -> None:
