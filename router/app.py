@@ -39,7 +39,7 @@ from router.layers.steps import Steps
 from router.litellm.callbacks import Callbacks
 from router.litellm.config import read_config
 from router.litellm.pass_through import PassThrough
-from router.litellm.proxy import Proxy, check_with_litellm, has_callbacks, load_app
+from router.litellm.proxy import Proxy, check_with_litellm, collect_garbage, has_callbacks, load_app
 from router.litellm.remote import Remote, supported_parameters, with_windows
 from router.metrics import Metrics
 from router.models import engine_device, models_list, published_names, read_models
@@ -166,7 +166,7 @@ def build(settings: Settings, stopping: asyncio.Event) -> ASGIApp:
             tokenizer,
             readiness,
             progress,
-            background(ring.watch),
+            background(ring.watch, collect_garbage),
         ):
             yield
         log.close()

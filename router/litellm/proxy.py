@@ -42,6 +42,7 @@ _DEFAULTS = {
     # Servers that imitate OpenAI's have /chat/completions; few have /responses.
     "use_chat_completions_url_for_anthropic_messages": True,
 }
+_COLLECT_SECONDS = 60.0
 _CALLBACKS = ("callbacks", "success_callback", "failure_callback")
 
 
@@ -75,6 +76,18 @@ def _no_collections() -> Iterator[None]:
         gc.freeze()
     finally:
         gc.enable()
+
+
+async def collect_garbage() -> None:
+    """Free every minute what only cycles hold. What is there at the start is left out: it takes milliseconds.
+
+    Of a streamed answer LiteLLM keeps all bytes, and cycles keep them when its client does not read it.
+    Python's collector counts objects, so that megabytes in a list do not bring it to work.
+    """
+    gc.freeze()
+    while True:
+        await asyncio.sleep(_COLLECT_SECONDS)
+        gc.collect()
 
 
 class Proxy:
