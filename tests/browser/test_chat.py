@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, expect
+from playwright.sync_api import Browser, BrowserContext, Route, expect
 
 from tests.browser.chat_page import Chat
 from tests.browser.service import KEY, Service, fetch, whole
@@ -206,6 +206,20 @@ def test_no_stop_is_lost_while_the_browser_keeps_the_question(chat: Chat, servic
         expect(chat.button("Stop")).to_be_visible()
         chat.page.keyboard.press("Escape")
         expect(chat.messages.last).to_contain_text("Stopped.")
+
+
+def test_a_stop_that_does_not_get_through_can_be_repeated(chat: Chat, service: Service) -> None:
+    """And a Stop that was pressed is gone before the service has heard of it: the next answer has its own."""
+    held: list[Route] = []
+    chat.page.route("**/answers/*/stop", lambda route: held.append(route), times=1)
+    chat.ask(mock(completion_tokens=2000, itl_ms=20))
+    chat.button("Stop").click()
+    expect(chat.button("Stop")).to_have_count(0)
+    wait_for(lambda: chat.page.evaluate("true") and held, "the browser asked for the end")
+    held[0].abort()
+    expect(chat.button("Stop")).to_be_visible()
+    chat.page.keyboard.press("Escape")
+    expect(chat.messages.last).to_contain_text("Stopped")
 
 
 def test_stop_before_the_first_token_frees_the_engine_too(chat: Chat, service: Service) -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support import ROOT
+
+# The speed at which a mock engine reads, for a search for its capacity.
+TOKENS_PER_SECOND = 20_000.0
+FIND_CAPACITY = ("--find-capacity", "--suite", "completion", "--think", "0", "--duration", "3")
 
 
 def settings(url: str) -> dict[str, str]:
@@ -35,3 +41,10 @@ def loadtest(url: str, report: Path, *options: str) -> subprocess.CompletedProce
     return judged(
         subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     )
+
+
+def capacity_in(reports: Path) -> dict[str, Any]:
+    """The capacity that the only report in this folder tells."""
+    (folder,) = reports.iterdir()
+    found: dict[str, Any] = json.loads((folder / "results.json").read_text())["capacity"]
+    return found

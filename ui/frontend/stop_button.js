@@ -1,30 +1,23 @@
 // Stops the growing answer without a run of the page's script: no click is lost to another that is under way.
-let stop = () => {};
-
 document.addEventListener("keydown", (event) => {
   if (event.key !== "Escape" || event.defaultPrevented) return;
   if (document.querySelector('[data-testid="stPopoverBody"], [role="dialog"]')) return;
-  stop();
+  document.querySelector(".stop:not([hidden])")?.click();
 });
 
 function receive({ data, parentElement }) {
-  let button = parentElement.querySelector("button");
-  if (button?.dataset.answer !== data.answer) {
-    // Made here, not in HTML: what can be seen works at once.
-    button = document.createElement("button");
-    button.type = "button";
-    button.className = "stop";
-    button.title = "Esc";
-    button.textContent = "■ Stop";
-    button.dataset.answer = data.answer;
-    parentElement.replaceChildren(button);
-  }
-  const mine = () => {
-    button.disabled = true;
-    fetch(`answers/${data.answer}/stop`, { method: "POST" }).catch(() => (button.disabled = false));
+  if (parentElement.querySelector("button")?.dataset.answer === data.answer) return;
+  // Made here, not in HTML: what can be seen works at once.
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "stop";
+  button.title = "Esc";
+  button.textContent = "■ Stop";
+  button.dataset.answer = data.answer;
+  button.onclick = () => {
+    // Gone at once: the page has it until its script has run, and by then the next answer may grow.
+    button.hidden = true;
+    fetch(`answers/${data.answer}/stop`, { method: "POST" }).catch(() => (button.hidden = false));
   };
-  button.onclick = stop = mine;
-  return () => {
-    if (stop === mine) stop = () => {};
-  };
+  parentElement.replaceChildren(button);
 }

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
 
 from loadtests.judge import slo
 from mock_engine import MockEngine
 from tests.support import queueing
-from tests.support.loadtest import loadtest
+from tests.support.loadtest import FIND_CAPACITY, TOKENS_PER_SECOND, capacity_in, loadtest
 from tests.support.queueing import QueueModel, search
 
 LIMIT = 500.0
@@ -55,16 +53,6 @@ def test_an_open_loop_finds_the_rate(tmp_path: Path) -> None:
         assert below < 0.05 < above, str(found)
 
 
-TOKENS_PER_SECOND = 20_000.0
-QUICK = ("--find-capacity", "--suite", "completion", "--think", "0", "--duration", "3")
-
-
-def found_by(report: Path) -> dict[str, Any]:
-    (folder,) = report.iterdir()
-    found: dict[str, Any] = json.loads((folder / "results.json").read_text())["capacity"]
-    return found
-
-
 def test_the_capacity_of_a_mock_engine_is_found(tmp_path: Path) -> None:
     """Completions of 50 to 100 tokens, whose prompts have about 700, without pauses."""
     model = QueueModel(4, (700 / TOKENS_PER_SECOND,) * 2, (0.3, 0.6), (0, 0))
@@ -72,8 +60,8 @@ def test_the_capacity_of_a_mock_engine_is_found(tmp_path: Path) -> None:
     promised = queueing.objectives(tmp_path, limit=450, users=3)
     report = tmp_path / "reports"
     with MockEngine(slots=4, read_tokens_per_s=TOKENS_PER_SECOND, itl_ms=6, completion_tokens=200) as engine:
-        done = loadtest(engine.url, report, *QUICK, "--budget", "100", "--slo", str(promised))
-    found = found_by(report)
+        done = loadtest(engine.url, report, *FIND_CAPACITY, "--budget", "60", "--slo", str(promised))
+    found = capacity_in(report)
     assert abs(found["value"] - truth) <= 1, done.stdout + done.stderr
     assert done.returncode == 0  # at least the three users of its objectives
     assert f"Capacity: {found['value']:g} users (95 % interval" in done.stdout
@@ -82,36 +70,6 @@ def test_the_capacity_of_a_mock_engine_is_found(tmp_path: Path) -> None:
     page, summary = ((folder / name).read_text() for name in ("report.html", "report.md"))
     assert f"{found['value']:g} users (95 % interval" in page and "<figcaption>Capacity</figcaption>" in page
     assert "## Capacity" in summary and "What breaks first" in summary
-
-
-@pytest.mark.parametrize(
-    ("knobs", "cause"),
-    [
-        ({"kv_tokens": 4000, "read_tokens_per_s": TOKENS_PER_SECOND, "itl_ms": 8}, "KV cache"),
-        ({"read_tokens_per_s": 7000.0, "itl_ms": 2}, "reading prompts"),
-    ],
-)
-def test_the_engines_own_metrics_say_what_breaks_first(
-    tmp_path: Path, knobs: dict[str, Any], cause: str
-) -> None:
-    promised = queueing.objectives(tmp_path, limit=350, users=12)
-    report = tmp_path / "reports"
-    with MockEngine(completion_tokens=200, **knobs) as engine:
-        done = loadtest(engine.url, report, *QUICK, "--budget", "20", "--slo", str(promised))
-    found = found_by(report)
-    assert done.returncode == 1, done.stdout + done.stderr  # fewer than the twelve users of its objectives
-    assert (found["breaks"]["cause"], found["breaks"]["engine"]) == (cause, "coder"), done.stdout
-
-
-def test_an_open_loop_is_told_in_requests_per_second(tmp_path: Path) -> None:
-    promised = queueing.objectives(tmp_path, limit=350, users=5)
-    report = tmp_path / "reports"
-    with MockEngine(slots=1, itl_ms=5, completion_tokens=200) as engine:
-        done = loadtest(engine.url, report, *QUICK, "--rate", "8", "--budget", "15", "--slo", str(promised))
-    found = found_by(report)
-    assert found["unit"] == "requests per second" and "requests per second" in done.stdout
-    assert found["levels"][-1]["load"] == 8  # one slot serves fewer than three
-    assert found["high"] < 8 and done.returncode == 1
 
 
 @pytest.mark.parametrize("options", [("--suite", "burst"), ("--users", "1,5")])
