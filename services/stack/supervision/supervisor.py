@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
 from services.stack import gpus, models, precision, variables
@@ -125,9 +126,14 @@ class Supervisor:
 
     def stop(self) -> bool:
         """Stop all services and supervisor, and kill what is left; returns whether anything was running."""
-        with contextlib.suppress(OSError, http.client.HTTPException, xmlrpc.client.Fault):
-            self._ask("shutdown")
         supervisors = marked(self.settings.home, SUPERVISOR)
+        try:
+            self._ask("shutdown")
+        except (OSError, http.client.HTTPException, xmlrpc.client.Fault):
+            # It does not listen yet, or was killed.
+            for each in supervisors:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    each.terminate()
         wait(supervisors, GRACE + 10)
         left = marked(self.settings.home)
         end(left)
