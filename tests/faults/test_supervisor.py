@@ -7,10 +7,11 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from services.stack.settings import Settings, load
-from services.stack.supervision.processes import marked
+from services.stack.supervision.processes import end, marked
 from services.stack.supervision.supervisor import Supervisor
 from tests.support.ports import free_port
 from tests.support.stack import Stack
@@ -169,6 +170,22 @@ def test_a_disk_that_is_full_or_read_only_keeps_nothing_from_starting_and_stoppi
             assert stack.stop() and marked(tmp_path) == []
     finally:
         subprocess.run(["umount", "--lazy", str(logs)], check=True)
+
+
+def test_one_that_cannot_be_reached_ends_its_services_in_order(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor = start(tmp_path)
+    wait_for(supervisor.running, "the supervisor answers")
+    supervisor._socket.unlink()
+    killed: list[psutil.Process] = []
+
+    def kill(processes: list[psutil.Process]) -> None:
+        killed.extend(processes)
+        end(processes)
+
+    monkeypatch.setattr("services.stack.supervision.supervisor.end", kill)
+    assert supervisor.stop() and killed == [] == marked(tmp_path)
 
 
 def test_files_with_the_key_are_for_their_owner(start: Start, tmp_path: Path) -> None:

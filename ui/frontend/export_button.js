@@ -24,7 +24,7 @@ function* votes({ messages }) {
 function receive({ data, parentElement }) {
   const button = document.createElement("button");
   button.type = "button";
-  button.className = "stop";
+  button.className = "bordered";
   button.textContent = data.votes ? "↓ Export votes" : "↓ Export all as JSON";
   button.onclick = () => data.votes
     ? save("duoserve-votes.json", '{"votes": [\n', "\n]}\n", votes)

@@ -10,14 +10,15 @@ function receive({ data, parentElement }) {
   // Made here, not in HTML: what can be seen works at once.
   const button = document.createElement("button");
   button.type = "button";
-  button.className = "stop";
+  button.className = "bordered stop";
   button.title = "Esc";
   button.textContent = "■ Stop";
   button.dataset.answer = data.answer;
   button.onclick = () => {
     // Gone at once: the page has it until its script has run, and by then the next answer may grow.
     button.hidden = true;
-    fetch(`answers/${data.answer}/stop`, { method: "POST" }).catch(() => (button.hidden = false));
+    fetch(`answers/${data.answer}/stop`, { method: "POST" })
+      .then((response) => (button.hidden = response.ok), () => (button.hidden = false));
   };
   parentElement.replaceChildren(button);
 }
