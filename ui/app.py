@@ -60,3 +60,5 @@ if _session_has_ended():
     leave_for(signin.PATH)
 else:
     _draw_page()
+    if _session_has_ended():  # meanwhile: the browser has stored the answer that says so
+        st.rerun()

@@ -61,7 +61,8 @@ def test_requests_are_served_from_a_spoiled_disk(
     log = service.folder / "data" / "logs" / "requests.jsonl"
 
     def last() -> bool:
-        line = log.read_text().splitlines(keepends=True)[-1]  # half of one, where the disk was full
+        lines = log.read_text().splitlines(keepends=True) or [""]  # none yet, in a new file
+        line = lines[-1]  # half of one, where the disk was full
         return line.endswith("\n") and json.loads(line)["request_id"] == answer.headers["x-request-id"]
 
     wait_for(last, "requests are in the log again, in lines of their own")
