@@ -7,6 +7,13 @@ from pathlib import Path
 
 from ui import settings
 
+_ENVIRONMENT = {
+    # What sessions leave behind can be used again: by default each thread takes its memory from an area of
+    # its own, and a large block that was freed makes later ones split these areas (mallopt(3)).
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": "65536",
+}
+
 
 def main() -> int:
     """Replace this process by Streamlit's server; returns only when a setting is bad."""
@@ -25,12 +32,13 @@ def main() -> int:
         "server.runOnSave": str(arguments.dev).lower(),
     }
     script = Path(__file__).with_name("server.py")
+    # Streamlit reads ~/.streamlit, too, which is for other apps of this user.
+    environment = os.environ | _ENVIRONMENT | {"HOME": str(script.parent)}
     os.execve(  # noqa: S606 - so that the supervisor's signals reach the server itself
         sys.executable,
         [sys.executable, "-m", "streamlit", "run", str(script)]
         + [f"--{name}={value}" for name, value in options.items()],
-        # Streamlit reads ~/.streamlit, too, which is for other apps of this user.
-        os.environ | {"HOME": str(script.parent)},
+        environment,
     )
 
 

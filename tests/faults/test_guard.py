@@ -121,6 +121,23 @@ def test_sigterm_ends_the_whole_family(guard: Start, tmp_path: Path) -> None:
     assert not any(member.is_running() for member in family)
 
 
+def test_sigterm_is_heard_while_the_service_is_being_started(tmp_path: Path) -> None:
+    """Python ignores what a signal's handler raises while it forks."""
+    *_, module, name = _guarded(tmp_path, "family", sys.executable, "-c", LEAF)
+    told = (
+        "import os, runpy, signal;"
+        "os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.SIGTERM));"
+        f"runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", told, name], cwd=ROOT, env=_environment(tmp_path))
+    try:
+        assert process.wait(60) == 128 + signal.SIGTERM
+        assert marked(tmp_path) == []
+    finally:
+        process.kill()
+        process.wait()
+
+
 def test_a_crash_takes_the_children_along(guard: Start, tmp_path: Path) -> None:
     process = guard(sys.executable, "-c", FAMILY)
     family = _family(tmp_path)

@@ -188,6 +188,27 @@ def test_one_that_cannot_be_reached_ends_its_services_in_order(
     assert supervisor.stop() and killed == [] == marked(tmp_path)
 
 
+def test_one_that_is_stopped_while_it_starts_its_services_kills_none(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of its children takes its time to become a guard."""
+    slow = tmp_path / "slow"
+    slow.mkdir()
+    (slow / "sitecustomize.py").write_text(
+        "import os, time\nos.register_at_fork(after_in_child=lambda: time.sleep(2))\n"
+    )
+    environment = Supervisor._environment
+    monkeypatch.setattr(
+        Supervisor, "_environment", lambda self: environment(self) | {"PYTHONPATH": str(slow)}
+    )
+    home = tmp_path / "home"
+    supervisor = start(home)
+    wait_for(lambda: [state for state in supervisor.states() or () if state.pid][3:], "all are started")
+    assert supervisor.stop() and marked(home) == []
+    log = (home / "data" / "logs" / "supervisor.log").read_text()
+    assert "stopped: ui" in log and "SIGKILL" not in log
+
+
 def test_files_with_the_key_are_for_their_owner(start: Start, tmp_path: Path) -> None:
     start(tmp_path)
     with_key = [path for path in (tmp_path / "data" / "run").iterdir() if "sk-the-key" in path.read_text()]

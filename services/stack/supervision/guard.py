@@ -76,11 +76,13 @@ class Guard:
     def __init__(self, home: Path, name: str, log: LogFile) -> None:
         self.home, self.name, self.log = home, name, log
         self._child: subprocess.Popen[bytes] | None = None
+        self._told_to_end = False
 
     def run(self, service: Service) -> int:
         """Run the service to its end; returns its exit status."""
-        signal.signal(signal.SIGTERM, self._end_child)
-        signal.signal(signal.SIGINT, self._end_child)
+        signal.signal(signal.SIGTERM, self._end)
+        signal.signal(signal.SIGINT, self._end)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])  # which the supervisor has blocked
         _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
         end(marked(self.home, self.name))
         environment = {**service.environment, **marks(self.home, self.name)}
@@ -98,6 +100,8 @@ class Guard:
             env=environment,
             preexec_fn=lambda: end_with_parent(signal.SIGKILL),
         )
+        if self._told_to_end:
+            self._terminate(self._child)
         pump = threading.Thread(target=_copy, args=(self._child, self.log))
         pump.start()
         if lock is not None and service.ready_url:
@@ -134,12 +138,18 @@ class Guard:
         fcntl.flock(lock, fcntl.LOCK_EX)
         return lock
 
-    def _end_child(self, _number: int, _frame: FrameType | None) -> None:
+    def _end(self, _number: int, _frame: FrameType | None) -> None:
+        self._told_to_end = True
         if self._child is None:
-            sys.exit(0)  # also ends the wait for the start lock
-        if self._child.poll() is None:
-            self._child.terminate()
-            killer = threading.Timer(GRACE, self._child.kill)
+            # This ends the wait for the start lock. Python ignores it where it forks, hence the flag.
+            sys.exit(0)
+        self._terminate(self._child)
+
+    @staticmethod
+    def _terminate(child: subprocess.Popen[bytes]) -> None:
+        if child.poll() is None:
+            child.terminate()
+            killer = threading.Timer(GRACE, child.kill)
             killer.daemon = True
             killer.start()
 
