@@ -41,7 +41,7 @@ def _draw_page() -> None:
         [
             st.Page("views/chat.py", title="Chat", default=True),
             st.Page("views/about.py", title="About this service", url_path="about"),
-            st.Page("views/usage.py", title="Use", url_path="usage"),
+            st.Page("views/usage.py", title="Usage", url_path="usage"),
         ],
         position="hidden",
     )

@@ -130,8 +130,8 @@ def _promises(sample: metrics.MetricsSample) -> None:
     st.header("Last 30 days", anchor=False)
     since = datetime.fromtimestamp(sample.promises_since, UTC) if sample.promises_since else None
     st.markdown(
-        "What the service promises, and its error budget: the share of requests that may break a promise. "
-        "Agents send longer prompts, so that the promised times are not about them."
+        "What the service promises, and its error budget: the share of requests that may miss it. "
+        "The promised times do not apply to agents, which send longer prompts."
         + (f" Counted since {since:%Y-%m-%d}." if since else "")
     )
     for column, (name, (title, sentence)) in zip(st.columns(3), _PROMISES.items(), strict=True):
@@ -142,7 +142,7 @@ def _promises(sample: metrics.MetricsSample) -> None:
 
 def _promise(promise: metrics.Promise, title: str, sentence: str) -> None:
     if "{limit" in sentence and promise.limit is None:
-        st.caption("The time depends on what this CPU does, which was not measured.")
+        st.caption("The limit depends on the speed of this CPU, which has not been measured.")
         return
     st.markdown(f"{promise.objective * 100:g}% {sentence.format(limit=round(promise.limit or 0, 1))}")
     left = {model: promise.budget_left(model) for model in sorted({*promise.kept, *promise.broken})}

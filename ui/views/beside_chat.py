@@ -8,7 +8,7 @@ from ui.session import ChatSession
 _LINKS = (
     ("views/chat.py", "Back to the chat", ":material/arrow_back:"),
     ("views/about.py", "About this service", ":material/monitoring:"),
-    ("views/usage.py", "Use", ":material/bar_chart:"),
+    ("views/usage.py", "Usage", ":material/bar_chart:"),
 )
 
 

@@ -1,4 +1,4 @@
-"""The page about use: who asked for how much, and when. A personal key shows only itself."""
+"""The usage page: who asked for how much, and when. A personal key shows only itself."""
 
 from typing import Any
 
@@ -18,16 +18,16 @@ _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
 def _page(chat: ChatSession) -> None:
-    begin_page(chat, "Use")
+    begin_page(chat, "Usage")
     viewer = signin.viewer(chat.backend.settings, st.context.cookies.get(signin.COOKIE))
     if viewer is None:  # signed out in another tab
         return
     st.markdown(
-        "From the router's log, which has counts and times, and neither questions nor answers. What is asked "
-        f"in this app counts for the key that was signed in with; `{signin.MASTER}` is the service's key."
-        + ("" if viewer == signin.MASTER else f" You see the use of your key, {plain(viewer)}.")
+        "From the router's log, which holds counts and times, but no questions or answers. Questions asked in "
+        f"this app count towards the key you signed in with; `{signin.MASTER}` is the service's key."
+        + ("" if viewer == signin.MASTER else f" You see only the usage of your own key, {plain(viewer)}.")
     )
-    since = st.radio("The last", list(_SPANS), 1, format_func=_SPANS.get, horizontal=True)
+    since = st.radio("Period", list(_SPANS), 1, format_func=_SPANS.get, horizontal=True)
     try:
         with st.spinner("Reading the log …"):
             found = chat.backend.usage(since or "7d", -(st.context.timezone_offset or 0), chat.key)
@@ -44,7 +44,7 @@ def _draw(found: Usage) -> None:
     if found.log_begins:
         st.caption(f"The log begins on {found.log_begins:%Y-%m-%d at %H:%M} UTC.")
     if not found.total.requests:
-        st.info("No requests in this time.")
+        st.info("No requests in this period.")
         return
     st.markdown(_table("Who", found.client, found.total))
     st.header("When", anchor=False)

@@ -29,9 +29,12 @@ def main() -> None:
                 Blocked, it is there when the guard lets it through.
                 """
                 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-                child = os.fork()
-                if child:
-                    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+                child = -1
+                try:
+                    child = os.fork()
+                finally:
+                    if child:
+                        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
                 return child
 
         chosen = Options()

@@ -1,4 +1,4 @@
-"""The page about use, for whoever has the service's key and for whoever has another."""
+"""The usage page, for whoever has the service's key and for whoever has another."""
 
 import json
 from collections.abc import Iterator
@@ -71,7 +71,7 @@ def test_the_services_key_sees_everyone(
 
 def test_another_key_sees_itself_and_not_the_services_key(service: Service, context: BrowserContext) -> None:
     page = use(service, context, ANN)
-    expect(page.get_by_text("You see the use of your key, ann.")).to_be_visible()
+    expect(page.get_by_text("You see only the usage of your own key, ann.")).to_be_visible()
     assert "bob" not in page.content()
     page.get_by_role("link", name="About this service").click()
     expect(page.get_by_text("this address and your own key")).to_be_visible()
