@@ -23,8 +23,8 @@ def _page(chat: ChatSession) -> None:
     if viewer is None:  # signed out in another tab
         return
     st.markdown(
-        "From the router's log, which holds counts and times, but no questions or answers. Questions asked in "
-        f"this app count towards the key you signed in with; `{signin.MASTER}` is the service's key."
+        "From the router's log, which holds counts and times, but no questions or answers. Questions asked "
+        f"in this app count towards the key you signed in with; `{signin.MASTER}` is the service's key."
         + ("" if viewer == signin.MASTER else f" You see only the usage of your own key, {plain(viewer)}.")
     )
     since = st.radio("Period", list(_SPANS), 1, format_func=_SPANS.get, horizontal=True)
