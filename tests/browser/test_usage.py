@@ -71,7 +71,7 @@ def test_the_services_key_sees_everyone(
 
 def test_another_key_sees_itself_and_not_the_services_key(service: Service, context: BrowserContext) -> None:
     page = use(service, context, ANN)
-    expect(page.get_by_text("You see only the usage of your own key, ann.")).to_be_visible()
+    expect(page.get_by_text("You see only the usage of your key, ann.")).to_be_visible()
     assert "bob" not in page.content()
     page.get_by_role("link", name="About this service").click()
     expect(page.get_by_text("this address and your own key")).to_be_visible()

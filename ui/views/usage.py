@@ -25,7 +25,7 @@ def _page(chat: ChatSession) -> None:
     st.markdown(
         "From the router's log, which holds counts and times, but no questions or answers. Questions asked "
         f"in this app count towards the key you signed in with; `{signin.MASTER}` is the service's key."
-        + ("" if viewer == signin.MASTER else f" You see only the usage of your own key, {plain(viewer)}.")
+        + ("" if viewer == signin.MASTER else f" You see only the usage of your key, {plain(viewer)}.")
     )
     since = st.radio("Period", list(_SPANS), 1, format_func=_SPANS.get, horizontal=True)
     try:
