@@ -144,7 +144,7 @@ def test_the_about_page_shows_what_is_left_of_each_error_budget(app: AppTest) ->
     assert r"a\*b\*: kept in 80.0% of 100 requests, budget overdrawn by 300%" in budgets
     assert any("Counted since 2026-11-27" in text for text in shown)
     captions = [text.value for text in app.caption]
-    assert any("not measured" in text for text in captions) and "No requests." in captions
+    assert any("not been measured" in text for text in captions) and "No requests." in captions
 
 
 def used(**more: Any) -> dict[str, Any]:
