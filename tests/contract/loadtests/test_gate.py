@@ -40,7 +40,7 @@ def test_a_fast_service_passes(tmp_path: Path) -> None:
 
 def test_a_slow_service_fails_and_the_report_says_why(tmp_path: Path) -> None:
     with MockEngine(ttft_ms=700, itl_ms=1, completion_tokens=200) as engine:
-        done = loadtest(engine.url, tmp_path, *QUICK)
+        done = loadtest(engine.url, tmp_path, *QUICK, "--patience", "2")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "MISSED" in done.stdout
     (folder,) = tmp_path.iterdir()
@@ -228,7 +228,7 @@ def locust(url: str, *mode: str) -> None:
     """Locust's own command judges as `./run loadtest` does."""
     command = [*LOCUST, "--headless", *mode, "--suite", "completion", "--think", "0", "-u", "8", "-r", "8"]
     done = subprocess.run(
-        [*command, "-t", "5s"], cwd=ROOT, env=settings(url), capture_output=True, text=True, timeout=120
+        [*command, "-t", "3s"], cwd=ROOT, env=settings(url), capture_output=True, text=True, timeout=120
     )
     assert "p95 time to first token, streaming" in done.stdout
     assert judged(done).returncode == 0, done.stdout + done.stderr
