@@ -52,13 +52,17 @@ STALLED = 1800
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_USE_AOT_COMPILE": "0",
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
     "VLLM_LOGGING_LEVEL": "ERROR",
     "HF_HUB_OFFLINE": "1",
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
 }
-# Variables that change which kernels run, where somebody sets them.
-KERNELS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS")
+# Variables that change which kernels run, where somebody sets them, and how the memory is read.
+KERNELS = (
+    *("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS"),
+    "GLIBC_TUNABLES",
+)
 
 
 class UnknownPrecisionError(ValueError):
