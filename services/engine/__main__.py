@@ -36,7 +36,7 @@ def main() -> int:
     if values["model"] in {str(embedded_model.folder(weights)) for weights in embedded_model.SHA256}:
         print(f"duoserve: precision {variant.name}: {figures}", flush=True)
         command = [vllm, "serve", variant.model, *sys.argv[1:], *variant.arguments]
-        os.environ.update(precision.COMPILED)
+        os.environ.update(precision.compiled_environment())
     else:
         print(f"duoserve: {variant.settings['dtype']}, which suits this CPU", flush=True)
         command = [vllm, "serve", *sys.argv[1:], *variant.arguments_for(values)]

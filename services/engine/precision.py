@@ -13,6 +13,7 @@ one process and take turns, time is that of the CPU, and the shortest of each is
 """
 
 import argparse
+import hashlib
 import importlib.metadata
 import json
 import math
@@ -37,8 +38,6 @@ from services.engine.embedded_model import ROOT
 
 RECORD = ROOT / "data" / "cache" / "precision.json"
 PROFILE = ROOT / "config" / "engines" / "cpu" / "coder.yaml"
-# What was compiled once, for every engine of this machine.
-COMPILED = {"TORCHINDUCTOR_CACHE_DIR": str(RECORD.with_name("inductor"))}
 SETTING = "CPU_PRECISION"
 BAD_SETTING = 78  # exit status (EX_CONFIG of sysexits.h)
 # A variant must be quicker than one before it in the table by more than the noise to be taken.
@@ -58,11 +57,8 @@ ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
 }
-# Variables that change which kernels run, where somebody sets them, and how the memory is read.
-KERNELS = (
-    *("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS"),
-    "GLIBC_TUNABLES",
-)
+# Variables that change which kernels run, where somebody sets them.
+KERNELS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS")
 
 
 class UnknownPrecisionError(ValueError):
@@ -120,10 +116,7 @@ PREPARED = (
     Variant("float32", "bf16", _FLOAT32),
 )
 _SUFFIX = "-compiled"
-# Compiled, int8-float32 has 1.6 % more perplexity on text than float32; the quality guard allows 1 %.
-_COMPILED = [
-    replace(each, name=each.name + _SUFFIX, compiled=True) for each in PREPARED if each.name != "int8-float32"
-]
+_COMPILED = [replace(each, name=each.name + _SUFFIX, compiled=True) for each in PREPARED]
 VARIANTS = {variant.name: variant for variant in (*PREPARED, *_COMPILED)}
 
 
@@ -178,6 +171,8 @@ def choose(say: Callable[[str], None], record: Path = RECORD) -> tuple[Variant, 
     if setting != "auto" and VARIANTS[setting].compiled and not compiler():
         raise MeasuringError(f"{SETTING}={setting} needs a C++ compiler, such as g++.")
     kept = known(record)
+    if not kept.figures:
+        _remove_compiled_for_others(record)
 
     def measured(names: list[str]) -> None:
         """Measure these where that was not done yet, and keep the figures."""
@@ -202,6 +197,14 @@ def choose(say: Callable[[str], None], record: Path = RECORD) -> tuple[Variant, 
             kept.write(record)
         best = quickest(kept.figures)
     return VARIANTS[best], kept.figures[best]
+
+
+def _remove_compiled_for_others(record: Path) -> None:
+    """Remove what was compiled on another CPU."""
+    own = compiled_environment(record).values()
+    for folder in record.parent.glob("inductor*"):
+        if str(folder) not in own:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass
@@ -246,19 +249,37 @@ def compiler() -> str:
 
 def machine() -> dict[str, Any]:
     """All that the figures depend on."""
-    processor: dict[str, str] = {}
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        name, _, value = line.partition(":")
-        processor.setdefault(name.strip(), value.strip())
     return {
-        "cpu": processor.get("model name", ""),
-        "flags": processor.get("flags", ""),
+        "cpu": _processor().get("model name", ""),
+        "instructions": instructions(),
         "compiler": compiler(),
         "threads": int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))),
-        "kernels": {name: os.environ[name] for name in KERNELS if name in os.environ},
+        "memory": os.environ.get("GLIBC_TUNABLES", ""),
         "versions": {name: importlib.metadata.version(name) for name in ("vllm", "torch")},
         "weights": embedded_model.SHA256,
     }
+
+
+def instructions() -> dict[str, str]:
+    """What this CPU can do, and which of it programs are told to use."""
+    told = {name: os.environ[name] for name in KERNELS if name in os.environ}
+    return {"flags": _processor().get("flags", ""), **told}
+
+
+def _processor() -> dict[str, str]:
+    """The first processor in /proc/cpuinfo."""
+    lines = Path("/proc/cpuinfo").read_text().partition("\n\n")[0].splitlines()
+    return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def compiled_environment(record: Path = RECORD) -> dict[str, str]:
+    """Tells torch where to keep what it compiles, once for every engine of this machine.
+
+    A folder for each kind of CPU: torch 2.13 looks up compiled code by the model alone, and code for AVX2,
+    found by AVX-512, writes past the end of its buffers.
+    """
+    kind = hashlib.sha256(json.dumps(instructions()).encode()).hexdigest()[:8]
+    return {"TORCHINDUCTOR_CACHE_DIR": str(record.with_name(f"inductor-{kind}"))}
 
 
 def measure(names: Iterable[str], say: Callable[[str], None]) -> dict[str, Figures]:
@@ -272,7 +293,7 @@ def measure(names: Iterable[str], say: Callable[[str], None]) -> dict[str, Figur
         with subprocess.Popen(
             command,
             cwd=ROOT,
-            env=os.environ | ENVIRONMENT | COMPILED,
+            env=os.environ | ENVIRONMENT | compiled_environment(),
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,

@@ -32,7 +32,7 @@ _MOVED = {
     "MODEL_ALIASES": "router_settings.model_group_alias in config/litellm.yaml",
 }
 # The variants of services/engine/precision.py.
-_PRECISION = re.compile(r"auto|int8-float32|(int8-bfloat16|bfloat16|float32)(-compiled)?")
+_PRECISION = re.compile(r"auto|(int8-bfloat16|bfloat16|int8-float32|float32)(-compiled)?")
 PROFILES = ROOT / "config" / "engines"
 # The profile that `up --engine cpu|cuda` selects when PROFILE is for the other kind of machine.
 DEFAULT_PROFILE = {"cpu": "cpu", "cuda": "blackwell-96gb"}
@@ -298,8 +298,8 @@ def load(folder: Path | None = None) -> Settings:
         raise Failure(f"LOAD_FORMAT={load_format} is neither auto nor dummy; fix it in .env.")
     if not _PRECISION.fullmatch(precision := settings.variables["CPU_PRECISION"]):
         raise Failure(
-            f"CPU_PRECISION={precision} is none of: auto, int8-float32, int8-bfloat16, bfloat16, float32, "
-            "and the last three with -compiled after them; fix it in .env."
+            f"CPU_PRECISION={precision} is neither auto nor int8-bfloat16, bfloat16, int8-float32 or "
+            "float32, with or without -compiled after it; fix it in .env."
         )
     for name in ("LOG_DAYS", "LOG_TOTAL_GB"):
         _check_above(0, name, settings.variables)

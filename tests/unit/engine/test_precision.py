@@ -111,6 +111,27 @@ def test_the_quickest_is_compiled_where_there_is_a_compiler(machine: Machine) ->
     assert machine.measured[1:] == [["float32-compiled", "float32"]]
 
 
+def test_what_was_compiled_for_other_instructions_is_not_run(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # With vLLM 0.32 and torch 2.13, the engine ends in malloc where it is.
+    def folder() -> Path:
+        (path,) = precision.compiled_environment(machine.record).values()
+        return Path(path)
+
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
+    avx2 = folder()
+    avx2.mkdir(parents=True)
+    assert machine.choose() == "float32"
+    assert avx2.exists()
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx512")
+    assert folder() != avx2
+    folder().mkdir()
+    machine.identity["instructions"] = "avx512"
+    machine.choose()
+    assert folder().exists() and not avx2.exists()
+
+
 @pytest.mark.usefixtures("gxx")
 def test_what_gains_nothing_by_compiling_is_served_as_it_is(machine: Machine) -> None:
     machine.compiled = Figures(80, 115, 226)

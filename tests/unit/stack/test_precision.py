@@ -54,7 +54,7 @@ def test_a_precision_that_there_is_not_is_named_before_anything_is_prepared(tmp_
     for name in ("auto", *VARIANTS):
         (tmp_path / ".env").write_text(f"CPU_PRECISION={name}\n")
         settings.load(tmp_path)
-    for name in ("int4", "auto-compiled", "int8-float32-compiled", ""):
+    for name in ("int4", "auto-compiled", "int8-float32-compiled-compiled", ""):
         (tmp_path / ".env").write_text(f"CPU_PRECISION={name}\n")
         with pytest.raises(Failure, match="CPU_PRECISION"):
             settings.load(tmp_path)
