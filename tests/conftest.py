@@ -12,6 +12,8 @@ from tests.support.stack import Stack
 
 # The tests that start the real service: two engines are all that a machine has memory and cores for.
 NEED_ENGINES = ("tests/e2e/", "tests/hostile/", "tests/soak/", "tests/browser/test_chat_real.py")
+# Load tests of mock engines, whose times are not this machine's.
+_WAIT = "tests/contract/loadtests/"
 _STACK = pytest.StashKey[Stack]()
 
 
@@ -79,12 +81,20 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _OneWithEngi
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With several processes, begin with what takes longest, so that they end at the same time."""
+    """With several processes, begin with what takes longest, so that they end at the same time.
+
+    What mostly waits comes first of all: later, there would be nothing left for the cores to do meanwhile.
+    """
     if hasattr(config, "workerinput"):
         # pyproject.toml has the fast ones first.
         files = list(dict.fromkeys(item.path for item in reversed(items)))
-        place = {path: number for number, path in enumerate(files, 1)}
-        items.sort(key=lambda item: 0 if item.nodeid.startswith(NEED_ENGINES) else place[item.path])
+        place = {path: number for number, path in enumerate(files)}
+
+        def order(item: pytest.Item) -> tuple[bool, bool, int]:
+            engines = item.nodeid.startswith(NEED_ENGINES)
+            return not engines, not item.nodeid.startswith(_WAIT), 0 if engines else place[item.path]
+
+        items.sort(key=order)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,6 +1,6 @@
 """The quality guard: what is worse than the reference by too much is named."""
 
-from services.engine.tuning import too_bad
+from services.engine.quality import too_bad
 
 REFERENCE = {"text": 0.0, "code": 0.0, "next": 100.0, "right": 8.0}
 
