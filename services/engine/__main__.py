@@ -23,6 +23,7 @@ def main() -> int:
     parser.add_argument("--config", type=Path, required=True)
     values: dict[str, Any] = yaml.safe_load(parser.parse_known_args()[0].config.read_text())
     vllm = str(Path(sys.executable).with_name("vllm"))
+    os.environ.update(precision.caches())
     if values.get("runner") == "pooling":
         os.execv(vllm, [vllm, "serve", *sys.argv[1:]])  # noqa: S606 - no shell
     try:
@@ -36,7 +37,6 @@ def main() -> int:
     if values["model"] in {str(embedded_model.folder(weights)) for weights in embedded_model.SHA256}:
         print(f"duoserve: precision {variant.name}: {figures}", flush=True)
         command = [vllm, "serve", variant.model, *sys.argv[1:], *variant.arguments]
-        os.environ.update(precision.compiled_environment())
     else:
         print(f"duoserve: {variant.settings['dtype']}, which suits this CPU", flush=True)
         command = [vllm, "serve", *sys.argv[1:], *variant.arguments_for(values)]

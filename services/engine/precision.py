@@ -201,9 +201,9 @@ def choose(say: Callable[[str], None], record: Path = RECORD) -> tuple[Variant, 
 
 def _remove_compiled_for_others(record: Path) -> None:
     """Remove what was compiled on another CPU."""
-    own = compiled_environment(record).values()
-    for folder in record.parent.glob("inductor*"):
-        if str(folder) not in own:
+    own = Path(caches(record)["TORCHINDUCTOR_CACHE_DIR"])
+    for folder in own.parent.glob("inductor*"):
+        if folder != own:
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -272,14 +272,21 @@ def _processor() -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
-def compiled_environment(record: Path = RECORD) -> dict[str, str]:
-    """Tells torch where to keep what it compiles, once for every engine of this machine.
+def caches(record: Path = RECORD) -> dict[str, str]:
+    """Tells vLLM and torch where to keep what they find out or compile once for every engine of this machine.
 
-    A folder for each kind of CPU: torch 2.13 looks up compiled code by the model alone, and code for AVX2,
-    found by AVX-512, writes past the end of its buffers.
+    Beside the record, or beside VLLM_CACHE_ROOT where this user may not write there. Compiled code has a
+    folder for each kind of CPU: torch 2.13 looks it up by the model alone, and code for AVX2, found by a CPU
+    with AVX-512, writes past the end of its buffers.
     """
+    folder = record.parent
+    if folder.exists() and not os.access(folder, os.W_OK):
+        folder = Path(os.environ.get("VLLM_CACHE_ROOT") or Path.home() / ".cache" / "vllm").parent
     kind = hashlib.sha256(json.dumps(instructions()).encode()).hexdigest()[:8]
-    return {"TORCHINDUCTOR_CACHE_DIR": str(record.with_name(f"inductor-{kind}"))}
+    return {
+        "VLLM_CACHE_ROOT": str(folder / "vllm"),
+        "TORCHINDUCTOR_CACHE_DIR": str(folder / f"inductor-{kind}"),
+    }
 
 
 def measure(names: Iterable[str], say: Callable[[str], None]) -> dict[str, Figures]:
@@ -293,7 +300,7 @@ def measure(names: Iterable[str], say: Callable[[str], None]) -> dict[str, Figur
         with subprocess.Popen(
             command,
             cwd=ROOT,
-            env=os.environ | ENVIRONMENT | compiled_environment(),
+            env=os.environ | ENVIRONMENT | caches(),
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,

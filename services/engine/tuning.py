@@ -161,7 +161,7 @@ def precisions(base: Variant) -> list[Variant]:
         Variant(
             each.name,
             base.settings | {"model": each.model, "enforce-eager": not each.compiled} | each.settings,
-            base.environment | precision.compiled_environment(),
+            base.environment | precision.caches(),
         )
         for each in (first, *others)
         if not each.compiled or precision.compiler()

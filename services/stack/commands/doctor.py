@@ -22,7 +22,7 @@ GB = 1_000_000_000
 MEMORY, MEMORY_ENGINE = 1 * GB, 3 * GB
 # One for embeddings: the packaged model in float32.
 MEMORY_EMBEDDING = 2 * GB
-# What an engine in float32 takes in addition: weights 0.4 GB, KV cache 0.8 GB; 3.6 GB where others take 2.4.
+# What an engine with float32 takes in addition: weights 0.4 GB, KV cache 0.8 GB; at most 3.9 GB.
 MEMORY_FLOAT32 = 1 * GB
 # For the environments, the model and the installer's cache.
 DISK_TO_INSTALL, DISK_TO_RUN = 10 * GB, 1 * GB

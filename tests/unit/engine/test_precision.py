@@ -116,8 +116,7 @@ def test_what_was_compiled_for_other_instructions_is_not_run(
 ) -> None:
     # With vLLM 0.32 and torch 2.13, the engine ends in malloc where it is.
     def folder() -> Path:
-        (path,) = precision.compiled_environment(machine.record).values()
-        return Path(path)
+        return Path(precision.caches(machine.record)["TORCHINDUCTOR_CACHE_DIR"])
 
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
     avx2 = folder()
@@ -130,6 +129,17 @@ def test_what_was_compiled_for_other_instructions_is_not_run(
     machine.identity["instructions"] = "avx512"
     machine.choose()
     assert folder().exists() and not avx2.exists()
+
+
+def test_who_may_not_write_to_the_checkout_has_caches_at_home(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # vLLM does not start where torch cannot write.
+    machine.choose()
+    monkeypatch.setenv("VLLM_CACHE_ROOT", str(tmp_path / "home" / "vllm"))
+    assert {Path(path).parent for path in precision.caches(machine.record).values()} == {tmp_path / "cache"}
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert {Path(path).parent for path in precision.caches(machine.record).values()} == {tmp_path / "home"}
 
 
 @pytest.mark.usefixtures("gxx")
