@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -39,8 +39,14 @@ class Clock:
 
 
 @pytest.fixture
-def service(own_service: Make) -> Service:
-    return own_service(requests_per_minute=PER_MINUTE)
+def service(own_service: Make) -> Iterator[Service]:
+    service = own_service(requests_per_minute=PER_MINUTE)
+    yield service
+    service.stop()
+    if service.router:
+        # libfaketime removes its shared memory at an orderly end only.
+        for left in Path("/dev/shm").glob(f"*faketime_*_{service.router.child.pid}"):
+            left.unlink()
 
 
 async def test_what_is_being_answered_is_and_is_logged(service: Service) -> None:
