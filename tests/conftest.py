@@ -83,16 +83,18 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _OneWithEngi
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """With several processes, begin with what takes longest, so that they end at the same time.
 
-    Files that mostly wait take turns with those that work, which leaves no core without work.
+    What mostly waits comes first of all: later, there would be nothing left for the cores to do meanwhile.
     """
     if hasattr(config, "workerinput"):
         # pyproject.toml has the fast ones first.
-        files = list(dict.fromkeys(item.nodeid.split("::")[0] for item in reversed(items)))
-        waiting = [file for file in files if file.startswith(_WAIT)]
-        working = [file for file in files if not file.startswith((_WAIT, *NEED_ENGINES))]
-        place = {file: 2 * number for number, file in enumerate(waiting)}
-        place |= {file: 2 * number + 1 for number, file in enumerate(working)}
-        items.sort(key=lambda item: place.get(item.nodeid.split("::")[0], -1))
+        files = list(dict.fromkeys(item.path for item in reversed(items)))
+        place = {path: number for number, path in enumerate(files)}
+
+        def order(item: pytest.Item) -> tuple[bool, bool, int]:
+            engines = item.nodeid.startswith(NEED_ENGINES)
+            return not engines, not item.nodeid.startswith(_WAIT), 0 if engines else place[item.path]
+
+        items.sort(key=order)
 
 
 @pytest.hookimpl(wrapper=True)
