@@ -1,9 +1,15 @@
 """What the pages beside the chat begin with."""
 
+import importlib
+
 import streamlit as st
 
 from ui.components import enliven_page
 from ui.session import ChatSession
+
+# Altair, which draws their charts, looks for pandas among what is imported. Another session may just import
+# it, and the chart would find half of it.
+importlib.import_module("pandas")
 
 _LINKS = (
     ("views/chat.py", "Back to the chat", ":material/arrow_back:"),

@@ -40,14 +40,12 @@ class Check:
 
 def machine(settings: Settings) -> Iterator[Check]:
     """Whether this machine can run the stack; `up` refuses to start while one of these has a problem."""
-    if settings.engine == "cpu":
-        yield _processor()
-        yield _memory(settings)
-    else:
-        yield _gpu(settings)
-        yield _gpu_memory(settings)
+    cpu = settings.engine == "cpu"
+    yield _processor() if cpu else _gpu(settings)
     yield _disk(settings)
+    # Before the memory: what holds a port, such as another copy of this service, often holds that as well.
     yield from (_port(service, port, settings) for service, port in settings.ports.items())
+    yield _memory(settings) if cpu else _gpu_memory(settings)
 
 
 def installation(settings: Settings) -> Iterator[Check]:

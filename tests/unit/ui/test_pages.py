@@ -1,5 +1,6 @@
 """The pages, drawn without a browser and with a router that is not there."""
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from tests.support import ROOT
 from tests.support.waiting import wait_for
 from ui.backend import Backend, shared
 from ui.conversation import Message
@@ -218,3 +220,9 @@ def test_only_models_that_chat_are_offered(app: AppTest, monkeypatch: pytest.Mon
     chat = session(app)
     chat.backend.models = [ListedModel(name, name, 0, mode=mode) for name, mode in modes.items()]
     assert [each["name"] for each in models.entries(chat)] == ["coder"]
+
+
+def test_pandas_is_whole_before_a_chart_is_drawn() -> None:
+    # Altair takes it from sys.modules, where another session's thread may have put only a part of it.
+    code = "import sys, ui.views.beside_chat; sys.modules['pandas'].Timestamp"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
