@@ -202,7 +202,7 @@ def choose(say: Callable[[str], None], record: Path = RECORD) -> tuple[Variant, 
 def _remove_compiled_for_others(record: Path) -> None:
     """Remove what was compiled on another CPU."""
     own = Path(caches(record)["TORCHINDUCTOR_CACHE_DIR"])
-    for folder in own.parent.glob("inductor*"):
+    for folder in own.parent.glob("inductor-*"):
         if folder != own:
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -121,6 +121,8 @@ def test_what_was_compiled_for_other_instructions_is_not_run(
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
     avx2 = folder()
     avx2.mkdir(parents=True)
+    of_a_gpu = avx2.with_name("inductor")
+    of_a_gpu.mkdir()
     assert machine.choose() == "float32"
     assert avx2.exists()
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx512")
@@ -128,7 +130,7 @@ def test_what_was_compiled_for_other_instructions_is_not_run(
     folder().mkdir()
     machine.identity["instructions"] = "avx512"
     machine.choose()
-    assert folder().exists() and not avx2.exists()
+    assert folder().exists() and of_a_gpu.exists() and not avx2.exists()
 
 
 def test_who_may_not_write_to_the_checkout_has_caches_at_home(
